@@ -1,0 +1,20 @@
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Codec, cannot_decode, cannot_encode};
+use crate::Result;
+
+/// [JSON](https://docs.rs/serde_json/1), for values that others read. Nesting is bounded at 128 levels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Json;
+
+impl<V: Serialize + DeserializeOwned> Codec<V> for Json {
+    const ID: u8 = 3;
+
+    fn encode(&self, value: &V, out: &mut Vec<u8>) -> Result<()> {
+        serde_json::to_writer(out, value).map_err(cannot_encode)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<V> {
+        serde_json::from_slice(bytes).map_err(|_| cannot_decode())
+    }
+}

@@ -1,0 +1,80 @@
+//! Codecs: how stores that keep bytes turn values into them and back.
+//!
+//! | codec | feature | id | choose it for |
+//! |---|---|---|---|
+//! | `Bincode` | `bincode` | 1 | the default: compact, fast, any serde type that is not self-describing |
+//! | `Postcard` | `postcard` | 2 | smaller still, and maintained; any serde type that is not self-describing |
+//! | `Json` | `json` | 3 | values that others read, recursive types, `#[serde(flatten)]`, untagged enums |
+//! | `MessagePack` | `messagepack` | 4 | compact and self-describing |
+//!
+//! The id stands in the [`Envelope`](crate::Envelope), so a switch of codecs reads old records as errors of kind `Codec`
+//! (in a chain: as misses), never as other values.
+//!
+//! Decoding is bounded: a hostile length allocates no more than twice the input and 1 MiB. It is not bounded in *depth*,
+//! except for JSON: a recursive type such as a tree overflows the stack on a few kilobytes of hostile input. Use `Json`
+//! for recursive types from stores that you do not trust.
+
+#[cfg(feature = "bincode")]
+mod bincode;
+#[cfg(feature = "json")]
+mod json;
+#[cfg(feature = "messagepack")]
+mod messagepack;
+#[cfg(feature = "postcard")]
+mod postcard;
+
+#[cfg(feature = "bincode")]
+pub use self::bincode::Bincode;
+#[cfg(feature = "json")]
+pub use self::json::Json;
+#[cfg(feature = "messagepack")]
+pub use self::messagepack::MessagePack;
+#[cfg(feature = "postcard")]
+pub use self::postcard::Postcard;
+
+use crate::Result;
+#[cfg(any(feature = "bincode", feature = "json", feature = "messagepack", feature = "postcard"))]
+use crate::{Error, ErrorKind};
+
+/// Turns values into bytes and back.
+///
+/// `decode(encode(v))` is `v`, and `decode` reports every other input as an error of kind
+/// [`Codec`](crate::ErrorKind::Codec): it must not panic, must not allocate out of proportion to the input, and must
+/// check that it consumed every byte.
+pub trait Codec<V>: Send + Sync + 'static {
+    /// What tells this codec's records from another's. Ids below 128 belong to this crate; take yours from 128 on.
+    const ID: u8;
+
+    /// Appends the encoded value to `out`.
+    ///
+    /// # Errors
+    ///
+    /// Of kind `Codec` if the value has no encoding.
+    fn encode(&self, value: &V, out: &mut Vec<u8>) -> Result<()>;
+
+    /// The value that `bytes` encode, all of them.
+    ///
+    /// # Errors
+    ///
+    /// Of kind `Codec` if they do not.
+    fn decode(&self, bytes: &[u8]) -> Result<V>;
+}
+
+#[cfg(any(feature = "bincode", feature = "json", feature = "messagepack", feature = "postcard"))]
+fn cannot_encode(source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::with_source(ErrorKind::Codec, "the value cannot be encoded", source)
+}
+
+/// The source is not kept: decoders quote their input, and a value must not show up in a log.
+#[cfg(any(feature = "bincode", feature = "json", feature = "messagepack", feature = "postcard"))]
+fn cannot_decode() -> Error {
+    Error::new(ErrorKind::Codec, "the stored bytes do not decode as this type")
+}
+
+#[cfg(any(feature = "bincode", feature = "postcard", feature = "messagepack"))]
+fn trailing_bytes() -> Error {
+    Error::new(ErrorKind::Codec, "the stored bytes go on after the value")
+}
+
+#[cfg(all(test, feature = "bincode", feature = "postcard", feature = "json", feature = "messagepack"))]
+mod tests;

@@ -1,0 +1,216 @@
+//! The envelope: what a store that keeps bytes puts in front of every payload.
+
+use std::{fmt, time::Duration};
+
+use crate::{Codec, Error, ErrorKind, Result};
+
+/// Seals values into records and opens them again.
+///
+/// A record, all integers little-endian:
+///
+/// | bytes | what |
+/// |---|---|
+/// | 0..3 | magic, `MLC` |
+/// | 3 | format version, 1 |
+/// | 4 | flags: 1 lease (no payload), 2 expires |
+/// | 5 | the codec's id, 0 in a lease |
+/// | 6..10 | schema tag, 0 in a lease |
+/// | 10..18 | id of this write: random, what a [`Ticket`](crate::Ticket) remembers |
+/// | 18..26 | created, Unix milliseconds |
+/// | 26..34 | expires, Unix milliseconds; 0 without the flag |
+/// | 34..38 | length of the payload |
+/// | 38..42 | CRC-32 (ISO-HDLC) of bytes 0..38 and the payload |
+/// | 42.. | payload |
+///
+/// Anything else is an error of kind [`Codec`](ErrorKind::Codec): another codec, another schema, a record that was cut,
+/// changed or goes on. The checksum finds accidents; it does not authenticate.
+#[derive(Clone)]
+pub struct Envelope<C> {
+    codec: C,
+    schema: u32,
+}
+
+/// When a record was created and when it expires, in Unix milliseconds by the clock of the store that keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Life {
+    /// When it was written.
+    pub created: u64,
+    /// When it expires, `None` if it does not.
+    pub expires: Option<u64>,
+}
+
+impl Life {
+    /// What remains at `now`, `None` if it does not expire; never more than the TTL that was written, however the clocks
+    /// of writer and reader differ. Zero once it has expired.
+    pub fn remaining(self, now: u64) -> Option<Duration> {
+        let expires = self.expires?;
+        let written = expires.saturating_sub(self.created);
+        Some(Duration::from_millis(expires.saturating_sub(now).min(written)))
+    }
+}
+
+/// What a record holds, before the payload is decoded.
+enum Sealed<'a> {
+    Lease,
+    Value { life: Life, payload: &'a [u8] },
+}
+
+/// What a record holds.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Opened<V> {
+    /// No value: the mark of somebody's lease.
+    Lease,
+    /// A value and its life.
+    Value(V, Life),
+}
+
+impl<V> fmt::Debug for Opened<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lease => f.write_str("Lease"),
+            Self::Value(_, life) => f.debug_tuple("Value").field(life).finish_non_exhaustive(),
+        }
+    }
+}
+
+const MAGIC: [u8; 4] = *b"MLC\x01";
+const HEADER: usize = 42;
+const CHECKSUM: usize = 38;
+const LEASE: u8 = 1;
+const EXPIRES: u8 = 2;
+
+impl Envelope<()> {
+    /// The most bytes of payload that a record may have: 16 MiB.
+    pub const MAX_PAYLOAD: usize = 16 << 20;
+
+    /// Where in a record the id of the write stands, for stores that compare it in place.
+    pub const WRITE_ID: std::ops::Range<usize> = 10..18;
+
+    /// The tag of a schema by name.
+    pub fn schema_tag(name: &str) -> u32 {
+        crc32fast::hash(name.as_bytes())
+    }
+
+    /// The record that marks a lease.
+    pub fn lease(write_id: u64) -> Vec<u8> {
+        let mut record = header(LEASE, 0, 0, write_id, Life { created: 0, expires: None });
+        finish(&mut record);
+        record
+    }
+}
+
+impl<C> Envelope<C> {
+    /// Seals with `codec`, for a type whose schema has this tag; see [`Envelope::schema_tag`].
+    pub fn new(codec: C, schema: u32) -> Self {
+        Self { codec, schema }
+    }
+
+    /// The codec.
+    pub fn codec(&self) -> &C {
+        &self.codec
+    }
+
+    /// The record of `value`.
+    ///
+    /// # Errors
+    ///
+    /// Of kind `Codec` if the value has no encoding or one of more than [`Envelope::MAX_PAYLOAD`] bytes.
+    pub fn seal<V>(&self, value: &V, life: Life, write_id: u64) -> Result<Vec<u8>>
+    where
+        C: Codec<V>,
+    {
+        let flags = if life.expires.is_some() { EXPIRES } else { 0 };
+        let mut record = header(flags, C::ID, self.schema, write_id, life);
+        self.codec.encode(value, &mut record)?;
+        if record.len() - HEADER > Envelope::MAX_PAYLOAD {
+            return Err(Error::new(
+                ErrorKind::Codec,
+                "the encoded value is larger than 16 MiB; cache its parts under keys of their own",
+            ));
+        }
+        finish(&mut record);
+        Ok(record)
+    }
+
+    /// What `record` holds.
+    ///
+    /// # Errors
+    ///
+    /// Of kind `Codec` if it is no record of this codec and schema, or its payload does not decode.
+    pub fn open<V>(&self, record: &[u8]) -> Result<Opened<V>>
+    where
+        C: Codec<V>,
+    {
+        match parse(record, C::ID, self.schema)? {
+            Sealed::Lease => Ok(Opened::Lease),
+            Sealed::Value { life, payload } => Ok(Opened::Value(self.codec.decode(payload)?, life)),
+        }
+    }
+}
+
+impl<C> fmt::Debug for Envelope<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+fn header(flags: u8, codec: u8, schema: u32, write_id: u64, life: Life) -> Vec<u8> {
+    let mut record = Vec::with_capacity(128);
+    record.extend_from_slice(&MAGIC);
+    record.push(flags);
+    record.push(codec);
+    record.extend_from_slice(&schema.to_le_bytes());
+    record.extend_from_slice(&write_id.to_le_bytes());
+    record.extend_from_slice(&life.created.to_le_bytes());
+    record.extend_from_slice(&life.expires.unwrap_or(0).to_le_bytes());
+    record.resize(HEADER, 0);
+    record
+}
+
+/// Fills in length and checksum. The payload must not exceed `MAX_PAYLOAD`.
+fn finish(record: &mut [u8]) {
+    let length = u32::try_from(record.len() - HEADER).expect("at most 16 MiB");
+    record[34..38].copy_from_slice(&length.to_le_bytes());
+    let checksum = checksum(record);
+    record[CHECKSUM..HEADER].copy_from_slice(&checksum.to_le_bytes());
+}
+
+fn checksum(record: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&record[..CHECKSUM]);
+    hasher.update(&record[HEADER..]);
+    hasher.finalize()
+}
+
+fn parse(record: &[u8], codec: u8, schema: u32) -> Result<Sealed<'_>> {
+    let bad = |message| Err(Error::new(ErrorKind::Codec, message));
+    if record.len() < HEADER || record[..3] != MAGIC[..3] {
+        return bad("the stored bytes are not a record of this cache");
+    }
+    if record[3] != MAGIC[3] {
+        return bad("the stored record is of a format that this version does not know");
+    }
+    let payload = &record[HEADER..];
+    if u32_at(record, 34) as usize != payload.len() || u32_at(record, CHECKSUM) != checksum(record) {
+        return bad("the stored record was cut or changed");
+    }
+    let life = Life { created: u64_at(record, 18), expires: Some(u64_at(record, 26)) };
+    match (record[4], record[5], u32_at(record, 6), life.expires) {
+        (LEASE, 0, 0, Some(0)) if payload.is_empty() => Ok(Sealed::Lease),
+        (EXPIRES, id, tag, _) if (id, tag) == (codec, schema) => Ok(Sealed::Value { life, payload }),
+        (0, id, tag, Some(0)) if (id, tag) == (codec, schema) => {
+            Ok(Sealed::Value { life: Life { expires: None, ..life }, payload })
+        }
+        (0 | EXPIRES, id, _, _) if id != codec => bad("the stored record was written with another codec"),
+        (0 | EXPIRES, _, tag, _) if tag != schema => bad("the stored record is of another type or schema"),
+        _ => bad("the stored record has flags that this version does not know"),
+    }
+}
+
+fn u32_at(record: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(record[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(record: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(record[at..at + 8].try_into().expect("eight bytes"))
+}

@@ -1,0 +1,176 @@
+//! What went wrong, by kind.
+
+use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
+
+/// The result of a cache operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn StdError + Send + Sync + 'static>;
+
+/// What went wrong in a cache, a store or a codec.
+///
+/// Match on [`kind`](Self::kind); read [`source`](StdError::source) for the cause. `Display` says what failed and, where
+/// there is something to be done, what to do; it never repeats the source, and neither it nor `Debug` shows a value or a
+/// credential. A clone shares the same error, so that several waiters can be told of one failure.
+#[derive(Clone, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    #[source]
+    source: Option<Source>,
+    failures: Box<[Failure]>,
+}
+
+/// The kinds of [`Error`], as far as a caller acts on them differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller's input cannot be used: an empty key, a zero TTL, a wrong URL. Nothing was read or written.
+    InvalidInput,
+    /// Stored bytes are not a value of this type: another codec or schema, a cut or forged record; or a value that does
+    /// not encode. A chain counts it and treats it as a miss.
+    Codec,
+    /// The backend could not be reached or dropped the connection. The outcome of a write is unknown.
+    Unavailable,
+    /// The backend did not answer in time. The outcome of a write is unknown.
+    Timeout,
+    /// The backend refused the write for want of room (memory, disk).
+    Full,
+    /// The backend takes no writes now, for example a replica.
+    ReadOnly,
+    /// The backend refused the credentials or the permission.
+    Denied,
+    /// The cache was shut down, or its runtime has ended.
+    Closed,
+    /// Several parts of one operation failed; see [`Error::failures`].
+    Partial,
+    /// Anything else that a backend reports.
+    Backend,
+}
+
+/// One part of an operation that failed: the tier and its error.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    name: String,
+    error: Error,
+}
+
+impl Failure {
+    /// The failure of the part called `name`.
+    pub fn new(name: impl Into<String>, error: Error) -> Self {
+        Self { name: name.into(), error }
+    }
+
+    /// The name of the tier that failed.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Why it failed.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+}
+
+impl Error {
+    /// An error of `kind` that says `message`.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::build(kind, message.into(), None, Box::default())
+    }
+
+    /// An error of `kind` that says `message`, caused by `source`.
+    pub fn with_source(
+        kind: ErrorKind,
+        message: impl Into<Cow<'static, str>>,
+        source: impl Into<Source>,
+    ) -> Self {
+        Self::build(kind, message.into(), Some(source.into()), Box::default())
+    }
+
+    /// The error of an operation on several tiers, of which `failures` failed.
+    ///
+    /// Its kind is that of the failures if they agree, else [`ErrorKind::Partial`]; its message names every tier that
+    /// failed and why.
+    pub fn from_failures(operation: &str, failures: Vec<Failure>) -> Self {
+        let mut kinds = failures.iter().map(|failure| failure.error.kind());
+        let first = kinds.next().unwrap_or(ErrorKind::Partial);
+        let kind = if kinds.all(|kind| kind == first) { first } else { ErrorKind::Partial };
+        let mut message = format!("{operation} failed in");
+        for (at, Failure { name, error }) in failures.iter().enumerate() {
+            message.push_str(if at == 0 { " " } else { "; " });
+            message.push_str(name);
+            message.push_str(": ");
+            message.push_str(&error.0.message);
+        }
+        Self::build(kind, message.into(), None, failures.into())
+    }
+
+    fn build(kind: ErrorKind, message: Cow<'static, str>, source: Option<Source>, failures: Box<[Failure]>) -> Self {
+        Self(Arc::new(Inner { kind, message, source, failures }))
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Every tier that failed, if this error is that of an operation on several tiers; else empty.
+    pub fn failures(&self) -> &[Failure] {
+        &self.0.failures
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, message, source, failures } = &*self.0;
+        let mut out = f.debug_struct("Error");
+        out.field("kind", kind).field("message", message);
+        if let Some(source) = source {
+            out.field("source", source);
+        }
+        if !failures.is_empty() {
+            out.field("failures", failures);
+        }
+        out.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_send_sync_static_and_works_with_question_mark() {
+        fn boxed() -> Result<(), Box<dyn StdError + Send + Sync + 'static>> {
+            Err(Error::new(ErrorKind::Timeout, "late"))?;
+            Ok(())
+        }
+        let error = boxed().unwrap_err();
+        assert_eq!(error.downcast_ref::<Error>().unwrap().kind(), ErrorKind::Timeout);
+    }
+
+    #[test]
+    fn display_does_not_repeat_the_source() {
+        let error = Error::with_source(ErrorKind::Unavailable, "cannot reach the server", "connection refused");
+        assert_eq!(error.to_string(), "cannot reach the server");
+        assert_eq!(error.source().unwrap().to_string(), "connection refused");
+    }
+
+    #[test]
+    fn failures_agree_on_a_kind_or_are_partial() {
+        let late = || Error::new(ErrorKind::Timeout, "late");
+        let full = || Error::new(ErrorKind::Full, "full");
+        let same = Error::from_failures("set", vec![Failure::new("a", late()), Failure::new("b", late())]);
+        assert_eq!(same.kind(), ErrorKind::Timeout);
+        let mixed = Error::from_failures("set", vec![Failure::new("a", late()), Failure::new("b", full())]);
+        assert_eq!(mixed.kind(), ErrorKind::Partial);
+        assert_eq!(mixed.to_string(), "set failed in a: late; b: full");
+        assert_eq!(mixed.failures()[1].name(), "b");
+        assert_eq!(mixed.failures()[1].error().kind(), ErrorKind::Full);
+    }
+}

@@ -1,0 +1,420 @@
+//! Keys: how an application's key becomes bytes and a fingerprint.
+
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    hash::{BuildHasher, Hash, Hasher},
+    rc::Rc,
+    sync::{Arc, OnceLock},
+};
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+use smallvec::SmallVec;
+
+use crate::{Error, ErrorKind, Result};
+
+/// Bytes that a key holds without allocating; with the fingerprint, a `Key` fills one cache line.
+const INLINE: usize = 40;
+
+/// Something that identifies a cached value: a string, a number, a tuple of those, or a type of one's own.
+///
+/// A key *is* the bytes that [`write_key`](Self::write_key) writes: two keys that write the same bytes are the same key,
+/// whatever their types, so `42` and `"42"` are one key. Numbers are written in decimal, so that the people who operate
+/// a store can read them.
+///
+/// The fields of a tuple are joined by `:`; a `:` or `\` inside a field is escaped with `\`. So `("a:b", "c")` and
+/// `("a", "b:c")` differ, and tuples of the same types are equal only if their fields are.
+///
+/// # Examples
+///
+/// A key of one's own, as one writes `Display`:
+///
+/// ```
+/// use cache_core::{CacheKey, Key, KeyWriter};
+///
+/// struct NamespacedKey {
+///     namespace: String,
+///     key: String,
+/// }
+///
+/// impl CacheKey for NamespacedKey {
+///     fn write_key(&self, out: &mut KeyWriter) {
+///         out.field("namespace").field(&self.namespace).field(&self.key);
+///     }
+/// }
+///
+/// let key = Key::new(&NamespacedKey { namespace: "users".into(), key: "42".into() })?;
+/// assert_eq!(key.as_bytes(), b"namespace:users:42");
+/// # Ok::<(), cache_core::Error>(())
+/// ```
+pub trait CacheKey {
+    /// Writes the bytes of this key. It must write the same bytes each time.
+    fn write_key(&self, out: &mut KeyWriter);
+}
+
+/// Where a [`CacheKey`] writes its bytes.
+///
+/// It also implements [`fmt::Write`], for `write!`. It keeps at most [`Key::MAX_LEN`] bytes and one; a longer key is
+/// refused by [`Key::new`].
+pub struct KeyWriter {
+    bytes: SmallVec<[u8; INLINE]>,
+    /// How many tuples surround what is being written: so often `:` and `\` are escaped.
+    depth: u32,
+    /// Whether a field was already written at this depth.
+    has_field: bool,
+}
+
+impl KeyWriter {
+    fn new() -> Self {
+        Self { bytes: SmallVec::new(), depth: 0, has_field: false }
+    }
+
+    /// Appends bytes.
+    pub fn push(&mut self, bytes: &[u8]) -> &mut Self {
+        if self.depth == 0 {
+            let room = Key::MAX_LEN + 1 - self.bytes.len();
+            self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        } else {
+            for &byte in bytes {
+                self.put(byte, self.depth);
+            }
+        }
+        self
+    }
+
+    /// Appends a field: a `:` before it unless it is the first, and what it writes escaped so that its end stays plain.
+    pub fn field<K: CacheKey + ?Sized>(&mut self, field: &K) -> &mut Self {
+        if self.has_field {
+            self.put(b':', self.depth);
+        }
+        self.depth += 1;
+        self.has_field = false;
+        field.write_key(self);
+        self.depth -= 1;
+        self.has_field = true;
+        self
+    }
+
+    /// Puts one byte that `depth` tuples surround. Escaping at one depth may write bytes that the next escapes again.
+    fn put(&mut self, byte: u8, depth: u32) {
+        if self.bytes.len() > Key::MAX_LEN {
+            return;
+        }
+        if depth == 0 {
+            self.bytes.push(byte);
+            return;
+        }
+        if byte == b':' || byte == b'\\' {
+            self.put(b'\\', depth - 1);
+        }
+        self.put(byte, depth - 1);
+    }
+}
+
+impl fmt::Write for KeyWriter {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl fmt::Debug for KeyWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyWriter").field("len", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+/// The bytes of a key and their fingerprint, computed once and used by every tier.
+///
+/// - It has 1 to [`Key::MAX_LEN`] bytes, any bytes.
+/// - Keys of up to 40 bytes do not allocate.
+/// - Keys are equal if their bytes are; a fingerprint only finds them faster.
+#[derive(Clone)]
+pub struct Key {
+    bytes: SmallVec<[u8; INLINE]>,
+    fingerprint: Fingerprint,
+}
+
+/// A 128-bit hash of a key's bytes: `SipHash`-1-3, keyed by a random seed of this process.
+///
+/// Nobody outside the process can craft keys that collide. It differs between processes: never store or send it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fingerprint {
+    /// The first half.
+    pub high: u64,
+    /// The second half, independent of the first.
+    pub low: u64,
+}
+
+impl Key {
+    /// The most bytes that a key may have: 64 KiB.
+    pub const MAX_LEN: usize = 64 * 1024;
+
+    /// The key that `key` writes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if it is empty or longer than [`Key::MAX_LEN`].
+    pub fn new<K: CacheKey + ?Sized>(key: &K) -> Result<Self> {
+        let mut writer = KeyWriter::new();
+        key.write_key(&mut writer);
+        Self::checked(writer.bytes)
+    }
+
+    /// The keys that `keys` write, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Of the first that is unfit, as [`Key::new`].
+    pub fn many<K: CacheKey>(keys: impl IntoIterator<Item = K>) -> Result<Vec<Self>> {
+        keys.into_iter().map(|key| Self::new(&key)).collect()
+    }
+
+    fn checked(bytes: SmallVec<[u8; INLINE]>) -> Result<Self> {
+        if bytes.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "the cache key is empty; a key needs at least one byte",
+            ));
+        }
+        if bytes.len() > Self::MAX_LEN {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "the cache key is longer than 65536 bytes; use a digest of it as the key",
+            ));
+        }
+        let fingerprint = Fingerprint::of(&bytes);
+        Ok(Self { bytes, fingerprint })
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The fingerprint.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// How many bytes of memory this key takes: itself and what it allocated.
+    pub fn memory(&self) -> usize {
+        let spilled = if self.bytes.spilled() { self.bytes.capacity() } else { 0 };
+        size_of::<Self>() + spilled
+    }
+}
+
+impl Fingerprint {
+    fn of(bytes: &[u8]) -> Self {
+        let (key0, key1) = *seed();
+        let mut hasher = SipHasher13::new_with_keys(key0, key1);
+        hasher.write(bytes);
+        let hash = hasher.finish128();
+        Self { high: hash.h1, low: hash.h2 }
+    }
+}
+
+/// The random seed of this process. The standard library draws it, so no further dependency is needed.
+fn seed() -> &'static (u64, u64) {
+    static SEED: OnceLock<(u64, u64)> = OnceLock::new();
+    SEED.get_or_init(|| {
+        let random = std::collections::hash_map::RandomState::new();
+        (random.hash_one(0_u8), random.hash_one(1_u8))
+    })
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint && self.bytes == other.bytes
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.fingerprint.high);
+    }
+}
+
+/// Shows the key as text, what is not UTF-8 escaped.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key(\"{}\")", self.bytes.escape_ascii())
+    }
+}
+
+impl CacheKey for Key {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(&self.bytes);
+    }
+}
+
+impl CacheKey for str {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(self.as_bytes());
+    }
+}
+
+impl CacheKey for String {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(self.as_bytes());
+    }
+}
+
+impl CacheKey for [u8] {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(self);
+    }
+}
+
+impl<const N: usize> CacheKey for [u8; N] {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(self);
+    }
+}
+
+impl CacheKey for Vec<u8> {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(self);
+    }
+}
+
+impl CacheKey for char {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(self.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+}
+
+impl CacheKey for bool {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(if *self { b"true" } else { b"false" });
+    }
+}
+
+impl CacheKey for fmt::Arguments<'_> {
+    fn write_key(&self, out: &mut KeyWriter) {
+        // The writer never fails; a failing `Display` leaves a shorter key.
+        let _ = out.write_fmt(*self);
+    }
+}
+
+macro_rules! integers {
+    ($($integer:ty)*) => {$(
+        impl CacheKey for $integer {
+            fn write_key(&self, out: &mut KeyWriter) {
+                out.push(itoa::Buffer::new().format(*self).as_bytes());
+            }
+        }
+    )*};
+}
+integers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize);
+
+macro_rules! pointers {
+    ($($pointer:ty)*) => {$(
+        impl<T: CacheKey + ?Sized> CacheKey for $pointer {
+            fn write_key(&self, out: &mut KeyWriter) {
+                (**self).write_key(out);
+            }
+        }
+    )*};
+}
+pointers!(&T &mut T Box<T> Rc<T> Arc<T>);
+
+impl<T: CacheKey + ToOwned + ?Sized> CacheKey for Cow<'_, T> {
+    fn write_key(&self, out: &mut KeyWriter) {
+        (**self).write_key(out);
+    }
+}
+
+macro_rules! tuples {
+    ($(($($name:ident)+))*) => {$(
+        impl<$($name: CacheKey),+> CacheKey for ($($name,)+) {
+            fn write_key(&self, out: &mut KeyWriter) {
+                #[allow(non_snake_case, reason = "the type's name serves as the field's")]
+                let ($($name,)+) = self;
+                $(out.field($name);)+
+            }
+        }
+    )*};
+}
+tuples!((A)(A B)(A B C)(A B C D)(A B C D E)(A B C D E F)(A B C D E F G)(A B C D E F G H));
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes(key: impl CacheKey) -> Vec<u8> {
+        Key::new(&key).unwrap().as_bytes().to_vec()
+    }
+
+    #[test]
+    fn keys_stay_readable() {
+        assert_eq!(bytes("users"), b"users");
+        assert_eq!(bytes(42), b"42");
+        assert_eq!(bytes(i64::MIN), b"-9223372036854775808");
+        assert_eq!(bytes(("acme", 42)), b"acme:42");
+        assert_eq!(bytes(("a:b", "c")), b"a\\:b:c");
+        assert_eq!(bytes((("a", "b"), "c")), b"a\\:b:c");
+        assert_eq!(bytes(format_args!("user/{}", 7)), b"user/7");
+    }
+
+    #[test]
+    fn fields_do_not_run_into_each_other() {
+        assert_ne!(bytes(("a:b", "c")), bytes(("a", "b:c")));
+        assert_ne!(bytes(("a\\", "b")), bytes(("a", "\\b")));
+        assert_ne!(bytes(("", "a")), bytes(("a", "")));
+        assert_ne!(bytes((("a", "b"), "c")), bytes(("a", "b", "c")));
+    }
+
+    #[test]
+    fn sizes_from_one_byte_to_the_maximum() {
+        assert_eq!(bytes([0_u8]), [0]);
+        assert_eq!(bytes(vec![0xff_u8; Key::MAX_LEN]), vec![0xff; Key::MAX_LEN]);
+        let empty = Key::new("").unwrap_err();
+        assert_eq!(empty.kind(), ErrorKind::InvalidInput);
+        let long = Key::new(&vec![b'a'; Key::MAX_LEN + 1]).unwrap_err();
+        assert_eq!(long.kind(), ErrorKind::InvalidInput);
+        assert!(long.to_string().contains("65536"), "{long}");
+        // Escaping is bounded as well: a field of backslashes inside a tuple.
+        let nested = Key::new(&(("\\".repeat(Key::MAX_LEN), 1), 2)).unwrap_err();
+        assert_eq!(nested.kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_key_is_one_cache_line_and_does_not_allocate_when_short() {
+        assert_eq!(size_of::<Key>(), 64);
+        assert_eq!(Key::new(&"x".repeat(INLINE)).unwrap().memory(), 64);
+        assert!(Key::new(&"x".repeat(INLINE + 1)).unwrap().memory() > 64);
+    }
+
+    #[test]
+    fn debug_shows_the_text() {
+        assert_eq!(format!("{:?}", Key::new(&b"a\xff\"".to_vec()).unwrap()), "Key(\"a\\xff\\\"\")");
+    }
+
+    type Fields = (Vec<u8>, (String, Vec<u8>), i64);
+
+    proptest! {
+        #[test]
+        fn tuples_are_injective(a in any::<Fields>(), b in any::<Fields>()) {
+            prop_assert_eq!(a == b, bytes(&a) == bytes(&b));
+        }
+
+        /// The interesting cases are made of separators and escapes.
+        #[test]
+        fn tuples_of_separators_are_injective(
+            a in ("[:\\\\a]{0,4}", ("[:\\\\a]{0,4}", "[:\\\\a]{0,4}")),
+            b in ("[:\\\\a]{0,4}", ("[:\\\\a]{0,4}", "[:\\\\a]{0,4}")),
+        ) {
+            prop_assert_eq!(a == b, bytes(&a) == bytes(&b));
+        }
+
+        #[test]
+        fn equal_bytes_have_equal_fingerprints(a in prop::collection::vec(any::<u8>(), 1..200)) {
+            prop_assert_eq!(Key::new(&a).unwrap(), Key::new(&a.clone()).unwrap());
+        }
+    }
+}

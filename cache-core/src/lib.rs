@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+
+mod cache;
+pub mod codec;
+mod delegate;
+mod entry;
+mod envelope;
+mod error;
+mod fence;
+mod key;
+mod local;
+mod store;
+mod sync;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+mod time;
+
+pub use crate::{
+    cache::Cache,
+    codec::Codec,
+    delegate::DelegateCache,
+    entry::Entry,
+    envelope::{Envelope, Life, Opened},
+    error::{Error, ErrorKind, Failure, Result},
+    fence::{Fence, Ticket},
+    key::{CacheKey, Fingerprint, Key, KeyWriter},
+    local::{Displaced, LocalStore},
+    store::{Profile, Store, Write},
+    time::{Clock, Expiry, MAX_TTL, ManualClock, Moment, SharedClock, SystemClock, Ttl},
+};

@@ -1,0 +1,145 @@
+//! Stores that answer without waiting.
+
+use std::{any::Any, fmt, sync::Arc};
+
+use crate::{Entry, Fence, Key, Profile, Result, Store, Ticket, Write};
+
+/// A store in this process that answers at once, such as a map in memory.
+///
+/// It needs no leases of its own: core implements [`Store`] for every `LocalStore`, with its [`fence`](Self::fence)
+/// guarding `fill` and `set`. A chain reads a local first tier without building a future.
+///
+/// This trait is for authors of backends; applications use [`Cache`](crate::Cache).
+///
+/// - `get` gives an expired entry never, and compares the whole key.
+/// - `insert` makes the entry visible before it returns, or leaves the key *absent*: never the old value.
+/// - `insert` and `remove` run under the fence's lock. They must not wait for anybody, nor drop or clone a value of the
+///   application there: what they push out they return as [`Displaced`], and it is dropped after the lock.
+pub trait LocalStore: Send + Sync + 'static {
+    /// The type of the values.
+    type Value: Clone + Send + Sync + 'static;
+
+    /// What this store is and promises.
+    fn profile(&self) -> Profile;
+
+    /// The fence that guards this store; one per store, shared by its clones.
+    fn fence(&self) -> &Fence;
+
+    /// The entry of `key`, unless it has expired.
+    fn get(&self, key: &Key) -> Option<Entry<Self::Value>>;
+
+    /// How much room the entry takes, in whatever unit the store counts; it is called before the lock is taken.
+    fn weigh(&self, key: &Key, entry: &Entry<Self::Value>) -> u64 {
+        let _ = (key, entry);
+        1
+    }
+
+    /// Stores the entry of this weight, or leaves the key absent if the store has no place for it (which is not an error).
+    ///
+    /// # Errors
+    ///
+    /// Only if the store itself is broken.
+    fn insert(&self, key: &Key, entry: Entry<Self::Value>, weight: u64) -> Result<Displaced>;
+
+    /// Removes the entry of `key`, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Only if the store itself is broken.
+    fn remove(&self, key: &Key) -> Result<Displaced>;
+
+    /// Removes every entry. It may block the thread for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// Only if the store itself is broken.
+    fn clear(&self) -> Result<()>;
+
+    /// Returns when what was buffered before has been applied. It may block the thread for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// Only if the store itself is broken.
+    fn wait(&self) -> Result<()>;
+}
+
+/// What an insertion or a removal pushed out of a [`LocalStore`], to be dropped once no lock is held.
+#[derive(Default)]
+#[must_use = "drop it after the lock"]
+pub struct Displaced(Option<Row>, Option<Row>);
+
+type Row = Arc<dyn Any + Send + Sync>;
+
+impl Displaced {
+    /// Nothing was pushed out, or the store drops it elsewhere.
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// The old row, and the new one if it was refused.
+    pub fn rows<T: Any + Send + Sync>(old: Option<Arc<T>>, refused: Option<Arc<T>>) -> Self {
+        Self(old.map(|row| row as _), refused.map(|row| row as _))
+    }
+}
+
+impl fmt::Debug for Displaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Displaced")
+            .field("old", &self.0.is_some())
+            .field("refused", &self.1.is_some())
+            .finish()
+    }
+}
+
+/// Every local store is a store. `clear` and `wait` block the thread as the local ones do.
+impl<S: LocalStore> Store for S {
+    type Value = S::Value;
+
+    fn profile(&self) -> Profile {
+        LocalStore::profile(self)
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
+        Ok(LocalStore::get(self, key))
+    }
+
+    async fn lease(&self, key: &Key) -> Result<Ticket> {
+        Ok(self.fence().lease(key))
+    }
+
+    async fn fill(&self, write: Write<S::Value>) -> Result<bool> {
+        let Write { key, entry, ticket } = write;
+        let weight = self.weigh(&key, &entry);
+        let filled = self.fence().fill(&key, ticket, || self.insert(&key, entry, weight));
+        filled.transpose().map(|displaced| displaced.is_some())
+    }
+
+    async fn set(&self, write: Write<S::Value>) -> Result<()> {
+        let Write { key, entry, ticket } = write;
+        let weight = self.weigh(&key, &entry);
+        let displaced = self.fence().set(
+            &key,
+            ticket,
+            || self.insert(&key, entry, weight),
+            || self.remove(&key),
+        );
+        displaced.map(drop)
+    }
+
+    async fn del(&self, key: &Key) -> Result<()> {
+        self.fence().void(key, || self.remove(key)).map(drop)
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.fence().void_all();
+        LocalStore::clear(self)
+    }
+
+    async fn wait(&self) -> Result<()> {
+        LocalStore::wait(self)
+    }
+
+    fn local(&self) -> Option<&dyn LocalStore<Value = S::Value>> {
+        Some(self)
+    }
+}

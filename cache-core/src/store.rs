@@ -1,0 +1,188 @@
+//! The contract of a backend.
+
+use std::time::Duration;
+
+use crate::{Entry, Key, LocalStore, Result, Ticket};
+
+/// A backend: one place that keeps entries, such as a Redis or a map in memory.
+///
+/// This trait is for authors of backends and for those who compose them; applications use [`Cache`](crate::Cache). A
+/// store that answers without waiting implements [`LocalStore`] instead and gets this one for free.
+///
+/// # Contract
+///
+/// Each clause is a test of the suite in `testkit`.
+///
+/// - **S1** A miss is `Ok(None)`.
+/// - **S2** An expired entry is a miss.
+/// - **S3** `get` gives the remaining TTL within [`Profile::ttl_resolution`]; "never" is never invented.
+/// - **S4** `set` replaces value and TTL together.
+/// - **S5** After `set` returned `Ok`, the same handle reads that entry, a newer one or a miss, never an older one; a
+///   refused overwrite drops the old entry.
+/// - **S6** `Ok` promises retention only if [`Profile::retains`] says so.
+/// - **S7** A positive TTL never becomes "never", zero or an error.
+/// - **S8** `del` is idempotent, and no earlier, buffered `set` reappears.
+/// - **S9** Distinct keys never alias.
+/// - **S10** `Err` on a write means that its outcome is unknown; a value that does not decode is an error of kind
+///   [`Codec`](crate::ErrorKind::Codec).
+/// - **S11** No panic, whatever the backend does.
+/// - **S12** Cancel safety: a dropped `get` leaves no trace; a dropped write leaves the old entry, the new one or none, has
+///   no effect after a later write of that key returned `Ok`, and leaves no lock, permit or waiter behind.
+/// - **S13** Concurrent calls are fine.
+/// - **S14** A clone shares state.
+/// - **S15** No background work unless documented; `Drop` does not block a runtime's thread for long.
+/// - **S16** `Debug` and errors show neither values nor credentials.
+/// - **S17** A `fill` with a void ticket is refused.
+/// - **S18** A `set` with a void ticket leaves the key absent.
+///
+/// # Tickets
+///
+/// [`lease`](Self::lease) is taken before anything below is read or written. [`fill`](Self::fill) brings what a reader
+/// found below and disturbs nobody. [`set`](Self::set) brings what a writer wrote below; if its ticket is void, another
+/// writer came between, nobody knows which of the two the tier below holds, and the key is left absent. A store that
+/// cannot keep this says so in [`Profile::leases`]; a chain then guards it with a fence of its own.
+pub trait Store: Send + Sync + 'static {
+    /// The type of the values.
+    type Value: Clone + Send + Sync + 'static;
+
+    /// What this store is and promises.
+    fn profile(&self) -> Profile;
+
+    /// The entry of `key`, `None` if there is none or it has expired.
+    ///
+    /// # Errors
+    ///
+    /// Of kind `Codec` if what is stored is no such value; else as the backend fails.
+    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Entry<Self::Value>>>> + Send;
+
+    /// A ticket for `key`.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails.
+    fn lease(&self, key: &Key) -> impl Future<Output = Result<Ticket>> + Send;
+
+    /// Installs the entry unless the ticket is void; whether it did. Voids no ticket of another.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails; the outcome is unknown then.
+    fn fill(&self, write: Write<Self::Value>) -> impl Future<Output = Result<bool>> + Send;
+
+    /// Voids all tickets of the key; installs the entry, or leaves the key absent if its ticket was void already.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails; the outcome is unknown then.
+    fn set(&self, write: Write<Self::Value>) -> impl Future<Output = Result<()>> + Send;
+
+    /// Voids all tickets of `key` and removes its entry, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails; the outcome is unknown then.
+    fn del(&self, key: &Key) -> impl Future<Output = Result<()>> + Send;
+
+    /// Voids all tickets and removes every entry of this store's namespace, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails; some entries may be left then.
+    fn clear(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Returns when what was buffered before has been applied.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails.
+    fn wait(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// [`get`](Self::get) for several keys, one result each in their order; one round trip where the backend can.
+    fn get_many(&self, keys: &[Key]) -> impl Future<Output = Vec<Result<Option<Entry<Self::Value>>>>> + Send {
+        each(keys.iter(), |key| self.get(key))
+    }
+
+    /// [`lease`](Self::lease) for several keys, one result each in their order; one round trip where the backend can.
+    fn lease_many(&self, keys: &[Key]) -> impl Future<Output = Vec<Result<Ticket>>> + Send {
+        each(keys.iter(), |key| self.lease(key))
+    }
+
+    /// [`fill`](Self::fill) for several entries, one result each in their order; one round trip where the backend can.
+    fn fill_many(&self, writes: Vec<Write<Self::Value>>) -> impl Future<Output = Vec<Result<bool>>> + Send {
+        each(writes.into_iter(), |write| self.fill(write))
+    }
+
+    /// [`set`](Self::set) for several entries, one result each in their order; one round trip where the backend can.
+    fn set_many(&self, writes: Vec<Write<Self::Value>>) -> impl Future<Output = Vec<Result<()>>> + Send {
+        each(writes.into_iter(), |write| self.set(write))
+    }
+
+    /// [`del`](Self::del) for several keys, one result each in their order; one round trip where the backend can.
+    fn del_many(&self, keys: &[Key]) -> impl Future<Output = Vec<Result<()>>> + Send {
+        each(keys.iter(), |key| self.del(key))
+    }
+
+    /// This store as a local one, if it answers without waiting.
+    fn local(&self) -> Option<&dyn LocalStore<Value = Self::Value>> {
+        None
+    }
+}
+
+/// One after the other.
+async fn each<I, F: Future>(items: impl Iterator<Item = I>, call: impl Fn(I) -> F) -> Vec<F::Output> {
+    let mut results = Vec::with_capacity(items.size_hint().0);
+    for item in items {
+        results.push(call(item).await);
+    }
+    results
+}
+
+/// An entry to be written under a key, with the ticket of who writes it.
+#[derive(Clone, Debug)]
+pub struct Write<V> {
+    /// Under this key.
+    pub key: Key,
+    /// This entry.
+    pub entry: Entry<V>,
+    /// Drawn before anything below was read or written.
+    pub ticket: Ticket,
+}
+
+/// What a store is and promises.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Profile {
+    /// What kind of store it is, for errors and statistics: "stretto", "redis".
+    pub name: &'static str,
+    /// Whether it keeps leases (clauses S17 and S18).
+    pub leases: bool,
+    /// Whether what `set` reported as `Ok` stays until it expires or is removed. A store that evicts says no.
+    pub retains: bool,
+    /// How exact a TTL is kept.
+    pub ttl_resolution: Duration,
+}
+
+impl Profile {
+    /// A store that keeps leases, may evict, and keeps TTLs to the millisecond.
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, leases: true, retains: false, ttl_resolution: Duration::from_millis(1) }
+    }
+
+    /// Whether it keeps leases.
+    pub const fn leases(mut self, leases: bool) -> Self {
+        self.leases = leases;
+        self
+    }
+
+    /// Whether it retains what it took.
+    pub const fn retains(mut self, retains: bool) -> Self {
+        self.retains = retains;
+        self
+    }
+
+    /// How exact a TTL is kept.
+    pub const fn ttl_resolution(mut self, resolution: Duration) -> Self {
+        self.ttl_resolution = resolution;
+        self
+    }
+}

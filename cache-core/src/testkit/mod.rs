@@ -1,0 +1,5 @@
+//! For tests of backends.
+
+mod map;
+
+pub use self::map::MapStore;
