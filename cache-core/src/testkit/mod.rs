@@ -1,5 +1,208 @@
-//! For tests of backends.
+//! For tests: the contract suite of [`Store`](crate::Store), a reference store, a scripted one and the broken ones that
+//! prove the suite.
+//!
+//! A backend proves itself with a [`Harness`] and one line:
+//!
+//! ```
+//! use std::time::Duration;
+//! use cache_core::{ManualClock, SharedClock, testkit::{Harness, MapStore, block_on}};
+//!
+//! #[derive(Default)]
+//! struct MapHarness(ManualClock);
+//!
+//! impl Harness for MapHarness {
+//!     type Store = MapStore<String>;
+//!
+//!     fn run<T: Send>(&self, test: impl Future<Output = T> + Send) -> T {
+//!         block_on(test)
+//!     }
+//!
+//!     fn clock(&self) -> SharedClock {
+//!         self.0.shared()
+//!     }
+//!
+//!     async fn store(&self) -> Self::Store {
+//!         MapStore::with_clock(self.0.shared())
+//!     }
+//!
+//!     async fn pass(&self, time: Duration) {
+//!         self.0.advance(time);
+//!     }
+//! }
+//!
+//! cache_core::store_contract!(MapHarness::default());
+//! # fn main() {}
+//! ```
+//!
+//! It expands to one `#[test]` per clause, so a failure names the clause.
 
+mod clauses;
+mod executor;
 mod map;
+mod sabotage;
+mod scripted;
 
-pub use self::map::MapStore;
+use std::{
+    fmt::Debug,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+pub use self::{
+    executor::{block_on, join_all, yield_now},
+    map::MapStore,
+    sabotage::{Broken, BrokenHarness},
+    scripted::{Call, Gate, Operation, ScriptedStore},
+};
+use crate::{SharedClock, Store};
+
+/// What the suite needs to test a backend.
+///
+/// [`store`](Self::store) is called once per clause and gives an empty store with room for some hundred entries of up to
+/// 1 MiB: what the suite writes must not be evicted.
+pub trait Harness: Send + Sync + 'static {
+    /// The backend.
+    type Store: Store<Value = String> + Clone + Debug;
+
+    /// Runs a test to its end, for example on a runtime. [`block_on`] serves stores that need none.
+    fn run<T: Send>(&self, test: impl Future<Output = T> + Send) -> T;
+
+    /// The clock of the store.
+    fn clock(&self) -> SharedClock;
+
+    /// An empty store.
+    fn store(&self) -> impl Future<Output = Self::Store> + Send;
+
+    /// Lets time pass for the store: advances its manual clock, or sleeps.
+    fn pass(&self, time: Duration) -> impl Future<Output = ()> + Send;
+
+    /// A value that the store has no room for, if there is one: for clause S5.
+    fn oversized(&self) -> Option<String> {
+        None
+    }
+
+    /// Puts bytes under the key that are no value, if the store keeps bytes; whether it did. For clause S10.
+    fn corrupt(&self, store: &Self::Store, key: &crate::Key) -> impl Future<Output = bool> + Send {
+        let _ = (store, key);
+        async { false }
+    }
+
+    /// Credentials that must not show up anywhere: for clause S16.
+    fn secrets(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// How long dropping the last handle may take before it counts as blocking: for clause S15.
+    fn drop_bound(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+}
+
+/// The clauses of the contract; see [`Store`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[allow(missing_docs, reason = "the contract says what each is")]
+pub enum Clause {
+    S1,
+    S2,
+    S3,
+    S4,
+    S5,
+    S6,
+    S7,
+    S8,
+    S9,
+    S10,
+    S11,
+    S12,
+    S13,
+    S14,
+    S15,
+    S16,
+    S17,
+    S18,
+}
+
+impl Clause {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::S1,
+        Self::S2,
+        Self::S3,
+        Self::S4,
+        Self::S5,
+        Self::S6,
+        Self::S7,
+        Self::S8,
+        Self::S9,
+        Self::S10,
+        Self::S11,
+        Self::S12,
+        Self::S13,
+        Self::S14,
+        Self::S15,
+        Self::S16,
+        Self::S17,
+        Self::S18,
+    ];
+
+    /// Tests a backend for this clause.
+    ///
+    /// # Errors
+    ///
+    /// How the backend breaks it: what it did, that it panicked, or that it did not come to an end within a minute.
+    pub fn check<H: Harness>(self, harness: H) -> Result<(), String> {
+        let (report, verdict) = mpsc::channel();
+        // A store that hangs must fail the clause and not the whole run, so the test has a thread that can be given up.
+        thread::spawn(move || {
+            let tested = catch_unwind(AssertUnwindSafe(|| harness.run(clauses::check(self, &harness))));
+            let _ = report.send(tested.unwrap_or_else(|panic| Err(format!("it panicked: {}", message(&*panic)))));
+        });
+        verdict.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| Err("it hangs".to_owned()))
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+/// Tests a backend for every clause of the contract of [`Store`]: one `#[test]` each. Takes an expression that makes a
+/// [`Harness`](crate::testkit::Harness).
+#[macro_export]
+macro_rules! store_contract {
+    ($harness:expr) => {
+        $crate::store_contract! { @tests $harness;
+            s1_a_miss_is_none S1,
+            s2_an_expired_entry_is_a_miss S2,
+            s3_get_tells_the_remaining_ttl S3,
+            s4_set_replaces_value_and_ttl S4,
+            s5_no_older_value_after_a_set S5,
+            s6_retention_as_the_profile_says S6,
+            s7_a_positive_ttl_stays_one S7,
+            s8_del_is_idempotent_and_final S8,
+            s9_distinct_keys_never_alias S9,
+            s10_what_does_not_decode_is_an_error S10,
+            s11_no_panic S11,
+            s12_cancel_safety S12,
+            s13_concurrent_calls S13,
+            s14_a_clone_shares_state S14,
+            s15_drop_does_not_block S15,
+            s16_debug_and_errors_keep_secrets S16,
+            s17_a_fill_with_a_void_ticket_is_refused S17,
+            s18_a_set_with_a_void_ticket_leaves_the_key_absent S18,
+        }
+    };
+    (@tests $harness:expr; $($name:ident $clause:ident,)*) => {$(
+        #[test]
+        fn $name() {
+            if let Err(broken) = $crate::testkit::Clause::$clause.check($harness) {
+                panic!("the store breaks clause {}: {broken}", stringify!($clause));
+            }
+        }
+    )*};
+}

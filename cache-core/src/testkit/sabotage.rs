@@ -1,0 +1,278 @@
+//! Broken stores. Each breaks one clause, and the suite must find just that one: a suite that cannot fail proves nothing.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    time::Duration,
+};
+
+use super::{Clause, Harness, MapStore, block_on, yield_now};
+use crate::{
+    Clock as _, Entry, Error, ErrorKind, Expiry, Key, LocalStore, ManualClock, Profile, Result, SharedClock, Store,
+    Ticket, Ttl, Write,
+};
+
+/// A store that breaks one clause of the contract and keeps the others.
+pub struct Broken {
+    clause: Clause,
+    map: MapStore<String>,
+    clock: ManualClock,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    written: HashSet<Key>,
+    last: HashMap<Key, (Entry<String>, Ttl)>,
+    removed: Vec<Write<String>>,
+    corrupt: HashSet<Key>,
+    slot: Option<Key>,
+    busy: bool,
+}
+
+/// Makes stores that break this clause.
+#[derive(Clone, Debug)]
+pub struct BrokenHarness {
+    clause: Clause,
+    clock: ManualClock,
+}
+
+const ROOM: usize = 2 << 20;
+
+impl Broken {
+    fn breaks(&self, clause: Clause) -> bool {
+        self.clause == clause
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn found(&self, key: &Key) -> Option<Entry<String>> {
+        LocalStore::get(&self.map, key)
+    }
+
+    /// Breaks S9: keys are cut.
+    fn key(&self, key: &Key) -> Key {
+        let length = if self.breaks(Clause::S9) { key.as_bytes().len().min(512) } else { key.as_bytes().len() };
+        Key::new(&key.as_bytes()[..length]).expect("a cut key is a key")
+    }
+
+    /// Breaks S12: a write that was dropped stays in everybody's way.
+    async fn enter(&self) -> Result<()> {
+        for _ in 0..1000 {
+            if !self.state().busy {
+                return Ok(());
+            }
+            yield_now().await;
+        }
+        Err(Error::new(ErrorKind::Timeout, "a dropped write blocks the store"))
+    }
+
+    async fn install(&self, mut write: Write<String>) -> Result<bool> {
+        self.enter().await?;
+        write.key = self.key(&write.key);
+        if self.breaks(Clause::S12) {
+            self.state().busy = true;
+            yield_now().await;
+            self.state().busy = false;
+        }
+        if self.breaks(Clause::S13) {
+            // One slot for all concurrent writers.
+            self.state().slot = Some(write.key.clone());
+            yield_now().await;
+            write.key = self.state().slot.clone().unwrap_or(write.key);
+        }
+        let now = self.clock.now();
+        let ttl = write.entry.remaining(now);
+        let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        let mut expiry = write.entry.expiry();
+        if self.breaks(Clause::S7) && ttl.as_duration().is_some_and(|ttl| ttl >= century / 10) {
+            expiry = Expiry::Never;
+        }
+        if self.breaks(Clause::S4)
+            && let Some(old) = self.found(&write.key)
+        {
+            expiry = old.expiry();
+        }
+        write.entry = Entry::new(write.entry.into_value(), expiry);
+        let forget = {
+            let mut state = self.state();
+            state.written.insert(write.key.clone());
+            state.corrupt.remove(&write.key);
+            state.last.insert(write.key.clone(), (write.entry.clone(), ttl));
+            self.breaks(Clause::S6) && state.written.len().is_multiple_of(100)
+        };
+        if write.entry.value().len() > ROOM || forget {
+            // No room: the old entry must go as well.
+            return if self.breaks(Clause::S5) { Ok(false) } else { self.map.del(&write.key).await.map(|()| false) };
+        }
+        if self.breaks(Clause::S18) {
+            write.ticket = Ticket::unconditional();
+        }
+        self.map.set(write).await.map(|()| true)
+    }
+}
+
+impl Store for Broken {
+    type Value = String;
+
+    fn profile(&self) -> Profile {
+        Store::profile(&self.map)
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Entry<String>>> {
+        self.enter().await?;
+        let key = &self.key(key);
+        let found = self.found(key);
+        let state = self.state();
+        if state.corrupt.contains(key) {
+            let error = Error::new(ErrorKind::Codec, "the stored bytes are no value");
+            return if self.breaks(Clause::S10) { Ok(None) } else { Err(error) };
+        }
+        if self.breaks(Clause::S1) && !state.written.contains(key) {
+            return Err(Error::new(ErrorKind::Backend, "no such key"));
+        }
+        let now = self.clock.now();
+        match (found, state.last.get(key)) {
+            (None, Some((last, _))) if self.breaks(Clause::S2) && last.is_expired(now) => Ok(Some(last.clone())),
+            (Some(found), Some((_, ttl))) if self.breaks(Clause::S3) => {
+                Ok(Some(Entry::new(found.into_value(), Expiry::after(now, *ttl))))
+            }
+            (found, _) => Ok(found),
+        }
+    }
+
+    async fn lease(&self, key: &Key) -> Result<Ticket> {
+        self.enter().await?;
+        self.map.lease(&self.key(key)).await
+    }
+
+    async fn fill(&self, write: Write<String>) -> Result<bool> {
+        self.enter().await?;
+        let ticket = if self.breaks(Clause::S17) { Ticket::unconditional() } else { write.ticket };
+        let key = self.key(&write.key);
+        self.state().written.insert(key.clone());
+        self.map.fill(Write { key, ticket, ..write }).await
+    }
+
+    async fn set(&self, write: Write<String>) -> Result<()> {
+        self.install(write).await.map(drop)
+    }
+
+    async fn del(&self, key: &Key) -> Result<()> {
+        self.enter().await?;
+        let key = self.key(key);
+        if let Some(entry) = self.found(&key) {
+            let ticket = Ticket::unconditional();
+            self.state().removed.push(Write { key: key.clone(), entry, ticket });
+        }
+        self.state().corrupt.remove(&key);
+        self.map.del(&key).await
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.enter().await?;
+        self.state().corrupt.clear();
+        Store::clear(&self.map).await
+    }
+
+    async fn wait(&self) -> Result<()> {
+        self.enter().await?;
+        let removed = std::mem::take(&mut self.state().removed);
+        for write in removed {
+            // Breaks S8: the write was buffered and is applied after the removal.
+            if self.breaks(Clause::S8) && self.found(&write.key).is_none() {
+                self.map.set(write).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Vec<Result<Option<Entry<String>>>> {
+        if self.breaks(Clause::S11) {
+            assert!(!keys.is_empty(), "no keys");
+        }
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            found.push(self.get(key).await);
+        }
+        found
+    }
+}
+
+impl Clone for Broken {
+    fn clone(&self) -> Self {
+        let map = if self.breaks(Clause::S14) { MapStore::with_clock(self.clock.shared()) } else { self.map.clone() };
+        Self { clause: self.clause, map, clock: self.clock.clone(), state: Arc::clone(&self.state) }
+    }
+}
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        if self.breaks(Clause::S15) {
+            // Waits for something that does not come.
+            let (_never, done) = mpsc::channel::<()>();
+            let _ = done.recv_timeout(BrokenHarness::DROP_BOUND * 4 / 3);
+        }
+    }
+}
+
+impl fmt::Debug for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Broken");
+        shown.field("clause", &self.clause);
+        if self.breaks(Clause::S16) {
+            let state = self.state();
+            shown.field("values", &state.last.values().map(|(entry, _)| entry.value().clone()).collect::<Vec<_>>());
+        }
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl BrokenHarness {
+    const DROP_BOUND: Duration = Duration::from_millis(300);
+
+    /// A harness of stores that break `clause`.
+    pub fn new(clause: Clause) -> Self {
+        Self { clause, clock: ManualClock::new() }
+    }
+}
+
+impl Harness for BrokenHarness {
+    type Store = Broken;
+
+    fn run<T: Send>(&self, test: impl Future<Output = T> + Send) -> T {
+        block_on(test)
+    }
+
+    fn clock(&self) -> SharedClock {
+        self.clock.shared()
+    }
+
+    async fn store(&self) -> Broken {
+        Broken {
+            clause: self.clause,
+            map: MapStore::with_clock(self.clock.shared()),
+            clock: self.clock.clone(),
+            state: Arc::default(),
+        }
+    }
+
+    async fn pass(&self, time: Duration) {
+        self.clock.advance(time);
+    }
+
+    fn oversized(&self) -> Option<String> {
+        Some("v".repeat(ROOM + 1))
+    }
+
+    async fn corrupt(&self, store: &Broken, key: &Key) -> bool {
+        store.state().corrupt.insert(key.clone())
+    }
+
+    fn drop_bound(&self) -> Duration {
+        Self::DROP_BOUND
+    }
+}

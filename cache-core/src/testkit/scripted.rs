@@ -1,0 +1,266 @@
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Poll, Waker},
+};
+
+use crate::{Entry, Error, ErrorKind, Key, Profile, Result, Store, Ticket, Write};
+
+/// A store around another that records every call, fails and stalls as it is told, and never answers as a local one.
+///
+/// A batch is one call. A clone follows the same script.
+#[derive(Clone, Debug)]
+pub struct ScriptedStore<S> {
+    store: S,
+    script: Arc<Script>,
+    leases: bool,
+}
+
+/// The operations of a [`Store`]; a batch counts as what it is a batch of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[allow(missing_docs, reason = "the methods of `Store` say what each is")]
+pub enum Operation {
+    Get,
+    Lease,
+    Fill,
+    Set,
+    Del,
+    Clear,
+    Wait,
+}
+
+/// A call that a [`ScriptedStore`] took.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Call {
+    /// What was called.
+    pub operation: Operation,
+    /// For these keys.
+    pub keys: Vec<Key>,
+}
+
+type Step = Arc<dyn Fn(Operation) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+#[derive(Default)]
+struct Script {
+    calls: Mutex<Vec<Call>>,
+    failing: Mutex<Vec<(Operation, ErrorKind)>>,
+    gates: Mutex<Vec<(Operation, Gate)>>,
+    step: Mutex<Option<Step>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Script").field("calls", &lock(&self.calls).len()).finish_non_exhaustive()
+    }
+}
+
+impl<S: Store> ScriptedStore<S> {
+    /// A scripted store around `store`.
+    pub fn new(store: S) -> Self {
+        let leases = store.profile().leases;
+        Self { store, script: Arc::default(), leases }
+    }
+
+    /// Behaves as a store without leases: tickets are never void.
+    pub fn without_leases(mut self) -> Self {
+        self.leases = false;
+        self
+    }
+
+    /// The store within.
+    pub fn inner(&self) -> &S {
+        &self.store
+    }
+
+    /// Every call so far.
+    pub fn calls(&self) -> Vec<Call> {
+        lock(&self.script.calls).clone()
+    }
+
+    /// Every call of this operation so far.
+    pub fn calls_of(&self, operation: Operation) -> usize {
+        lock(&self.script.calls).iter().filter(|call| call.operation == operation).count()
+    }
+
+    /// Fails every call of this operation from now on, without doing it.
+    pub fn fail(&self, operation: Operation, kind: ErrorKind) {
+        lock(&self.script.failing).push((operation, kind));
+    }
+
+    /// Ends all failing and opens all gates.
+    pub fn heal(&self) {
+        lock(&self.script.failing).clear();
+        for (_, gate) in lock(&self.script.gates).drain(..) {
+            gate.open();
+        }
+    }
+
+    /// Stalls every call of this operation from now on, before it does anything, until the gate is opened.
+    pub fn stall(&self, operation: Operation) -> Gate {
+        let gate = Gate::default();
+        lock(&self.script.gates).push((operation, gate.clone()));
+        gate
+    }
+
+    /// Awaits this before and after the effect of every call.
+    pub fn at_every_step<F>(&self, step: impl Fn(Operation) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        *lock(&self.script.step) = Some(Arc::new(move |operation| Box::pin(step(operation))));
+    }
+
+    async fn call<T>(&self, operation: Operation, keys: Vec<Key>, effect: impl Future<Output = T>) -> Result<T> {
+        lock(&self.script.calls).push(Call { operation, keys });
+        let step = lock(&self.script.step).clone();
+        if let Some(step) = &step {
+            step(operation).await;
+        }
+        let gates: Vec<Gate> = lock(&self.script.gates)
+            .iter()
+            .filter(|(stalled, _)| *stalled == operation)
+            .map(|(_, gate)| gate.clone())
+            .collect();
+        for gate in gates {
+            gate.passed().await;
+        }
+        let failure = lock(&self.script.failing).iter().find(|(failing, _)| *failing == operation).copied();
+        if let Some((_, kind)) = failure {
+            return Err(Error::new(kind, "the script says so"));
+        }
+        let output = effect.await;
+        if let Some(step) = &step {
+            step(operation).await;
+        }
+        Ok(output)
+    }
+
+    async fn batch<T>(
+        &self,
+        operation: Operation,
+        keys: Vec<Key>,
+        effect: impl Future<Output = Vec<Result<T>>>,
+    ) -> Vec<Result<T>> {
+        let count = keys.len();
+        match self.call(operation, keys, effect).await {
+            Ok(results) => results,
+            Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    fn unguarded(&self, mut write: Write<S::Value>) -> Write<S::Value> {
+        if !self.leases {
+            write.ticket = Ticket::unconditional();
+        }
+        write
+    }
+}
+
+fn keys_of<V>(writes: &[Write<V>]) -> Vec<Key> {
+    writes.iter().map(|write| write.key.clone()).collect()
+}
+
+impl<S: Store> Store for ScriptedStore<S> {
+    type Value = S::Value;
+
+    fn profile(&self) -> Profile {
+        self.store.profile().leases(self.leases)
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
+        self.call(Operation::Get, vec![key.clone()], self.store.get(key)).await?
+    }
+
+    async fn lease(&self, key: &Key) -> Result<Ticket> {
+        self.call(Operation::Lease, vec![key.clone()], self.store.lease(key)).await?
+    }
+
+    async fn fill(&self, write: Write<S::Value>) -> Result<bool> {
+        let write = self.unguarded(write);
+        self.call(Operation::Fill, vec![write.key.clone()], self.store.fill(write)).await?
+    }
+
+    async fn set(&self, write: Write<S::Value>) -> Result<()> {
+        let write = self.unguarded(write);
+        self.call(Operation::Set, vec![write.key.clone()], self.store.set(write)).await?
+    }
+
+    async fn del(&self, key: &Key) -> Result<()> {
+        self.call(Operation::Del, vec![key.clone()], self.store.del(key)).await?
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.call(Operation::Clear, Vec::new(), self.store.clear()).await?
+    }
+
+    async fn wait(&self) -> Result<()> {
+        self.call(Operation::Wait, Vec::new(), self.store.wait()).await?
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Vec<Result<Option<Entry<S::Value>>>> {
+        self.batch(Operation::Get, keys.to_vec(), self.store.get_many(keys)).await
+    }
+
+    async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
+        self.batch(Operation::Lease, keys.to_vec(), self.store.lease_many(keys)).await
+    }
+
+    async fn fill_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<bool>> {
+        let writes: Vec<_> = writes.into_iter().map(|write| self.unguarded(write)).collect();
+        self.batch(Operation::Fill, keys_of(&writes), self.store.fill_many(writes)).await
+    }
+
+    async fn set_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<()>> {
+        let writes: Vec<_> = writes.into_iter().map(|write| self.unguarded(write)).collect();
+        self.batch(Operation::Set, keys_of(&writes), self.store.set_many(writes)).await
+    }
+
+    async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
+        self.batch(Operation::Del, keys.to_vec(), self.store.del_many(keys)).await
+    }
+}
+
+/// A gate that calls wait at until it is opened; it stays open then. A clone is the same gate.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<Mutex<GateState>>);
+
+#[derive(Default)]
+struct GateState {
+    open: bool,
+    waiting: Vec<Waker>,
+}
+
+impl Gate {
+    /// Lets everybody pass.
+    pub fn open(&self) {
+        let mut state = lock(&self.0);
+        state.open = true;
+        for waker in state.waiting.drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// Returns once the gate is open.
+    pub fn passed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let gate = self.clone();
+        std::future::poll_fn(move |context| {
+            let mut state = lock(&gate.0);
+            if state.open {
+                return Poll::Ready(());
+            }
+            state.waiting.push(context.waker().clone());
+            Poll::Pending
+        })
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("open", &lock(&self.0).open).finish_non_exhaustive()
+    }
+}

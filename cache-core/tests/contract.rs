@@ -1,0 +1,77 @@
+//! The reference store keeps the contract, and every clause catches the store that breaks it, and only that one.
+#![cfg(feature = "testkit")]
+
+use std::{thread, time::Duration};
+
+use cache_core::{
+    ManualClock, SharedClock,
+    testkit::{BrokenHarness, Clause, Harness, MapStore, ScriptedStore, block_on},
+};
+
+#[derive(Default)]
+struct MapHarness(ManualClock);
+
+impl Harness for MapHarness {
+    type Store = MapStore<String>;
+
+    fn run<T: Send>(&self, test: impl Future<Output = T> + Send) -> T {
+        block_on(test)
+    }
+
+    fn clock(&self) -> SharedClock {
+        self.0.shared()
+    }
+
+    async fn store(&self) -> Self::Store {
+        MapStore::with_clock(self.0.shared())
+    }
+
+    async fn pass(&self, time: Duration) {
+        self.0.advance(time);
+    }
+}
+
+#[derive(Default)]
+struct ScriptedHarness(MapHarness);
+
+impl Harness for ScriptedHarness {
+    type Store = ScriptedStore<MapStore<String>>;
+
+    fn run<T: Send>(&self, test: impl Future<Output = T> + Send) -> T {
+        block_on(test)
+    }
+
+    fn clock(&self) -> SharedClock {
+        self.0.clock()
+    }
+
+    async fn store(&self) -> Self::Store {
+        ScriptedStore::new(self.0.store().await)
+    }
+
+    async fn pass(&self, time: Duration) {
+        self.0.pass(time).await;
+    }
+}
+
+mod map {
+    cache_core::store_contract!(super::MapHarness::default());
+}
+
+mod scripted {
+    cache_core::store_contract!(super::ScriptedHarness::default());
+}
+
+#[test]
+fn every_clause_catches_its_own_breach_and_no_other() {
+    let caught = Clause::ALL.map(|broken| {
+        thread::spawn(move || {
+            let failing = |clause: &Clause| clause.check(BrokenHarness::new(broken)).is_err();
+            (broken, Clause::ALL.into_iter().filter(failing).collect::<Vec<_>>())
+        })
+    });
+    for caught in caught {
+        let (broken, caught) = caught.join().expect("the suite does not panic");
+        assert_eq!(caught, [broken], "the store that breaks {broken:?}");
+    }
+}
