@@ -1,0 +1,98 @@
+//! How a chain is composed.
+
+use std::{fmt, sync::Arc};
+
+use cache_core::{Error, ErrorKind, Key, Result, SharedClock, SystemClock};
+use tokio::{runtime::Handle, sync::watch};
+
+use crate::{
+    backfill::{self, Limits, Queue},
+    chain::{ChainCache, Inner},
+    tier::Tier,
+};
+
+/// Composes a [`ChainCache`]; see [`ChainCache::builder`]. Setters cannot fail; [`build`](Self::build) checks.
+#[must_use = "call `build`"]
+pub struct ChainBuilder<V> {
+    tiers: Vec<Tier<V>>,
+    clock: SharedClock,
+    limits: Limits,
+    weigher: Weigher<V>,
+}
+
+pub(crate) type Weigher<V> = Arc<dyn Fn(&Key, &V) -> usize + Send + Sync>;
+
+impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
+    pub(crate) fn new() -> Self {
+        Self {
+            tiers: Vec::new(),
+            clock: SystemClock::shared(),
+            limits: Limits { items: 10_000, bytes: 64 << 20 },
+            weigher: Arc::new(|_, _| 0),
+        }
+    }
+
+    /// Adds a tier below those added before: a store, or a [`Tier`] with settings.
+    pub fn tier(mut self, tier: impl Into<Tier<V>>) -> Self {
+        self.tiers.push(tier.into());
+        self
+    }
+
+    /// Takes the time from this clock; it must be that of the stores. Default: the system's.
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// How many backfills may wait at once. Beyond, they are dropped and counted; reads never wait. Default: 10,000,
+    /// some seconds of misses for a busy service.
+    pub fn backfill_items(mut self, items: usize) -> Self {
+        self.limits.items = items;
+        self
+    }
+
+    /// How many bytes the waiting backfills may take. Default: 64 MiB. See
+    /// [`backfill_weigher`](Self::backfill_weigher) for what is counted.
+    pub fn backfill_bytes(mut self, bytes: usize) -> Self {
+        self.limits.bytes = bytes;
+        self
+    }
+
+    /// How many bytes a value allocates, for [`backfill_bytes`](Self::backfill_bytes). Default: none; only the value
+    /// itself (its `size_of`), its key and what the queue needs are counted.
+    pub fn backfill_weigher(mut self, weigher: impl Fn(&Key, &V) -> usize + Send + Sync + 'static) -> Self {
+        self.weigher = Arc::new(weigher);
+        self
+    }
+
+    /// The chain. It spawns the task that drains the backfill queue and connects to nothing.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`InvalidInput`](ErrorKind::InvalidInput) if there is no tier, a tier's TTL or timeout is zero, the queue has
+    /// no room at all, or no tokio runtime is running.
+    pub fn build(self) -> Result<ChainCache<V>> {
+        let invalid = |message: &'static str| Err(Error::new(ErrorKind::InvalidInput, message));
+        if self.tiers.is_empty() {
+            return invalid("a chain needs at least one tier; add a store with `tier`");
+        }
+        if self.limits.items == 0 || self.limits.bytes == 0 {
+            return invalid("the backfill queue has no room; give it at least one item and its bytes");
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return invalid("no tokio runtime is running; build the chain inside of one");
+        };
+        let tiers = self.tiers.into_iter().enumerate().map(|(at, tier)| tier.placed(at + 1));
+        let tiers: Arc<[Tier<V>]> = tiers.collect::<Result<Vec<_>>>()?.into();
+        let queue = Arc::new(Queue::new(self.limits));
+        let (applied, drained) = watch::channel(0);
+        runtime.spawn(backfill::drain(Arc::clone(&queue), Arc::clone(&tiers), Arc::clone(&self.clock), applied));
+        Ok(ChainCache::new(Inner { tiers, queue, drained, runtime, clock: self.clock, weigher: self.weigher }))
+    }
+}
+
+impl<V> fmt::Debug for ChainBuilder<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainBuilder").field("tiers", &self.tiers).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}

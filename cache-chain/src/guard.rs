@@ -1,0 +1,182 @@
+//! Leases for a store that keeps none.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use cache_core::{Entry, Key, Profile, Result, Store, Ticket, Write};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// A store without leases behind a fence of this process: the protocol of [`cache_core::Fence`], with locks that may be
+/// held while the store works. What other processes write is not seen by it.
+#[derive(Clone, Debug)]
+pub(crate) struct Guarded<S> {
+    store: S,
+    stripes: Arc<[Stripe]>,
+}
+
+#[derive(Debug, Default)]
+struct Stripe {
+    version: AtomicU64,
+    lock: Mutex<()>,
+}
+
+const STRIPES: usize = 1024;
+
+impl<S: Store> Guarded<S> {
+    pub(crate) fn new(store: S) -> Self {
+        Self { store, stripes: (0..STRIPES).map(|_| Stripe::default()).collect() }
+    }
+
+    fn stripe(&self, key: &Key) -> &Stripe {
+        #[allow(clippy::cast_possible_truncation, reason = "only the low bits are used")]
+        &self.stripes[key.fingerprint().low as usize % STRIPES]
+    }
+}
+
+impl Stripe {
+    /// Voids all tickets; what must follow is done while the guard is held.
+    async fn raise(&self) -> MutexGuard<'_, ()> {
+        let locked = self.lock.lock().await;
+        self.version.fetch_add(1, Ordering::AcqRel);
+        locked
+    }
+
+    fn is_current(&self, ticket: Ticket) -> bool {
+        ticket.version().is_none_or(|version| version == self.version.load(Ordering::Acquire))
+    }
+}
+
+fn unconditional<V>(write: Write<V>) -> Write<V> {
+    Write { ticket: Ticket::unconditional(), ..write }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Store for Guarded<S> {
+    type Value = S::Value;
+
+    fn profile(&self) -> Profile {
+        self.store.profile().leases(true)
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
+        self.store.get(key).await
+    }
+
+    async fn lease(&self, key: &Key) -> Result<Ticket> {
+        Ok(Ticket::at(self.stripe(key).version.load(Ordering::Acquire)))
+    }
+
+    async fn fill(&self, write: Write<S::Value>) -> Result<bool> {
+        let stripe = self.stripe(&write.key);
+        let _locked = stripe.lock.lock().await;
+        if !stripe.is_current(write.ticket) {
+            return Ok(false);
+        }
+        self.store.fill(unconditional(write)).await
+    }
+
+    async fn set(&self, write: Write<S::Value>) -> Result<()> {
+        let stripe = self.stripe(&write.key);
+        let _locked = stripe.lock.lock().await;
+        let current = stripe.is_current(write.ticket);
+        stripe.version.fetch_add(1, Ordering::AcqRel);
+        if current { self.store.set(unconditional(write)).await } else { self.store.del(&write.key).await }
+    }
+
+    async fn del(&self, key: &Key) -> Result<()> {
+        let _locked = self.stripe(key).raise().await;
+        self.store.del(key).await
+    }
+
+    async fn clear(&self) -> Result<()> {
+        for stripe in &*self.stripes {
+            drop(stripe.raise().await);
+        }
+        self.store.clear().await
+    }
+
+    async fn wait(&self) -> Result<()> {
+        self.store.wait().await
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Vec<Result<Option<Entry<S::Value>>>> {
+        self.store.get_many(keys).await
+    }
+
+    async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
+        let mut tickets = Vec::with_capacity(keys.len());
+        for key in keys {
+            tickets.push(self.lease(key).await);
+        }
+        tickets
+    }
+
+    // One by one: a batch would hold the locks of several stripes, and two batches might wait for each other.
+
+    async fn fill_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<bool>> {
+        let mut filled = Vec::with_capacity(writes.len());
+        for write in writes {
+            filled.push(self.fill(write).await);
+        }
+        filled
+    }
+
+    async fn set_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<()>> {
+        let mut set = Vec::with_capacity(writes.len());
+        for write in writes {
+            set.push(self.set(write).await);
+        }
+        set
+    }
+
+    async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
+        let mut deleted = Vec::with_capacity(keys.len());
+        for key in keys {
+            deleted.push(self.del(key).await);
+        }
+        deleted
+    }
+
+    fn local(&self) -> Option<&dyn cache_core::LocalStore<Value = S::Value>> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use cache_core::{
+        ManualClock, SharedClock,
+        testkit::{Harness, MapStore, ScriptedStore, block_on},
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct GuardedHarness(ManualClock);
+
+    impl Harness for GuardedHarness {
+        type Store = Guarded<ScriptedStore<MapStore<String>>>;
+
+        fn run<T: Send>(&self, test: impl Future<Output = T> + Send) -> T {
+            block_on(test)
+        }
+
+        fn clock(&self) -> SharedClock {
+            self.0.shared()
+        }
+
+        async fn store(&self) -> Self::Store {
+            Guarded::new(ScriptedStore::new(MapStore::with_clock(self.0.shared())).without_leases())
+        }
+
+        async fn pass(&self, time: Duration) {
+            self.0.advance(time);
+        }
+    }
+
+    cache_core::store_contract!(GuardedHarness::default());
+}

@@ -1,0 +1,98 @@
+//! Writes: to every tier, from the last up.
+
+use cache_core::{Entry, Error, Expiry, Failure, Key, Result, Ticket, Ttl, Write};
+
+use crate::{chain::Inner, tier::Tier};
+
+impl<V: Clone + Send + Sync + 'static> Inner<V> {
+    /// Writes the last tier unconditionally and those above with leases that were taken before it. Where a tier fails,
+    /// the tiers above are emptied of the key instead of set: what lies below them is not known.
+    pub(crate) async fn set(&self, values: Vec<(Key, V)>, ttl: Ttl) -> Result<()> {
+        let keys: Vec<Key> = values.iter().map(|(key, _)| key.clone()).collect();
+        let mut failures = Failures::default();
+        let mut tickets = self.lease_above(&keys, &mut failures).await;
+
+        // Whether everything below holds the new value of the key, or nothing.
+        let mut sound = vec![true; keys.len()];
+        let mut expiry = Expiry::after(self.clock.now(), ttl);
+        for tier in self.tiers.iter().rev() {
+            // No tier keeps a value longer than the tier below.
+            expiry = tier.expiry(expiry, self.clock.now());
+            let tickets = tickets.pop().unwrap_or_default();
+            let mut set = (Vec::new(), Vec::new());
+            let mut removed = (Vec::new(), Vec::new());
+            for (at, ((key, value), ticket)) in values.iter().zip(tickets).enumerate() {
+                match ticket {
+                    Some(ticket) if sound[at] => {
+                        set.0.push(at);
+                        set.1.push(Write { key: key.clone(), entry: Entry::new(value.clone(), expiry), ticket });
+                    }
+                    _ => {
+                        removed.0.push(at);
+                        removed.1.push(key.clone());
+                    }
+                }
+            }
+            for (at, done) in set.0.into_iter().zip(tier.set_many(set.1).await) {
+                sound[at] = failures.note(tier, done).is_some();
+            }
+            for (at, done) in removed.0.into_iter().zip(tier.del_many(&removed.1).await) {
+                sound[at] &= failures.note(tier, done).is_some();
+            }
+        }
+        failures.outcome("set")
+    }
+
+    /// The tickets of all tiers for each of the keys, `None` where a tier gave none.
+    async fn lease_above(&self, keys: &[Key], failures: &mut Failures) -> Vec<Vec<Option<Ticket>>> {
+        let mut tickets = Vec::with_capacity(self.tiers.len());
+        for tier in &self.tiers[..self.tiers.len() - 1] {
+            let leased = tier.lease_many(keys).await;
+            tickets.push(leased.into_iter().map(|ticket| failures.note(tier, ticket)).collect());
+        }
+        tickets.push(vec![Some(Ticket::unconditional()); keys.len()]);
+        tickets
+    }
+
+    pub(crate) async fn del(&self, keys: &[Key]) -> Result<()> {
+        let mut failures = Failures::default();
+        for tier in self.tiers.iter().rev() {
+            for deleted in tier.del_many(keys).await {
+                failures.note(tier, deleted);
+            }
+        }
+        failures.outcome("del")
+    }
+
+    pub(crate) async fn clear(&self) -> Result<()> {
+        let mut failures = Failures::default();
+        for tier in self.tiers.iter().rev() {
+            failures.note(tier, tier.clear().await);
+        }
+        failures.outcome("clear")
+    }
+}
+
+/// The tiers that failed, each with its first error.
+#[derive(Default)]
+pub(crate) struct Failures(Vec<Failure>);
+
+impl Failures {
+    /// The value, or `None` with the error noted.
+    pub(crate) fn note<V, T>(&mut self, tier: &Tier<V>, result: Result<T>) -> Option<T>
+    where
+        V: Clone + Send + Sync + 'static,
+    {
+        result
+            .map_err(|error| {
+                if self.0.iter().all(|failure| failure.name() != tier.title()) {
+                    self.0.push(Failure::new(tier.title(), error));
+                }
+            })
+            .ok()
+    }
+
+    pub(crate) fn outcome(self, operation: &str) -> Result<()> {
+        if self.0.is_empty() { Ok(()) } else { Err(Error::from_failures(operation, self.0)) }
+    }
+}
