@@ -38,6 +38,7 @@
 
 mod clauses;
 mod executor;
+mod explore;
 mod map;
 mod sabotage;
 mod scripted;
@@ -52,9 +53,10 @@ use std::{
 
 pub use self::{
     executor::{block_on, join_all, yield_now},
+    explore::{Schedules, Turnstile},
     map::MapStore,
     sabotage::{Broken, BrokenHarness},
-    scripted::{Call, Gate, Operation, ScriptedStore},
+    scripted::{Call, Gate, Operation, Phase, ScriptedStore},
 };
 use crate::{SharedClock, Store};
 

@@ -14,7 +14,8 @@ use crate::{Entry, Error, ErrorKind, Key, Profile, Result, Store, Ticket, Write}
 pub struct ScriptedStore<S> {
     store: S,
     script: Arc<Script>,
-    leases: bool,
+    /// Whether the profile says that it keeps leases, and whether it does.
+    leases: (bool, bool),
 }
 
 /// The operations of a [`Store`]; a batch counts as what it is a batch of.
@@ -39,7 +40,16 @@ pub struct Call {
     pub keys: Vec<Key>,
 }
 
-type Step = Arc<dyn Fn(Operation) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+/// Where in a call a step is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Phase {
+    /// Before its effect.
+    Before,
+    /// After it, before the caller hears of it.
+    After,
+}
+
+type Step = Arc<dyn Fn(Operation, Phase) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 #[derive(Default)]
 struct Script {
@@ -63,12 +73,18 @@ impl<S: Store> ScriptedStore<S> {
     /// A scripted store around `store`.
     pub fn new(store: S) -> Self {
         let leases = store.profile().leases;
-        Self { store, script: Arc::default(), leases }
+        Self { store, script: Arc::default(), leases: (leases, leases) }
     }
 
-    /// Behaves as a store without leases: tickets are never void.
+    /// Behaves as a store without leases, and says so: tickets are never void.
     pub fn without_leases(mut self) -> Self {
-        self.leases = false;
+        self.leases = (false, false);
+        self
+    }
+
+    /// Breaks the contract: says that it keeps leases and does not. A test of G1 must find it out.
+    pub fn ignoring_tickets(mut self) -> Self {
+        self.leases = (true, false);
         self
     }
 
@@ -108,18 +124,18 @@ impl<S: Store> ScriptedStore<S> {
     }
 
     /// Awaits this before and after the effect of every call.
-    pub fn at_every_step<F>(&self, step: impl Fn(Operation) -> F + Send + Sync + 'static)
+    pub fn at_every_step<F>(&self, step: impl Fn(Operation, Phase) -> F + Send + Sync + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        *lock(&self.script.step) = Some(Arc::new(move |operation| Box::pin(step(operation))));
+        *lock(&self.script.step) = Some(Arc::new(move |operation, phase| Box::pin(step(operation, phase))));
     }
 
     async fn call<T>(&self, operation: Operation, keys: Vec<Key>, effect: impl Future<Output = T>) -> Result<T> {
         lock(&self.script.calls).push(Call { operation, keys });
         let step = lock(&self.script.step).clone();
         if let Some(step) = &step {
-            step(operation).await;
+            step(operation, Phase::Before).await;
         }
         let gates: Vec<Gate> = lock(&self.script.gates)
             .iter()
@@ -135,7 +151,7 @@ impl<S: Store> ScriptedStore<S> {
         }
         let output = effect.await;
         if let Some(step) = &step {
-            step(operation).await;
+            step(operation, Phase::After).await;
         }
         Ok(output)
     }
@@ -154,7 +170,7 @@ impl<S: Store> ScriptedStore<S> {
     }
 
     fn unguarded(&self, mut write: Write<S::Value>) -> Write<S::Value> {
-        if !self.leases {
+        if !self.leases.1 {
             write.ticket = Ticket::unconditional();
         }
         write
@@ -169,7 +185,7 @@ impl<S: Store> Store for ScriptedStore<S> {
     type Value = S::Value;
 
     fn profile(&self) -> Profile {
-        self.store.profile().leases(self.leases)
+        self.store.profile().leases(self.leases.0)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
