@@ -2,7 +2,7 @@
 
 use std::{sync::mpsc, thread, time::Duration};
 
-use super::{Clause, Harness, executor::drop_after, join_all};
+use super::{Clause, Harness, drop_after, join_all};
 use crate::{Entry, ErrorKind, Expiry, Key, MAX_TTL, SharedClock, Store, Ticket, Ttl, Write};
 
 type Verdict<T = ()> = Result<T, String>;

@@ -58,8 +58,8 @@ pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F:
     outputs.into_iter().flatten().collect()
 }
 
-/// Polls the future at most `polls` times, then drops it.
-pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) {
+/// Polls the future at most `polls` times, then drops it: to test cancellation at every await point.
+pub async fn drop_after<F: Future>(polls: usize, future: F) {
     let mut future = Box::pin(future);
     let mut left = polls;
     std::future::poll_fn(move |context| {

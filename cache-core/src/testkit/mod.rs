@@ -52,7 +52,7 @@ use std::{
 };
 
 pub use self::{
-    executor::{block_on, join_all, yield_now},
+    executor::{block_on, drop_after, join_all, yield_now},
     explore::{Schedules, Turnstile},
     map::MapStore,
     sabotage::{Broken, BrokenHarness},

@@ -1,0 +1,58 @@
+//! What the tests of the chain share.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use cache_chain::{ChainCache, Tier};
+use cache_core::{
+    Entry, Expiry, Key, LocalStore, ManualClock, Store, Ticket, Write,
+    testkit::{MapStore, ScriptedStore, block_on},
+};
+
+pub(crate) type Scripted = ScriptedStore<MapStore<String>>;
+
+/// A chain of scripted stores on a manual clock.
+pub(crate) struct Rig {
+    pub(crate) chain: ChainCache<String>,
+    pub(crate) stores: Vec<Scripted>,
+    pub(crate) clock: ManualClock,
+}
+
+impl Rig {
+    pub(crate) fn new(tiers: usize) -> Self {
+        Self::with(tiers, |_, tier| tier)
+    }
+
+    /// With settings per tier.
+    pub(crate) fn with(tiers: usize, settings: impl Fn(usize, Tier<String>) -> Tier<String>) -> Self {
+        let clock = ManualClock::new();
+        let stores: Vec<Scripted> =
+            (0..tiers).map(|_| ScriptedStore::new(MapStore::with_clock(clock.shared()))).collect();
+        let mut builder = ChainCache::builder().clock(clock.shared());
+        for (at, store) in stores.iter().enumerate() {
+            builder = builder.tier(settings(at, Tier::new(store.clone())));
+        }
+        Self { chain: builder.build().unwrap(), stores, clock }
+    }
+
+    /// What a tier holds.
+    pub(crate) fn held(&self, tier: usize, key: &str) -> Option<Entry<String>> {
+        LocalStore::get(self.stores[tier].inner(), &Key::new(key).unwrap())
+    }
+
+    pub(crate) fn value(&self, tier: usize, key: &str) -> Option<String> {
+        self.held(tier, key).map(Entry::into_value)
+    }
+
+    /// Puts a value into one tier only.
+    pub(crate) fn put(&self, tier: usize, key: &str, value: &str, expiry: Expiry) {
+        let entry = Entry::new(value.to_owned(), expiry);
+        let write = Write { key: Key::new(key).unwrap(), entry, ticket: Ticket::unconditional() };
+        block_on(self.stores[tier].inner().set(write)).unwrap();
+    }
+}
+
+/// Lets every other task on this thread go on as far as it can.
+pub(crate) async fn settle() {
+    for _ in 0..64 {
+        tokio::task::yield_now().await;
+    }
+}
