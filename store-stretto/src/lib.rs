@@ -1,1 +1,9 @@
+#![doc = include_str!("../README.md")]
 
+mod builder;
+mod index;
+mod reaper;
+mod row;
+mod store;
+
+pub use crate::{builder::StrettoBuilder, store::StrettoStore};
