@@ -1,1 +1,18 @@
+#![doc = include_str!("../README.md")]
 
+mod builder;
+mod call;
+mod connection;
+mod error;
+mod layout;
+mod namespace;
+mod scripts;
+mod server_clock;
+mod store;
+mod write_id;
+
+pub use crate::{
+    builder::{DefaultCodec, RedisStoreBuilder},
+    connection::{RedisConnection, RedisConnectionBuilder},
+    store::RedisStore,
+};

@@ -1,0 +1,142 @@
+//! A network that fails on demand.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+/// A TCP proxy on the loopback that counts round trips, cuts replies short and goes deaf. It ends with this value.
+#[derive(Debug)]
+pub struct CutProxy {
+    port: u16,
+    state: Arc<State>,
+    accepting: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    round_trips: AtomicU64,
+    connections: AtomicU64,
+    /// Bytes of replies to let through before the cut; `u64::MAX` for no cut.
+    budget: AtomicU64,
+    /// Connections up to this number are deaf.
+    deaf_below: AtomicU64,
+}
+
+impl CutProxy {
+    /// A proxy to this port of the loopback.
+    ///
+    /// # Panics
+    ///
+    /// If there is no free port.
+    pub async fn start(upstream: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let state = Arc::new(State { budget: AtomicU64::new(u64::MAX), ..State::default() });
+        let shared = Arc::clone(&state);
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let number = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
+                if let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)).await {
+                    tokio::spawn(relay(client, server, Arc::clone(&shared), number));
+                }
+            }
+        });
+        Self { port, state, accepting }
+    }
+
+    /// `redis://127.0.0.1:<port>/`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// How often a client sent something after it had been answered, or for the first time.
+    pub fn round_trips(&self) -> u64 {
+        self.state.round_trips.load(Ordering::SeqCst)
+    }
+
+    /// How many connections there have been.
+    pub fn connections(&self) -> u64 {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// Lets so many bytes of replies through, then closes the connection, once. Later connections work.
+    pub fn cut_after(&self, bytes: u64) {
+        self.state.budget.store(bytes, Ordering::SeqCst);
+    }
+
+    /// The connections that there are stay open and pass nothing on any more, as if a middlebox had forgotten them. Later
+    /// connections work.
+    pub fn forget(&self) {
+        self.state.deaf_below.store(self.connections(), Ordering::SeqCst);
+    }
+}
+
+impl Drop for CutProxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn relay(mut client: TcpStream, mut server: TcpStream, state: Arc<State>, number: u64) {
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let answered = AtomicBool::new(true);
+    let deaf = || number <= state.deaf_below.load(Ordering::SeqCst);
+    let asking = async {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let read = from_client.read(&mut buffer).await.unwrap_or(0);
+            if read == 0 {
+                return;
+            }
+            if deaf() {
+                continue;
+            }
+            if answered.swap(false, Ordering::SeqCst) {
+                state.round_trips.fetch_add(1, Ordering::SeqCst);
+            }
+            if to_server.write_all(&buffer[..read]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let answering = async {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let read = from_server.read(&mut buffer).await.unwrap_or(0);
+            if read == 0 {
+                return;
+            }
+            if deaf() {
+                continue;
+            }
+            answered.store(true, Ordering::SeqCst);
+            let budget = state.budget.load(Ordering::SeqCst);
+            let through = usize::try_from(budget).unwrap_or(usize::MAX).min(read);
+            if to_client.write_all(&buffer[..through]).await.is_err() {
+                return;
+            }
+            if budget != u64::MAX {
+                let left = budget - through as u64;
+                if left == 0 {
+                    state.budget.store(u64::MAX, Ordering::SeqCst);
+                    return;
+                }
+                state.budget.store(left, Ordering::SeqCst);
+            }
+        }
+    };
+    // Whichever ends first ends the other: both sockets are dropped.
+    tokio::select! {
+        () = asking => {}
+        () = answering => {}
+    }
+}

@@ -1,0 +1,51 @@
+//! Keys and entries in few words.
+
+use std::time::{Duration, Instant};
+
+use cache_core::{CacheKey, Clock, Entry, Expiry, Key, SystemClock, Ticket, Ttl, Write};
+
+/// The key of `key`.
+pub fn key(key: impl CacheKey) -> Key {
+    Key::new(&key).expect("a valid key")
+}
+
+/// A write of a value that does not expire.
+pub fn never<V>(key: &Key, value: V, ticket: Ticket) -> Write<V> {
+    Write { key: key.clone(), entry: Entry::new(value, Expiry::Never), ticket }
+}
+
+/// An unconditional write of a value that lives for `ttl`.
+pub fn living<V>(key: &Key, value: V, ttl: Duration) -> Write<V> {
+    let expiry = Expiry::after(SystemClock.now(), Ttl::After(ttl));
+    Write { key: key.clone(), entry: Entry::new(value, expiry), ticket: Ticket::unconditional() }
+}
+
+/// What remains of an entry that expires.
+///
+/// # Panics
+///
+/// If it does not.
+pub fn remaining<V>(entry: &Entry<V>) -> Duration {
+    entry.remaining(SystemClock.now()).as_duration().expect("an entry that expires")
+}
+
+/// A ticket that was never drawn.
+pub fn void() -> Ticket {
+    Ticket::at(0)
+}
+
+/// Waits until `condition` gives something.
+///
+/// # Panics
+///
+/// If it has not after 20 seconds.
+pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{what} did not come about within 20 s");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

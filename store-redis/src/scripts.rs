@@ -1,0 +1,78 @@
+//! The scripts that keep leases. Each touches one key; whatever is under the key is the lease.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, cmd};
+
+/// A script and its digest.
+pub(crate) struct Script {
+    code: &'static str,
+    digest: LazyLock<String>,
+}
+
+impl Script {
+    /// The command that makes the script known to the server.
+    pub(crate) fn load(&self) -> Cmd {
+        let mut load = cmd("SCRIPT");
+        load.arg("LOAD").arg(self.code);
+        load
+    }
+
+    /// The command that runs the script on `key`; its arguments are still to be added.
+    pub(crate) fn run(&self, key: &[u8]) -> Cmd {
+        let mut run = cmd("EVALSHA");
+        run.arg(self.digest.as_str()).arg(1).arg(key);
+        run
+    }
+}
+
+macro_rules! script {
+    ($code:expr) => {
+        Script { code: $code, digest: LazyLock::new(|| redis::Script::new($code).get_hash().to_owned()) }
+    };
+}
+
+/// The write id of what is there. Where there is nothing, or no record, it puts a marker and returns the marker's id; a
+/// marker lives on for the full time.
+///
+/// ARGV: the marker, its life in milliseconds.
+pub(crate) static LEASE: Script = script!(
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 17)
+if type(head) == 'string' and #head == 18 and head:sub(1, 4) == ARGV[1]:sub(1, 4) then
+  if head:sub(5, 5) == ARGV[1]:sub(5, 5) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+  return head:sub(11, 18)
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return ARGV[1]:sub(11, 18)"
+);
+
+/// Installs the record if the write id is still the ticket's; whether it did.
+///
+/// ARGV: the write id, the record, then PX and its life unless it does not expire.
+pub(crate) static FILL: Script = script!(
+    r"if redis.pcall('GETRANGE', KEYS[1], 10, 17) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], unpack(ARGV, 3))
+return 1"
+);
+
+/// Installs the record if the write id is still the ticket's, else removes what is there.
+///
+/// ARGV: as of `FILL`.
+pub(crate) static SET: Script = script!(
+    r"if redis.pcall('GETRANGE', KEYS[1], 10, 17) ~= ARGV[1] then return redis.call('UNLINK', KEYS[1]) end
+return redis.call('SET', KEYS[1], ARGV[2], unpack(ARGV, 3))"
+);
+
+#[cfg(test)]
+mod tests {
+    use cache_core::Envelope;
+
+    /// The scripts compare in place.
+    #[test]
+    fn the_scripts_know_where_the_write_id_stands() {
+        assert_eq!(Envelope::WRITE_ID, 10..18);
+        assert_eq!(Envelope::lease(u64::MAX)[10..18], [0xff; 8]);
+        // The flags, which tell a marker from a value, stand right behind the magic.
+        assert_eq!(Envelope::lease(0)[4], 1);
+    }
+}

@@ -1,0 +1,60 @@
+//! The clock of the server, as far as it is known here.
+
+use std::time::Duration;
+
+use cache_core::Moment;
+
+/// What the server answered to TIME, and when it was asked.
+///
+/// The server read its clock at some moment between the two, so its time is known within one round trip. Writers count
+/// from the earliest that it can be and readers from the latest, so no life grows between them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerClock {
+    /// Unix microseconds.
+    pub(crate) stamp: u64,
+    pub(crate) sent: Moment,
+    pub(crate) received: Moment,
+}
+
+impl ServerClock {
+    /// After this time it is measured anew: the clocks of two machines drift apart, and a server's clock may be set.
+    const FRESH: Duration = Duration::from_secs(60);
+
+    pub(crate) fn is_fresh(&self, now: Moment) -> bool {
+        now.since(self.received) < Self::FRESH
+    }
+
+    /// The earliest that it can be on the server, in Unix milliseconds.
+    pub(crate) fn earliest(&self, now: Moment) -> u64 {
+        self.after(now.since(self.received)) / 1000
+    }
+
+    /// The latest that it can be on the server, in Unix milliseconds.
+    pub(crate) fn latest(&self, now: Moment) -> u64 {
+        self.after(now.since(self.sent)).saturating_add(1).div_ceil(1000)
+    }
+
+    fn after(&self, elapsed: Duration) -> u64 {
+        self.stamp.saturating_add(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_known_within_the_round_trip_of_the_measurement() {
+        let at = |ms: u64| Moment::from_nanos(ms * 1_000_000);
+        let clock = ServerClock { stamp: 5_000_300, sent: at(100), received: at(140) };
+        assert_eq!(clock.earliest(at(140)), 5000);
+        assert_eq!(clock.latest(at(140)), 5041);
+        assert_eq!(clock.earliest(at(1140)), 6000);
+        assert_eq!(clock.latest(at(1140)), 6041);
+        assert!(clock.is_fresh(at(60_139)));
+        assert!(!clock.is_fresh(at(60_140)));
+        // Nothing overflows, whatever the server says.
+        let absurd = ServerClock { stamp: u64::MAX, ..clock };
+        assert_eq!(absurd.latest(at(u64::MAX / 1_000_000)), u64::MAX / 1000 + 1);
+    }
+}
