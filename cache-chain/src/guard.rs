@@ -22,7 +22,7 @@ struct Stripe {
     lock: Mutex<()>,
 }
 
-const STRIPES: usize = 1024;
+const STRIPES: usize = 256;
 
 impl<S: Store> Guarded<S> {
     pub(crate) fn new(store: S) -> Self {

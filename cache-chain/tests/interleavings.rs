@@ -4,28 +4,11 @@
 use cache_chain::{Cache, ChainCache, Tier};
 use cache_core::{
     Key, LocalStore,
-    testkit::{MapStore, Schedules, ScriptedStore, Turnstile},
+    testkit::{
+        Do::{self, Clear, Del, Get, GetMany, Set},
+        MapStore, Schedules, ScriptedStore, Turnstile, race,
+    },
 };
-
-/// What a task does, one after the other.
-#[derive(Clone, Copy, Debug)]
-enum Do {
-    Get,
-    GetMany,
-    Set(u32),
-    Del,
-    Clear,
-}
-use Do::{Clear, Del, Get, GetMany, Set};
-
-/// The span of a finished operation: what it wrote or read, when it started and ended.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    what: Do,
-    result: Option<u32>,
-    started: usize,
-    ended: usize,
-}
 
 /// How the stores treat leases.
 #[derive(Clone, Copy, Debug)]
@@ -71,37 +54,9 @@ impl Scenario<'_> {
             turnstile.control(store);
         }
 
-        let history = std::sync::Arc::new(std::sync::Mutex::new((0, Vec::<Span>::new())));
-        let tasks: Vec<_> = self
-            .tasks
-            .iter()
-            .map(|task| {
-                let (chain, task, history) = (chain.clone(), task.to_vec(), history.clone());
-                tokio::spawn(async move {
-                    for what in task {
-                        let started = history.lock().unwrap().0;
-                        let result = match what {
-                            Get => chain.get(KEY).await.unwrap(),
-                            GetMany => chain.get_many([KEY]).await.unwrap()[0],
-                            Set(value) => chain.set(KEY, value).await.map(|()| Some(value)).unwrap(),
-                            Del => chain.del(KEY).await.map(|()| None).unwrap(),
-                            Clear => chain.clear().await.map(|()| None).unwrap(),
-                        };
-                        let mut history = history.lock().unwrap();
-                        history.0 += 1;
-                        let ended = history.0;
-                        history.1.push(Span { what, result, started, ended });
-                    }
-                })
-            })
-            .collect();
-        turnstile.drive(schedules).await;
+        race(&chain, KEY, self.tasks, &turnstile, schedules).await;
 
         let path = schedules.path();
-        for task in tasks {
-            assert!(task.is_finished(), "a task hangs; schedule {path:?}");
-            task.await.unwrap();
-        }
         let bottom = LocalStore::get(&maps[self.tiers - 1], &Key::new(KEY).unwrap()).map(|entry| *entry.value());
         for (at, map) in maps.iter().enumerate() {
             let held = LocalStore::get(map, &Key::new(KEY).unwrap()).map(|entry| *entry.value());
@@ -109,22 +64,6 @@ impl Scenario<'_> {
                 held.is_none() || held == bottom,
                 "at rest, tier {at} holds {held:?} above {bottom:?}; schedule {path:?}"
             );
-        }
-        let history = &history.lock().unwrap().1;
-        for read in history.iter().filter(|span| matches!(span.what, Get | GetMany)) {
-            let Some(value) = read.result else { continue };
-            // When the write that the read saw was over. The first value was there from the start.
-            let write_ended = history
-                .iter()
-                .find(|span| matches!(span.what, Set(written) if written == value))
-                .map_or(0, |span| span.ended);
-            for newer in history.iter().filter(|span| matches!(span.what, Set(_) | Del | Clear)) {
-                let is_newer = newer.started >= write_ended && !matches!(newer.what, Set(written) if written == value);
-                assert!(
-                    !(is_newer && newer.ended <= read.started),
-                    "{read:?} is older than {newer:?}; schedule {path:?}"
-                );
-            }
         }
     }
 

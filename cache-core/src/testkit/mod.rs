@@ -40,6 +40,7 @@ mod clauses;
 mod executor;
 mod explore;
 mod map;
+mod race;
 mod sabotage;
 mod scripted;
 
@@ -55,6 +56,7 @@ pub use self::{
     executor::{block_on, drop_after, join_all, yield_now},
     explore::{Schedules, Turnstile},
     map::MapStore,
+    race::{Do, race},
     sabotage::{Broken, BrokenHarness},
     scripted::{Call, Gate, Operation, Phase, ScriptedStore},
 };
