@@ -1,0 +1,75 @@
+//! The contract of `Store`, kept by the store in memory.
+
+use std::time::Duration;
+
+use cache_core::{
+    ManualClock, SharedClock,
+    testkit::{Harness, block_on},
+};
+use store_stretto::StrettoStore;
+
+#[derive(Default)]
+struct ByEntries(ManualClock);
+
+impl Harness for ByEntries {
+    type Store = StrettoStore<String>;
+
+    fn run<T: Send>(&self, test: impl Future<Output = T> + Send) -> T {
+        block_on(test)
+    }
+
+    fn clock(&self) -> SharedClock {
+        self.0.shared()
+    }
+
+    async fn store(&self) -> Self::Store {
+        StrettoStore::builder().capacity(10_000).clock(self.0.shared()).build().unwrap()
+    }
+
+    async fn pass(&self, time: Duration) {
+        self.0.advance(time);
+    }
+}
+
+/// With a weigher there is something that the store has no room for.
+#[derive(Default)]
+struct ByBytes(ByEntries);
+
+const ROOM: usize = 16 << 20;
+
+impl Harness for ByBytes {
+    type Store = StrettoStore<String>;
+
+    fn run<T: Send>(&self, test: impl Future<Output = T> + Send) -> T {
+        block_on(test)
+    }
+
+    fn clock(&self) -> SharedClock {
+        self.0.clock()
+    }
+
+    async fn store(&self) -> Self::Store {
+        StrettoStore::builder()
+            .capacity(ROOM as u64)
+            .weigher(|key, value: &String| (key.memory() + value.len()) as u64)
+            .clock(self.clock())
+            .build()
+            .unwrap()
+    }
+
+    async fn pass(&self, time: Duration) {
+        self.0.pass(time).await;
+    }
+
+    fn oversized(&self) -> Option<String> {
+        Some("v".repeat(ROOM + 1))
+    }
+}
+
+mod by_entries {
+    cache_core::store_contract!(super::ByEntries::default());
+}
+
+mod by_bytes {
+    cache_core::store_contract!(super::ByBytes::default());
+}

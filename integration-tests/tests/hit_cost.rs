@@ -1,0 +1,87 @@
+//! G8: what a hit in the first tier costs.
+
+use std::{
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use cache_chain::{Cache, ChainCache};
+use cache_core::{
+    Entry, ErrorKind, Expiry, Key, LocalStore, Store, Ticket, Write,
+    testkit::{MapStore, Operation, ScriptedStore},
+};
+use store_stretto::StrettoStore;
+
+type Value = Arc<str>;
+
+/// What a hit gives, if it is there at the first poll: it never yields to the scheduler.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("a hit in the first tier yields to the scheduler"),
+    }
+}
+
+/// A chain with this first tier, in front of one that fails when it is read.
+async fn chain<S: Store<Value = Value>>(first: S) -> ChainCache<Value> {
+    let second = ScriptedStore::new(MapStore::<Value>::new());
+    let chain = ChainCache::builder().tier(first).tier(second.clone()).build().unwrap();
+    chain.set(("acme", 42), Arc::from("Ada")).await.unwrap();
+    chain.wait().await.unwrap();
+    second.fail(Operation::Get, ErrorKind::Unavailable);
+    chain
+}
+
+fn allocations_of_hits(chain: &ChainCache<Value>, count: usize) -> u64 {
+    let measured = allocation_counter::measure(|| {
+        for _ in 0..count {
+            let found = at_once(chain.get(("acme", 42))).unwrap();
+            assert_eq!(found.as_deref(), Some("Ada"));
+        }
+    });
+    measured.count_total
+}
+
+#[tokio::test]
+async fn g8_a_hit_in_the_first_tier_allocates_nothing() {
+    let chain = chain(MapStore::new()).await;
+    assert_eq!(allocations_of_hits(&chain, 10_000), 0);
+    let mut found = None;
+    let with_ttl = allocation_counter::measure(|| found = at_once(chain.get_with_ttl(("acme", 42))).unwrap());
+    assert_eq!(with_ttl.count_total, 0);
+    assert_eq!(found, Some((Arc::from("Ada"), cache_chain::Ttl::Never)));
+    assert_eq!(chain.stats().tiers[0].hits, 10_001);
+}
+
+/// Stretto hands a buffer to its policy once in 64 reads, and allocates the next, and a place in the channel now and then;
+/// the chain adds nothing to that.
+#[tokio::test]
+async fn g8_a_hit_in_stretto_allocates_what_stretto_itself_does() {
+    let store = StrettoStore::<Value>::new(1000).unwrap();
+    let key = Key::new(&("acme", 42)).unwrap();
+    let entry = Entry::new(Arc::from("Ada"), Expiry::Never);
+    store.set(Write { key: key.clone(), entry, ticket: Ticket::unconditional() }).await.unwrap();
+    Store::wait(&store).await.unwrap();
+    let alone = allocation_counter::measure(|| {
+        for _ in 0..6400 {
+            assert!(LocalStore::get(&store, &key).is_some());
+        }
+    });
+    let chain = chain(store).await;
+    let chained = allocations_of_hits(&chain, 6400);
+    assert!(alone.count_total <= 6400 / 32, "stretto alone: {}", alone.count_total);
+    assert!(chained <= 6400 / 32, "in the chain: {chained}; stretto alone: {}", alone.count_total);
+}
+
+/// The measurement can fail: a key beyond the inline size allocates.
+#[tokio::test]
+async fn a_long_key_allocates_once() {
+    let chain = chain(MapStore::new()).await;
+    let long = "k".repeat(41);
+    chain.set(&long, Arc::from("long")).await.unwrap();
+    let measured = allocation_counter::measure(|| {
+        assert!(at_once(chain.get(&long)).unwrap().is_some());
+    });
+    assert_eq!(measured.count_total, 1);
+}
