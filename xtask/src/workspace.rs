@@ -34,9 +34,9 @@ pub(crate) struct Package {
 pub(crate) type RustVersion = [u64; 3];
 
 impl Workspace {
-    /// Asks cargo. The lock file must be current.
+    /// Asks cargo.
     pub(crate) fn read() -> Result<Self> {
-        let json = output(&mut cargo(&["metadata", "--format-version", "1", "--locked", "--all-features"]))?;
+        let json = output(&mut cargo(&["metadata", "--format-version", "1", "--all-features"]))?;
         let metadata: Value = serde_json::from_str(&json).map_err(|error| format!("cargo metadata: {error}"))?;
         let is_member = |package: &&Value| array(&metadata["workspace_members"]).contains(&package["id"]);
         let packages = array(&metadata["packages"]);
@@ -101,4 +101,46 @@ fn array(value: &Value) -> &[Value] {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_package_is_read() {
+        let package = Package::read(&json!({
+            "name": "store-x",
+            "publish": null,
+            "rust_version": "1.88",
+            "features": {"default": ["a"], "a": []},
+            "dependencies": [
+                {"name": "always", "kind": null, "optional": false},
+                {"name": "sometimes", "kind": null, "optional": true},
+                {"name": "in-tests", "kind": "dev", "optional": false},
+            ],
+        }));
+        assert_eq!(package.name, "store-x");
+        assert!(package.published);
+        assert_eq!(package.features, ["a", "default"]);
+        assert_eq!(package.rust_version, Some([1, 88, 0]));
+        assert_eq!(package.dependencies, ["always"]);
+    }
+
+    #[test]
+    fn publish_false_is_not_published() {
+        assert!(!Package::read(&json!({"name": "xtask", "publish": []})).published);
+        assert!(Package::read(&json!({"name": "x", "publish": ["crates-io"]})).published);
+    }
+
+    #[test]
+    fn newer_compilers_compare_as_newer() {
+        let version = |text: &str| rust_version(&json!({"rust_version": text}));
+        assert!(version("1.100") > version("1.88.2"));
+        assert!(version("1.88") < version("1.88.1"));
+        assert_eq!(version("nonsense"), None);
+        assert_eq!(rust_version(&json!({"rust_version": null})), None);
+    }
 }
