@@ -30,7 +30,7 @@ pub(crate) fn ci(steps: &mut Steps) -> Result {
             Ok(())
         })?;
     }
-    let docs = ["doc", "--workspace", "--all-features", "--no-deps"];
+    let docs = ["doc", "--workspace", "--all-features", "--no-deps", "--keep-going"];
     steps.step("docs", || run(cargo(&docs).env("RUSTDOCFLAGS", "-D warnings")))?;
     tests::all(steps)?;
     steps.step("each package builds by itself", || packages_build(&workspace))?;
