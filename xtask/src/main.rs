@@ -1,1 +1,48 @@
-fn main() {}
+//! `cargo xtask`: runs this repository's tests and checks, and installs what they need.
+
+mod checks;
+mod run;
+mod steps;
+mod tests;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use crate::steps::Steps;
+
+/// What went wrong, as it is shown.
+type Result<T = ()> = std::result::Result<T, String>;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  test        installs what is missing (redis-server, openssl, faketime), then runs every test:
+              unit, property, integration and doc tests of all crates, and the model checkers
+  model       the model checkers alone: shuttle and loom
+  ci          everything that CI checks: format, lints, docs, features, tests, packages, licences
+  advisories  known vulnerabilities of the dependencies; fetches the advisory database
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let run: fn(&mut Steps) -> Result = match (command.as_str(), arguments.next()) {
+        ("test", None) => tests::all,
+        ("model", None) => tests::model,
+        ("ci", None) => checks::ci,
+        ("advisories", None) => checks::advisories,
+        ("help" | "--help" | "-h", None) => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut steps = Steps::default();
+    let outcome = run(&mut steps);
+    steps.sum_up(&command, &outcome);
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -15,7 +15,12 @@ impl<V: Serialize + DeserializeOwned> Codec<V> for Bincode {
 
     fn encode(&self, value: &V, out: &mut Vec<u8>) -> Result<()> {
         let config = bincode::config::legacy();
-        out.extend_from_slice(&bincode::serde::encode_to_vec(value, config).map_err(cannot_encode)?);
+        let bytes = bincode::serde::encode_to_vec(value, config).map_err(cannot_encode)?;
+        if bytes.len() > Envelope::MAX_PAYLOAD {
+            // `decode` would refuse it.
+            return Err(Error::new(ErrorKind::Codec, "the encoded value is larger than 16 MiB"));
+        }
+        out.extend_from_slice(&bytes);
         Ok(())
     }
 

@@ -1,0 +1,101 @@
+//! Every check of CI.
+
+use std::process::Command;
+
+use crate::{
+    Result,
+    run::{cargo, output, root, run},
+    steps::Steps,
+    tests, tools,
+    workspace::Workspace,
+};
+
+/// Runs every check, the quick ones first.
+pub(crate) fn ci(steps: &mut Steps) -> Result {
+    let workspace = Workspace::read()?;
+    steps.step("manifests agree on the oldest compiler", || rust_versions_agree(&workspace))?;
+    steps.step("format", || run(&mut cargo(&["fmt", "--all", "--check"])))?;
+    steps.step("cache-core stays free of drivers and runtimes", core_is_light)?;
+    steps.step("packages hold what they need", || packages_are_complete(&workspace))?;
+    let lints = ["clippy", "--workspace", "--all-targets", "--all-features", "--keep-going", "--", "-D", "warnings"];
+    steps.step("lints", || run(&mut cargo(&lints)))?;
+    for package in workspace.published() {
+        steps.step(format!("{} alone, and with each feature", package.name), || {
+            let lint = ["clippy", "--package", &package.name, "--no-default-features"];
+            let deny = ["--", "-D", "warnings"];
+            run(&mut cargo(&[&lint[..], &deny].concat()))?;
+            for feature in &package.features {
+                run(&mut cargo(&[&lint[..], &["--features", feature], &deny].concat()))?;
+            }
+            Ok(())
+        })?;
+    }
+    let docs = ["doc", "--workspace", "--all-features", "--no-deps", "--keep-going"];
+    steps.step("docs", || run(cargo(&docs).env("RUSTDOCFLAGS", "-D warnings")))?;
+    tests::all(steps)?;
+    steps.step("each package builds by itself", || packages_build(&workspace))?;
+    steps.step("licences, sources and bans", || deny(&workspace, &["bans", "licenses", "sources"]))
+}
+
+/// Checks the dependencies for known vulnerabilities. It fetches the advisory database, so it is no part of [`ci`].
+pub(crate) fn advisories(steps: &mut Steps) -> Result {
+    let workspace = Workspace::read()?;
+    steps.step("advisories", || deny(&workspace, &["advisories"]))
+}
+
+/// Every published crate declares its oldest compiler, and no dependency that it always builds asks for a newer one.
+fn rust_versions_agree(workspace: &Workspace) -> Result {
+    for package in workspace.published() {
+        let name = &package.name;
+        let declared = package.rust_version.ok_or_else(|| format!("{name} declares no rust-version"))?;
+        for dependency in &package.dependencies {
+            if let Some(needed) = workspace.rust_version_of(dependency).filter(|needed| *needed > declared) {
+                return Err(format!("{name} declares Rust {declared:?}, but {dependency} needs {needed:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn core_is_light() -> Result {
+    let tree = ["tree", "--package", "cache-core", "--all-features", "--edges", "normal", "--prefix", "none"];
+    let tree = output(&mut cargo(&tree))?;
+    let names = tree.lines().filter_map(|line| line.split(' ').next());
+    match names.into_iter().find(|name| ["tokio", "redis", "stretto", "sqlx"].contains(name)) {
+        Some(name) => {
+            Err(format!("cache-core depends on {name}, see `cargo tree --package cache-core --invert {name}`"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The files that everybody who gets the crate must get.
+const IN_EVERY_PACKAGE: [&str; 3] = ["LICENSE-APACHE", "LICENSE-MIT", "README.md"];
+
+fn packages_are_complete(workspace: &Workspace) -> Result {
+    for package in workspace.published() {
+        let files = output(&mut cargo(&["package", "--list", "--allow-dirty", "--package", &package.name]))?;
+        for file in IN_EVERY_PACKAGE {
+            if !files.lines().any(|line| line == file) {
+                return Err(format!("the package of {} has no {file}", package.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All at once, so that those that are not published yet are found by those that depend on them.
+fn packages_build(workspace: &Workspace) -> Result {
+    // What is not committed is checked as well.
+    let mut command = cargo(&["package", "--workspace", "--allow-dirty"]);
+    for package in workspace.unpublished() {
+        command.args(["--exclude", &package.name]);
+    }
+    run(&mut command)
+}
+
+fn deny(workspace: &Workspace, checks: &[&str]) -> Result {
+    let mut command = Command::new(tools::cargo_deny(&workspace.target)?);
+    command.current_dir(root()).args(["--all-features", "check", "--hide-inclusion-graph"]);
+    run(command.args(checks))
+}

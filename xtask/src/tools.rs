@@ -1,0 +1,94 @@
+//! What the tests and checks need from outside cargo.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    Result,
+    run::{cargo, find, run, succeeds},
+};
+
+/// A program that the tests start, and the Debian package that has it.
+struct Program {
+    name: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+const PROGRAMS: [Program; 3] = [
+    Program { name: "redis-server", package: "redis-server", why: "private Redis servers" },
+    Program { name: "openssl", package: "openssl", why: "certificates for TLS tests" },
+    Program { name: "faketime", package: "faketime", why: "servers whose clocks differ" },
+];
+
+/// Installs the programs that the tests start, as far as they are missing. It fails if it cannot; nothing is skipped.
+pub(crate) fn install_programs() -> Result {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
+    let list = packages.join(" ");
+    let listed: Vec<String> = missing.iter().map(|program| format!("{} ({})", program.name, program.why)).collect();
+    let lacks = format!("the tests need {}", listed.join(", "));
+    if find("apt-get").is_none() {
+        return Err(format!(
+            "{lacks}, and this system has no apt-get to install them; install them by hand, they are the Debian packages \
+             `{list}`"
+        ));
+    }
+    let Some(privilege) = privilege() else {
+        return Err(format!("{lacks}; run `sudo apt-get install {list}`, or run this as root"));
+    };
+    println!("    {lacks}: installing {list}");
+    // The lists may be old or absent, as they are in a fresh container; an outdated list is still worth a try.
+    let updated = run(&mut apt_get(privilege, &["update"]));
+    let arguments = [&["install", "--yes", "--no-install-recommends"], packages.as_slice()].concat();
+    run(&mut apt_get(privilege, &arguments)).map_err(|why| {
+        let update = updated.err().map(|why| format!("; before that, {why}")).unwrap_or_default();
+        format!("{lacks}, and they could not be installed: {why}{update}; run `apt-get install {list}` by hand")
+    })?;
+    match self::missing().as_slice() {
+        [] => Ok(()),
+        [program, ..] => Err(format!("{} is still not on the PATH after installing {}", program.name, program.package)),
+    }
+}
+
+fn missing() -> Vec<Program> {
+    PROGRAMS.into_iter().filter(|program| find(program.name).is_none()).collect()
+}
+
+/// What to put before a command that only root may run; `None` if we may not run it.
+fn privilege() -> Option<&'static [&'static str]> {
+    let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
+    if is_root {
+        return Some(&[]);
+    }
+    succeeds(Command::new("sudo").args(["-n", "true"])).then_some(&["sudo", "-n"])
+}
+
+fn apt_get(privilege: &[&str], arguments: &[&str]) -> Command {
+    // RUNLEVEL=1 keeps the Redis package from starting a service: the tests start servers of their own.
+    let words = [privilege, &["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"], arguments].concat();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// cargo-deny: the one on the path, or one that is built into `target`, once (some four minutes on two cores).
+pub(crate) fn cargo_deny(target: &Path) -> Result<PathBuf> {
+    if let Some(installed) = find("cargo-deny") {
+        return Ok(installed);
+    }
+    let tools = target.join("tools");
+    let built = tools.join("bin").join("cargo-deny");
+    if !built.is_file() {
+        println!("    cargo-deny is not installed: building it, once");
+        let mut install = cargo(&["install", "cargo-deny", "--version", "^0.20", "--locked", "--quiet", "--root"]);
+        run(install.arg(&tools))
+            .map_err(|why| format!("{why}; `cargo install cargo-deny` by hand would do as well"))?;
+    }
+    Ok(built)
+}

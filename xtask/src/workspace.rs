@@ -1,0 +1,146 @@
+//! The workspace as `cargo metadata` tells it.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::{
+    Result,
+    run::{cargo, output},
+};
+
+/// The members of the workspace.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    /// The target folder.
+    pub(crate) target: PathBuf,
+    members: Vec<Package>,
+    /// Every package of the dependency graph that declares one: its name and `rust-version`.
+    rust_versions: Vec<(String, RustVersion)>,
+}
+
+/// A member of the workspace.
+#[derive(Debug)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) features: Vec<String>,
+    pub(crate) rust_version: Option<RustVersion>,
+    /// Names of the dependencies that everybody who depends on it builds.
+    pub(crate) dependencies: Vec<String>,
+    published: bool,
+}
+
+/// Major, minor and patch version of a compiler.
+pub(crate) type RustVersion = [u64; 3];
+
+impl Workspace {
+    /// Asks cargo.
+    pub(crate) fn read() -> Result<Self> {
+        let json = output(&mut cargo(&["metadata", "--format-version", "1", "--all-features"]))?;
+        let metadata: Value = serde_json::from_str(&json).map_err(|error| format!("cargo metadata: {error}"))?;
+        let is_member = |package: &&Value| array(&metadata["workspace_members"]).contains(&package["id"]);
+        let packages = array(&metadata["packages"]);
+        Ok(Self {
+            target: text(&metadata["target_directory"]).into(),
+            members: packages.iter().filter(is_member).map(Package::read).collect(),
+            rust_versions: packages
+                .iter()
+                .filter_map(|package| Some((text(&package["name"]), rust_version(package)?)))
+                .collect(),
+        })
+    }
+
+    /// The members that are published.
+    pub(crate) fn published(&self) -> impl Iterator<Item = &Package> {
+        self.members.iter().filter(|package| package.published)
+    }
+
+    /// The members that are not.
+    pub(crate) fn unpublished(&self) -> impl Iterator<Item = &Package> {
+        self.members.iter().filter(|package| !package.published)
+    }
+
+    /// The oldest compiler that some version of this package in the graph asks for.
+    pub(crate) fn rust_version_of(&self, name: &str) -> Option<RustVersion> {
+        self.rust_versions.iter().filter(|(of, _)| of == name).map(|(_, version)| *version).min()
+    }
+}
+
+impl Package {
+    fn read(package: &Value) -> Self {
+        let is_built = |dependency: &&Value| dependency["kind"].is_null() && dependency["optional"] == false;
+        Self {
+            name: text(&package["name"]),
+            features: package["features"]
+                .as_object()
+                .map(|features| features.keys().cloned().collect())
+                .unwrap_or_default(),
+            rust_version: rust_version(package),
+            dependencies: array(&package["dependencies"])
+                .iter()
+                .filter(is_built)
+                .map(|dependency| text(&dependency["name"]))
+                .collect(),
+            // `publish = false` is an empty list of registries.
+            published: package["publish"].as_array().is_none_or(|registries| !registries.is_empty()),
+        }
+    }
+}
+
+fn rust_version(package: &Value) -> Option<RustVersion> {
+    let mut version = [0; 3];
+    for (part, number) in version.iter_mut().zip(package["rust_version"].as_str()?.split('.')) {
+        *part = number.parse().ok()?;
+    }
+    Some(version)
+}
+
+fn array(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_package_is_read() {
+        let package = Package::read(&json!({
+            "name": "store-x",
+            "publish": null,
+            "rust_version": "1.88",
+            "features": {"default": ["a"], "a": []},
+            "dependencies": [
+                {"name": "always", "kind": null, "optional": false},
+                {"name": "sometimes", "kind": null, "optional": true},
+                {"name": "in-tests", "kind": "dev", "optional": false},
+            ],
+        }));
+        assert_eq!(package.name, "store-x");
+        assert!(package.published);
+        assert_eq!(package.features, ["a", "default"]);
+        assert_eq!(package.rust_version, Some([1, 88, 0]));
+        assert_eq!(package.dependencies, ["always"]);
+    }
+
+    #[test]
+    fn publish_false_is_not_published() {
+        assert!(!Package::read(&json!({"name": "xtask", "publish": []})).published);
+        assert!(Package::read(&json!({"name": "x", "publish": ["crates-io"]})).published);
+    }
+
+    #[test]
+    fn newer_compilers_compare_as_newer() {
+        let version = |text: &str| rust_version(&json!({"rust_version": text}));
+        assert!(version("1.100") > version("1.88.2"));
+        assert!(version("1.88") < version("1.88.1"));
+        assert_eq!(version("nonsense"), None);
+        assert_eq!(rust_version(&json!({"rust_version": null})), None);
+    }
+}
