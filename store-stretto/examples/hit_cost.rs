@@ -11,8 +11,8 @@ use cache_core::{Clock, Entry, Expiry, Key, LocalStore, SystemClock, Ttl};
 use store_stretto::StrettoStore;
 
 const KEYS: usize = 1_000;
-const READS: u32 = 1_000_000;
-const ROUNDS: usize = 15;
+const READS: u32 = 20_000;
+const ROUNDS: usize = 500;
 
 type Value = std::sync::Arc<str>;
 
