@@ -108,7 +108,7 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
             return Err(Error::new(ErrorKind::InvalidInput, "the capacity of a stretto store is beyond 2^60"));
         }
         let budget = if weigher.is_some() { capacity - capacity / 10 } else { capacity };
-        let max_cost = i64::try_from(budget).expect("it is at most 2^60");
+        let max_cost = budget.cast_signed();
         let holdings = Arc::new(Holdings::new(Reaper::start()?));
         let counters = counters(capacity, weigher.is_some(), expected_entries);
         let rows = CacheBuilder::new_with_key_builder(counters, max_cost, HandThrough)
@@ -132,7 +132,7 @@ fn counters(capacity: u64, weighed: bool, expected_entries: Option<u64>) -> usiz
     let usual = if weighed { capacity / USUAL_WEIGHT } else { capacity };
     let entries = expected_entries.unwrap_or(usual);
     let counters = entries.saturating_mul(COUNTERS_PER_ENTRY).clamp(MIN_COUNTERS, MAX_COUNTERS);
-    usize::try_from(counters).expect("it is at most 2^25")
+    usize::try_from(counters).unwrap_or(usize::MAX)
 }
 
 impl<V> fmt::Debug for StrettoBuilder<V> {

@@ -31,7 +31,7 @@ pub(crate) type Rows<V> = Cache<
     Spread,
 >;
 
-/// A store in memory on [stretto](https://docs.rs/stretto): TinyLFU admission, sampled LFU eviction, bounded by a number
+/// A store in memory on [stretto](https://docs.rs/stretto): `TinyLFU` admission, sampled LFU eviction, bounded by a number
 /// of entries or by their weight.
 ///
 /// A clone is the same store. See the [crate's documentation](crate) for what it promises and what not.

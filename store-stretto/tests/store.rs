@@ -171,7 +171,7 @@ fn every_life_ends_at_its_deadline_by_our_clock() {
         put(&store, &key("k"), Entry::new(1, Expiry::after(clock.now(), Ttl::After(ttl))));
         LocalStore::wait(&store).unwrap();
 
-        clock.advance(ttl - Duration::from_nanos(1));
+        clock.advance(ttl.saturating_sub(Duration::from_nanos(1)));
         let last = LocalStore::get(&store, &key("k")).unwrap();
         assert_eq!(last.remaining(clock.now()), Ttl::After(Duration::from_nanos(1)), "{ttl:?}");
         clock.advance(Duration::from_nanos(1));
