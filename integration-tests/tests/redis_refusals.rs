@@ -1,0 +1,195 @@
+//! What Redis refuses, and what of it is shown.
+
+use std::{error::Error as _, time::Duration};
+
+use cache_core::{Error, ErrorKind, Store as _, Ticket};
+use integration_tests::{RedisServer, eventually, key, never};
+use store_redis::{RedisConnection, RedisStore};
+
+/// All that a log could show of an error.
+fn shown(error: &Error) -> String {
+    let mut shown = format!("{error} {error:?} {error:#?}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        shown += &format!(" {error} {error:?}");
+        source = error.source();
+    }
+    shown
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_and_the_older_value_goes() {
+    let server = RedisServer::start_with(&["--maxmemory-policy", "noeviction"]).await;
+    let store: RedisStore<Vec<u64>> = RedisStore::builder(server.url()).namespace("n").connect().await.unwrap();
+    let keys = [key("a"), key("b"), key("c")];
+    let mut tickets = Vec::new();
+    for key in &keys {
+        store.set(never(key, vec![1], Ticket::unconditional())).await.unwrap();
+        tickets.push(store.lease(key).await.unwrap());
+    }
+    let fresh = store.lease(&key("fresh")).await.unwrap();
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+
+    let check = |error: &Error| {
+        assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
+        assert!(error.to_string().contains("was removed"), "{error}");
+    };
+    check(&store.set(never(&keys[0], vec![2], Ticket::unconditional())).await.unwrap_err());
+    assert_eq!(store.get(&keys[0]).await.unwrap(), None);
+    // By script as well, and in a batch.
+    check(&store.set(never(&keys[1], vec![2], tickets[1])).await.unwrap_err());
+    assert_eq!(store.get(&keys[1]).await.unwrap(), None);
+    store.del(&keys[1]).await.unwrap();
+    let writes = vec![never(&keys[2], vec![2], tickets[2]), never(&keys[1], vec![2], Ticket::unconditional())];
+    for result in store.set_many(writes).await {
+        check(&result.unwrap_err());
+    }
+    assert_eq!(store.get(&keys[2]).await.unwrap(), None);
+    assert_eq!(store.lease(&keys[2]).await.unwrap_err().kind(), ErrorKind::Full);
+    assert_eq!(store.fill(never(&key("fresh"), vec![3], fresh)).await.unwrap_err().kind(), ErrorKind::Full);
+    store.del(&key("fresh")).await.unwrap();
+    store.clear().await.unwrap();
+
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    store.set(never(&keys[0], vec![3], Ticket::unconditional())).await.unwrap();
+    assert_eq!(store.get(&keys[0]).await.unwrap().unwrap().into_value(), [3]);
+}
+
+#[tokio::test]
+async fn a_replica_is_read_only() {
+    let primary = RedisServer::start().await;
+    let port = primary.port().to_string();
+    let replica =
+        RedisServer::start_with(&["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"]).await;
+    let writer: RedisStore<u64> = RedisStore::builder(primary.url()).namespace("n").connect().await.unwrap();
+    writer.set(never(&key(1), 1, Ticket::unconditional())).await.unwrap();
+    let reader: RedisStore<u64> = RedisStore::builder(replica.url()).namespace("n").connect().await.unwrap();
+    let got = eventually("the replication", async || reader.get(&key(1)).await.ok().flatten()).await;
+    assert_eq!(got.into_value(), 1);
+    let kind = |error: Error| error.kind();
+    assert_eq!(kind(reader.set(never(&key(1), 2, Ticket::unconditional())).await.unwrap_err()), ErrorKind::ReadOnly);
+    assert_eq!(kind(reader.set(never(&key(1), 2, Ticket::at(1))).await.unwrap_err()), ErrorKind::ReadOnly);
+    assert_eq!(kind(reader.del(&key(1)).await.unwrap_err()), ErrorKind::ReadOnly);
+    assert_eq!(kind(reader.lease(&key(2)).await.unwrap_err()), ErrorKind::ReadOnly);
+    assert_eq!(kind(reader.clear().await.unwrap_err()), ErrorKind::ReadOnly);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_persist_is_read_only() {
+    let server = RedisServer::start_with(&["--save", "3600 1", "--dbfilename", "dump.rdb"]).await;
+    let store: RedisStore<u64> = RedisStore::builder(server.url()).namespace("n").connect().await.unwrap();
+    store.set(never(&key(1), 1, Ticket::unconditional())).await.unwrap();
+    std::fs::create_dir_all(server.directory().join("dump.rdb/in-the-way")).unwrap();
+    server.cli(&["BGSAVE"]);
+    let error =
+        eventually("the failure to save", async || store.set(never(&key(1), 2, Ticket::unconditional())).await.err())
+            .await;
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error:?}");
+}
+
+#[tokio::test]
+async fn credentials_by_url_and_none_shown() {
+    let server = RedisServer::start().await;
+    let rules = "on >s3cret%pass ~users:* +@read +@write +@scripting +@connection +time -@dangerous";
+    let mut user = vec!["ACL", "SETUSER", "alice"];
+    user.extend(rules.split(' '));
+    assert_eq!(server.cli(&user), "OK");
+    server.cli(&["CONFIG", "SET", "requirepass", "t0psecret"]);
+
+    let url = server.url_as("alice:s3cret%25pass", "");
+    let builder = RedisStore::<u64>::builder(&url).namespace("users");
+    assert!(!format!("{builder:?}").contains("s3cret"), "{builder:?}");
+    let store = builder.connect().await.unwrap();
+    // These permissions, which the README names, are enough.
+    let ticket = store.lease(&key(1)).await.unwrap();
+    assert!(store.fill(never(&key(1), 1, ticket)).await.unwrap());
+    store.set(never(&key(1), 2, ticket)).await.unwrap();
+    assert_eq!(store.get(&key(1)).await.unwrap().unwrap().into_value(), 2);
+    let both = store.lease_many(&[key(1), key(2)]).await;
+    assert!(both.into_iter().all(|ticket| ticket.is_ok()));
+    store.del(&key(1)).await.unwrap();
+    store.clear().await.unwrap();
+    let debug = format!("{store:?} {store:#?}");
+    assert!(debug.contains(&format!("127.0.0.1:{}", server.port())) && debug.contains("users"), "{debug}");
+    assert!(!debug.contains("s3cret") && !debug.contains("alice"), "{debug}");
+
+    let others: RedisStore<u64> = RedisStore::builder(&url).namespace("orders").connect().await.unwrap();
+    for error in [
+        others.get(&key(1)).await.unwrap_err(),
+        others.set(never(&key(1), 1, Ticket::unconditional())).await.unwrap_err(),
+        others.lease(&key(1)).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+        assert!(!shown(&error).contains("s3cret"), "{}", shown(&error));
+    }
+
+    for wrong in [
+        server.url_as("alice:wr0ng", ""),
+        server.url_as(":wr0ng", ""),
+        server.url_as("alice:wr0ng", "?protocol=resp3"),
+        server.url_as("mallory:wr0ng", ""),
+        server.url(),
+    ] {
+        let error = RedisConnection::builder(wrong).connect().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+        let shown = shown(&error);
+        assert!(!shown.contains("wr0ng") && !shown.contains("t0psecret"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_renamed_command_is_an_error_that_shows_no_value() {
+    let server = RedisServer::start_with(&["--rename-command", "SET", "", "--rename-command", "UNLINK", ""]).await;
+    let store: RedisStore<String> = RedisStore::builder(server.url()).namespace("n").connect().await.unwrap();
+    let error = store.set(never(&key(1), "s3cret".to_owned(), Ticket::unconditional())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Backend);
+    assert!(!shown(&error).contains("s3cret"), "{}", shown(&error));
+    assert!(shown(&error).contains("unknown command"), "{}", shown(&error));
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_said_before_anything_is_sent() {
+    for url in [
+        "",
+        "s3cret",
+        "http://user:s3cret@127.0.0.1/",
+        "redis://user:s3cret@/",
+        "redis://user:s3cret@127.0.0.1:port/",
+        "redis://user:s3cret@127.0.0.1/database",
+        "redis://user:s3cret@127.0.0.1/?protocol=s3cret",
+        "redis://user:s3cret@0.0.0.0/",
+        "redis://user:s3/cret@127.0.0.1/",
+    ] {
+        let error = RedisConnection::builder(url).connect_lazy().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}: {error}");
+        assert!(!shown(&error).contains("s3"), "{}", shown(&error));
+        assert!(error.to_string().contains("redis://"), "{error}");
+    }
+    let server = RedisServer::start().await;
+    let connection = RedisConnection::builder(server.url()).connect().await.unwrap();
+    for namespace in ["", "a:b", "a*", "a b", "[", &"x".repeat(65)] {
+        let error = RedisStore::<u64>::builder_on(&connection).namespace(namespace).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{namespace}");
+        let error = RedisStore::<u64>::builder(server.url()).namespace(namespace).connect().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{namespace}");
+    }
+    let unnamed = RedisStore::<u64>::builder_on(&connection).build().unwrap_err();
+    assert!(unnamed.to_string().contains(".namespace("), "{unnamed}");
+    for ttl in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        let error = RedisStore::<u64>::builder_on(&connection).namespace("n").lease_ttl(ttl).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{ttl:?}");
+    }
+    for builder in [
+        RedisConnection::builder(server.url()).deadline(Duration::ZERO),
+        RedisConnection::builder(server.url()).connections(0),
+        RedisConnection::builder(server.url()).connections(65),
+    ] {
+        assert_eq!(builder.connect_lazy().unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+}
+
+#[test]
+fn outside_of_a_runtime_it_is_an_error_and_no_panic() {
+    let error = RedisConnection::builder("redis://127.0.0.1/").connect_lazy().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
