@@ -127,10 +127,8 @@ impl<S: Store> Cache for DelegateCache<S> {
         &self,
         values: impl IntoIterator<Item = (K, S::Value)>,
     ) -> impl Future<Output = Result<()>> + Send {
-        let writes: Result<Vec<_>> = values
-            .into_iter()
-            .map(|(key, value)| Ok(self.write(Key::new(&key)?, value, self.default_ttl)))
-            .collect();
+        let writes: Result<Vec<_>> =
+            values.into_iter().map(|(key, value)| Ok(self.write(Key::new(&key)?, value, self.default_ttl))).collect();
         async move { self.store.set_many(writes?).await.into_iter().collect() }
     }
 

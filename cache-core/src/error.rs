@@ -84,11 +84,7 @@ impl Error {
     }
 
     /// An error of `kind` that says `message`, caused by `source`.
-    pub fn with_source(
-        kind: ErrorKind,
-        message: impl Into<Cow<'static, str>>,
-        source: impl Into<Source>,
-    ) -> Self {
+    pub fn with_source(kind: ErrorKind, message: impl Into<Cow<'static, str>>, source: impl Into<Source>) -> Self {
         Self::build(kind, message.into(), Some(source.into()), Box::default())
     }
 

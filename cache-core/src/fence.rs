@@ -108,13 +108,7 @@ impl Fence {
     }
 
     /// Voids all tickets of `key`, then runs `install`, or `remove` if this ticket was void already.
-    pub fn set<T>(
-        &self,
-        key: &Key,
-        ticket: Ticket,
-        install: impl FnOnce() -> T,
-        remove: impl FnOnce() -> T,
-    ) -> T {
+    pub fn set<T>(&self, key: &Key, ticket: Ticket, install: impl FnOnce() -> T, remove: impl FnOnce() -> T) -> T {
         let stripe = self.stripe(key);
         let _locked = stripe.lock();
         let current = stripe.is_current(ticket);

@@ -172,10 +172,7 @@ impl Key {
 
     fn checked(bytes: SmallVec<[u8; INLINE]>) -> Result<Self> {
         if bytes.is_empty() {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "the cache key is empty; a key needs at least one byte",
-            ));
+            return Err(Error::new(ErrorKind::InvalidInput, "the cache key is empty; a key needs at least one byte"));
         }
         if bytes.len() > Self::MAX_LEN {
             return Err(Error::new(

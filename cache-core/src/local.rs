@@ -84,10 +84,7 @@ impl Displaced {
 
 impl fmt::Debug for Displaced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Displaced")
-            .field("old", &self.0.is_some())
-            .field("refused", &self.1.is_some())
-            .finish()
+        f.debug_struct("Displaced").field("old", &self.0.is_some()).field("refused", &self.1.is_some()).finish()
     }
 }
 
@@ -117,12 +114,7 @@ impl<S: LocalStore> Store for S {
     async fn set(&self, write: Write<S::Value>) -> Result<()> {
         let Write { key, entry, ticket } = write;
         let weight = self.weigh(&key, &entry);
-        let displaced = self.fence().set(
-            &key,
-            ticket,
-            || self.insert(&key, entry, weight),
-            || self.remove(&key),
-        );
+        let displaced = self.fence().set(&key, ticket, || self.insert(&key, entry, weight), || self.remove(&key));
         displaced.map(drop)
     }
 

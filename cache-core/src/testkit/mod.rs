@@ -1,4 +1,4 @@
-//! For tests: the contract suite of [`Store`](crate::Store), a reference store, a scripted one and the broken ones that
+//! For tests: the contract suite of [`Store`], a reference store, a scripted one and the broken ones that
 //! prove the suite.
 //!
 //! A backend proves itself with a [`Harness`] and one line:
