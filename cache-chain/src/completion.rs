@@ -26,19 +26,20 @@ impl Future for Completion {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         self.started = true;
-        let write = self.write.as_mut().expect("not polled after it was ready");
-        let result = std::task::ready!(write.as_mut().poll(context));
-        self.write = None;
-        Poll::Ready(result)
+        // Not in its place while it is polled: should it panic, there is no rest of it to go on with.
+        let mut write = self.write.take().expect("not polled after it was ready");
+        let polled = write.as_mut().poll(context);
+        if polled.is_pending() {
+            self.write = Some(write);
+        }
+        polled
     }
 }
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        // A panic in the write must not run it again.
         if let Some(write) = self.write.take()
             && self.started
-            && !std::thread::panicking()
         {
             self.runtime.spawn(write);
         }

@@ -106,3 +106,23 @@ async fn an_aborted_task_does_not_take_its_write_with_it() {
     settle().await;
     assert_eq!(values(&rig, "k"), vec![Some("new".to_owned()); 3]);
 }
+
+/// Its task panics elsewhere while the write is under way.
+#[tokio::test]
+async fn a_panic_beside_a_write_does_not_take_it_along() {
+    let rig = rig();
+    let gate = rig.stores[2].stall(cache_core::testkit::Operation::Set);
+    let chain = rig.chain.clone();
+    let caller = tokio::spawn(async move {
+        let write = chain.set("k", "new".to_owned());
+        let panic = async {
+            settle().await;
+            panic!("beside the write");
+        };
+        tokio::join!(write, panic).0
+    });
+    assert!(caller.await.unwrap_err().is_panic());
+    gate.open();
+    settle().await;
+    assert_eq!(values(&rig, "k"), vec![Some("new".to_owned()); 3]);
+}
