@@ -322,4 +322,25 @@ mod tests {
         assert_eq!(store.inner.keep(Expiry::At(Moment::from_nanos(0))), None);
         assert!(after(Duration::MAX).unwrap() < Duration::from_secs(600 * 365 * 24 * 60 * 60));
     }
+    /// The reaper is held up here, so what has been dropped was dropped by this thread.
+    #[test]
+    fn the_last_handle_leaves_the_end_of_stretto_to_the_reaper() {
+        struct Gate(std::sync::mpsc::Receiver<()>);
+        impl Drop for Gate {
+            fn drop(&mut self) {
+                let _ = self.0.recv();
+            }
+        }
+        let store = StrettoStore::new(100).unwrap();
+        drop(store.insert(&key("k"), entry("v"), 1).unwrap());
+        let holdings = Arc::clone(&store.inner.holdings);
+        let (open, gate) = std::sync::mpsc::channel();
+        holdings.reaper().bury(Gate(gate));
+        drop(store);
+        assert_eq!(holdings.rows(), 1);
+        drop(open);
+        while holdings.rows() > 0 {
+            std::thread::yield_now();
+        }
+    }
 }
