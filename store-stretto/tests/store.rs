@@ -119,6 +119,20 @@ fn wait_makes_the_admission_visible() {
 }
 
 #[test]
+fn segments_share_the_capacity() {
+    let store = StrettoStore::builder().capacity(103).segments(4).build().unwrap();
+    for n in 0..2000 {
+        put(&store, &key(n), forever(n));
+    }
+    LocalStore::wait(&store).unwrap();
+    assert_eq!((store.len(), store.weight(), store.capacity()), (103, 103, 103));
+    let present = (0..2000).filter(|&n| value(&store, &key(n)) == Some(n)).count();
+    assert_eq!(present, 103);
+    LocalStore::clear(&store).unwrap();
+    assert_eq!((store.len(), store.weight()), (0, 0));
+}
+
+#[test]
 fn clear_removes_everything_and_the_store_goes_on() {
     let store = StrettoStore::new(100).unwrap();
     for n in 0..50 {
