@@ -4,6 +4,7 @@ mod builder;
 mod index;
 mod reaper;
 mod row;
+mod segments;
 mod store;
 
 pub use crate::{builder::StrettoBuilder, store::StrettoStore};

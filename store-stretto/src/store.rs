@@ -5,13 +5,14 @@ use std::{fmt, sync::Arc, time::Duration};
 use cache_core::{
     Displaced, Entry, Error, ErrorKind, Expiry, Fence, Fingerprint, Key, LocalStore, Profile, Result, SharedClock,
 };
-use stretto::{Cache, CacheError, DefaultCacheCallback, DefaultCoster, DefaultUpdateValidator};
+use stretto::CacheError;
 
 use crate::{
     StrettoBuilder,
     builder::Weigher,
-    index::{HandThrough, Index, Spread},
+    index::Index,
     row::{Held, Holdings, Row, Tray},
+    segments::{Rows, Segments},
 };
 
 /// How much longer than our deadline stretto keeps a row. Stretto measures by the wall clock: a step forward by up to
@@ -20,16 +21,6 @@ const SLACK: Duration = Duration::from_secs(5);
 
 /// How long stretto keeps a tombstone. Zero would mean "for ever".
 const BRIEFLY: Duration = Duration::from_millis(1);
-
-pub(crate) type Rows<V> = Cache<
-    Index,
-    Held<V>,
-    HandThrough,
-    DefaultCoster<Held<V>>,
-    DefaultUpdateValidator<Held<V>>,
-    DefaultCacheCallback<Held<V>>,
-    Spread,
->;
 
 /// A store in memory on [stretto](https://docs.rs/stretto): `TinyLFU` admission, sampled LFU eviction, bounded by a number
 /// of entries or by their weight.
@@ -40,15 +31,14 @@ pub struct StrettoStore<V: Clone + Send + Sync + 'static> {
 }
 
 pub(crate) struct Inner<V: Send + Sync + 'static> {
-    /// Present until the store is dropped.
-    pub(crate) rows: Option<Rows<V>>,
+    pub(crate) segments: Segments<V>,
     pub(crate) holdings: Arc<Holdings>,
     pub(crate) fence: Fence,
     pub(crate) clock: SharedClock,
     pub(crate) weigher: Option<Weigher<V>>,
     pub(crate) capacity: u64,
-    /// What stretto admits up to; the rest of the capacity is for rows that grow in place.
-    pub(crate) budget: u64,
+    /// The most that one row may weigh.
+    pub(crate) heaviest: u64,
 }
 
 impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
@@ -131,22 +121,18 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
     }
 
     fn clear(&self) -> Result<()> {
-        self.inner.rows().clear().map_err(broken)
+        self.inner.segments.all().try_for_each(Rows::clear).map_err(broken)
     }
 
     fn wait(&self) -> Result<()> {
-        self.inner.rows().wait().map_err(broken)
+        self.inner.segments.all().try_for_each(Rows::wait).map_err(broken)
     }
 }
 
 impl<V: Send + Sync + 'static> Inner<V> {
-    fn rows(&self) -> &Rows<V> {
-        self.rows.as_ref().expect("it is taken by `drop` only")
-    }
-
     fn row(&self, fingerprint: Fingerprint) -> Option<Arc<Row<V>>> {
         // Stretto's reference holds a lock; it ends with this statement.
-        self.rows().get(&Index(fingerprint))?.value().get().cloned()
+        self.segments.of(fingerprint).get(&Index(fingerprint))?.value().get().cloned()
     }
 
     fn is_expired(&self, entry: &Entry<V>) -> bool {
@@ -178,7 +164,7 @@ impl<V: Send + Sync + 'static> Inner<V> {
             drop(held);
             return self.entomb(fingerprint);
         }
-        if self.rows().try_insert_with_ttl(Index(fingerprint), held, cost, keep)? {
+        if self.segments.of(fingerprint).try_insert_with_ttl(Index(fingerprint), held, cost, keep)? {
             Ok(())
         } else {
             // Not stored, for want of buffer or because a `clear` is under way. The old row must not outlive its successor.
@@ -199,7 +185,7 @@ impl<V: Send + Sync + 'static> Inner<V> {
 
     /// The weight as stretto counts it, unless the row can have no place.
     fn cost(&self, weight: u64) -> Option<i64> {
-        if weight > self.budget { None } else { i64::try_from(weight).ok() }
+        if weight > self.heaviest { None } else { i64::try_from(weight).ok() }
     }
 
     /// Puts a tombstone where a row is, if there is one.
@@ -210,7 +196,7 @@ impl<V: Send + Sync + 'static> Inner<V> {
         if self.entomb_if_present(fingerprint)? {
             // A second time, as only this call takes a TTL: it lets the sweep find the tombstone.
             let tombstone = Held::tombstone(&self.holdings);
-            self.rows().try_insert_with_ttl(Index(fingerprint), tombstone, 1, BRIEFLY)?;
+            self.segments.of(fingerprint).try_insert_with_ttl(Index(fingerprint), tombstone, 1, BRIEFLY)?;
         }
         Ok(())
     }
@@ -218,7 +204,7 @@ impl<V: Send + Sync + 'static> Inner<V> {
     /// Whether there was a row, expired or not; now there is a tombstone, to be overwritten or put up again with a TTL.
     fn entomb_if_present(&self, fingerprint: Fingerprint) -> Result<bool, CacheError> {
         let tombstone = Held::tombstone(&self.holdings);
-        self.rows().try_insert_if_present(Index(fingerprint), tombstone, 1)
+        self.segments.of(fingerprint).try_insert_if_present(Index(fingerprint), tombstone, 1)
     }
 
     fn displaced(&self, tray: Tray, new: Option<Arc<Row<V>>>, result: Result<(), CacheError>) -> Result<Displaced> {
@@ -236,7 +222,7 @@ impl<V: Send + Sync + 'static> Inner<V> {
 /// Stretto's last handle joins its thread, which first works off what is buffered; the reaper waits for that.
 impl<V: Send + Sync + 'static> Drop for Inner<V> {
     fn drop(&mut self) {
-        self.holdings.reaper().bury(self.rows.take());
+        self.holdings.reaper().bury(self.segments.take());
     }
 }
 
@@ -321,5 +307,26 @@ mod tests {
         assert_eq!(after(Duration::ZERO), None);
         assert_eq!(store.inner.keep(Expiry::At(Moment::from_nanos(0))), None);
         assert!(after(Duration::MAX).unwrap() < Duration::from_secs(600 * 365 * 24 * 60 * 60));
+    }
+    /// The reaper is held up here, so what has been dropped was dropped by this thread.
+    #[test]
+    fn the_last_handle_leaves_the_end_of_stretto_to_the_reaper() {
+        struct Gate(std::sync::mpsc::Receiver<()>);
+        impl Drop for Gate {
+            fn drop(&mut self) {
+                let _ = self.0.recv();
+            }
+        }
+        let store = StrettoStore::new(100).unwrap();
+        drop(store.insert(&key("k"), entry("v"), 1).unwrap());
+        let holdings = Arc::clone(&store.inner.holdings);
+        let (open, gate) = std::sync::mpsc::channel();
+        holdings.reaper().bury(Gate(gate));
+        drop(store);
+        assert_eq!(holdings.rows(), 1);
+        drop(open);
+        while holdings.rows() > 0 {
+            std::thread::yield_now();
+        }
     }
 }

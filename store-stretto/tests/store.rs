@@ -119,6 +119,20 @@ fn wait_makes_the_admission_visible() {
 }
 
 #[test]
+fn segments_share_the_capacity() {
+    let store = StrettoStore::builder().capacity(103).segments(4).build().unwrap();
+    for n in 0..2000 {
+        put(&store, &key(n), forever(n));
+    }
+    LocalStore::wait(&store).unwrap();
+    assert_eq!((store.len(), store.weight(), store.capacity()), (103, 103, 103));
+    let present = (0..2000).filter(|&n| value(&store, &key(n)) == Some(n)).count();
+    assert_eq!(present, 103);
+    LocalStore::clear(&store).unwrap();
+    assert_eq!((store.len(), store.weight()), (0, 0));
+}
+
+#[test]
 fn clear_removes_everything_and_the_store_goes_on() {
     let store = StrettoStore::new(100).unwrap();
     for n in 0..50 {
@@ -436,22 +450,27 @@ fn dropping_the_last_handle_does_not_block_a_runtime() {
 fn a_value_that_panics_when_dropped_does_not_break_the_store() {
     #[derive(Clone)]
     struct Bomb(#[allow(dead_code, reason = "it is there for its `Drop`")] Arc<Fuse>);
-    struct Fuse;
+    struct Fuse(Arc<AtomicU64>);
     impl Drop for Fuse {
         fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Release);
             // Like a panic, without its message on the test's output.
             std::panic::resume_unwind(Box::new("boom"));
         }
     }
     watched(|| {
         let store = StrettoStore::new(10).unwrap();
-        for n in 0..500 {
-            put(&store, &key(n), forever(Bomb(Arc::new(Fuse))));
+        let dropped = Arc::new(AtomicU64::new(0));
+        for round in 1..=3 {
+            for n in 0..500 {
+                put(&store, &key(n), forever(Bomb(Arc::new(Fuse(Arc::clone(&dropped))))));
+            }
+            LocalStore::wait(&store).unwrap();
+            assert_eq!(store.len(), 10);
+            LocalStore::clear(&store).unwrap();
+            assert_eq!(store.len(), 0);
+            eventually("all are dropped", || dropped.load(Ordering::Acquire) == round * 500);
         }
-        LocalStore::wait(&store).unwrap();
-        assert_eq!(store.len(), 10);
-        LocalStore::clear(&store).unwrap();
-        assert_eq!(store.len(), 0);
     });
 }
 
