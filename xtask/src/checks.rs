@@ -97,8 +97,9 @@ fn packages_build(workspace: &Workspace) -> Result {
         command.args(["--exclude", &package.name]);
     }
     let outcome = run(&mut command);
-    fs::remove_dir_all(&folder).map_err(|error| format!("cannot remove {}: {error}", folder.display()))?;
-    outcome
+    let removed = fs::remove_dir_all(&folder);
+    outcome?;
+    removed.map_err(|error| format!("cannot remove {}: {error}", folder.display()))
 }
 
 fn deny(workspace: &Workspace, checks: &[&str]) -> Result {
