@@ -1,6 +1,6 @@
 //! Every check of CI.
 
-use std::process::Command;
+use std::{fs, process::Command, time::UNIX_EPOCH};
 
 use crate::{
     Result,
@@ -86,12 +86,20 @@ fn packages_are_complete(workspace: &Workspace) -> Result {
 
 /// All at once, so that those that are not published yet are found by those that depend on them.
 fn packages_build(workspace: &Workspace) -> Result {
+    // In a folder of a new name each time: cargo unpacks and builds what it has just packed as it does crates of a
+    // registry, which never change. In a known folder it would check against the cache-core of the last time.
+    let now = UNIX_EPOCH.elapsed().map_err(|error| error.to_string())?;
+    let folder = workspace.target.join(format!("package-{}", now.as_nanos()));
     // What is not committed is checked as well.
-    let mut command = cargo(&["package", "--workspace", "--allow-dirty"]);
+    let mut command = cargo(&["package", "--workspace", "--allow-dirty", "--target-dir"]);
+    command.arg(&folder);
     for package in workspace.unpublished() {
         command.args(["--exclude", &package.name]);
     }
-    run(&mut command)
+    let outcome = run(&mut command);
+    let removed = fs::remove_dir_all(&folder);
+    outcome?;
+    removed.map_err(|error| format!("cannot remove {}: {error}", folder.display()))
 }
 
 fn deny(workspace: &Workspace, checks: &[&str]) -> Result {
