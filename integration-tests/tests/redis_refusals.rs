@@ -8,13 +8,13 @@ use store_redis::{RedisConnection, RedisStore};
 
 /// All that a log could show of an error.
 fn shown(error: &Error) -> String {
-    let mut shown = format!("{error} {error:?} {error:#?}");
+    let mut shown = vec![format!("{error} {error:?} {error:#?}")];
     let mut source = error.source();
     while let Some(error) = source {
-        shown += &format!(" {error} {error:?}");
+        shown.push(format!("{error} {error:?}"));
         source = error.source();
     }
-    shown
+    shown.join(" ")
 }
 
 #[tokio::test]

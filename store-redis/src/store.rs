@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, slice, sync::Arc};
 
-use cache_core::{Codec, Entry, Envelope, ErrorKind, Expiry, Key, Life, Moment, Opened, Profile, Result};
+use cache_core::{Codec, Entry, Envelope, ErrorKind, Expiry, Key, Moment, Opened, Profile, Result};
 use cache_core::{Store, Ticket, Ttl, Write};
 use redis::{Cmd, Pipeline, Value, cmd};
 
@@ -208,14 +208,12 @@ impl<V, C: Codec<V>> Inner<V, C> {
     ) -> Result<Option<Entry<V>>> {
         let Some(bytes) = error::bytes(reply)? else { return Ok(None) };
         let Opened::Value(value, life) = envelope.open(&bytes)? else { return Ok(None) };
-        let expiry = match life {
-            Life { expires: None, .. } => Expiry::Never,
+        let mut expiry = Expiry::Never;
+        if life.expires.is_some() {
             // Counted from before the asking: on the way back the life went on.
-            Life { expires: Some(_), .. } => {
-                let server_now = call.server_clock(link).await?.latest(asked);
-                Expiry::after(asked, life.remaining(server_now).map_or(Ttl::Never, Ttl::After))
-            }
-        };
+            let server_now = call.server_clock(link).await?.latest(asked);
+            expiry = Expiry::after(asked, life.remaining(server_now).map_or(Ttl::Never, Ttl::After));
+        }
         Ok((!expiry.is_past(self.now())).then(|| Entry::new(value, expiry)))
     }
 
