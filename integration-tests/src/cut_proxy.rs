@@ -1,8 +1,11 @@
 //! A network that fails on demand.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
@@ -27,14 +30,17 @@ struct State {
     budget: AtomicU64,
     /// Connections up to this number are deaf.
     deaf_below: AtomicU64,
+    /// Connections up to this number are closed.
+    closed_below: AtomicU64,
+    /// Seconds to add to what TIME answers.
+    time_shift: AtomicU64,
+    /// How long requests and replies are held up, in milliseconds.
+    request_delay: AtomicU64,
+    reply_delay: AtomicU64,
 }
 
 impl CutProxy {
     /// A proxy to this port of the loopback.
-    ///
-    /// # Panics
-    ///
-    /// If there is no free port.
     pub async fn start(upstream: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
@@ -76,11 +82,35 @@ impl CutProxy {
     pub fn forget(&self) {
         self.state.deaf_below.store(self.connections(), Ordering::SeqCst);
     }
+
+    /// Closes the connections that there are.
+    pub fn hang_up(&self) {
+        self.state.closed_below.store(self.connections(), Ordering::SeqCst);
+    }
+
+    /// Makes the server's clock look as if it went ahead by so many seconds, to who asks for TIME alone.
+    pub fn shift_time(&self, seconds: u64) {
+        self.state.time_shift.store(seconds, Ordering::SeqCst);
+    }
+
+    /// Holds up every request and every reply for so long.
+    pub fn delay(&self, requests: Duration, replies: Duration) {
+        let millis = |delay: Duration| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.state.request_delay.store(millis(requests), Ordering::SeqCst);
+        self.state.reply_delay.store(millis(replies), Ordering::SeqCst);
+    }
 }
 
 impl Drop for CutProxy {
     fn drop(&mut self) {
         self.accepting.abort();
+    }
+}
+
+async fn hold_up(delay: &AtomicU64) {
+    match delay.load(Ordering::SeqCst) {
+        0 => {}
+        millis => tokio::time::sleep(Duration::from_millis(millis)).await,
     }
 }
 
@@ -103,6 +133,7 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, state: Arc<State>, 
             if answered.swap(false, Ordering::SeqCst) {
                 state.round_trips.fetch_add(1, Ordering::SeqCst);
             }
+            hold_up(&state.request_delay).await;
             if to_server.write_all(&buffer[..read]).await.is_err() {
                 return;
             }
@@ -118,7 +149,9 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, state: Arc<State>, 
             if deaf() {
                 continue;
             }
+            hold_up(&state.reply_delay).await;
             answered.store(true, Ordering::SeqCst);
+            shift_time(&mut buffer[..read], state.time_shift.load(Ordering::SeqCst));
             let budget = state.budget.load(Ordering::SeqCst);
             let through = usize::try_from(budget).unwrap_or(usize::MAX).min(read);
             if to_client.write_all(&buffer[..through]).await.is_err() {
@@ -134,9 +167,22 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, state: Arc<State>, 
             }
         }
     };
-    // Whichever ends first ends the other: both sockets are dropped.
+    let hanging_up = async {
+        while number > state.closed_below.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    // Whichever ends first ends the others: both sockets are dropped.
     tokio::select! {
         () = asking => {}
         () = answering => {}
+        () = hanging_up => {}
     }
+}
+
+/// Shifts the seconds in `reply` if it is one to TIME: an array of ten digits, and the microseconds.
+fn shift_time(reply: &mut [u8], by: u64) {
+    let Some(digits) = reply.strip_prefix(b"*2\r\n$10\r\n").and_then(|rest| rest.get(..10)) else { return };
+    let Some(seconds) = str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok()) else { return };
+    reply[9..19].copy_from_slice(format!("{:010}", seconds + by).as_bytes());
 }

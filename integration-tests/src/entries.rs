@@ -21,10 +21,6 @@ pub fn living<V>(key: &Key, value: V, ttl: Duration) -> Write<V> {
 }
 
 /// What remains of an entry that expires.
-///
-/// # Panics
-///
-/// If it does not.
 pub fn remaining<V>(entry: &Entry<V>) -> Duration {
     entry.remaining(SystemClock.now()).as_duration().expect("an entry that expires")
 }
@@ -35,10 +31,6 @@ pub fn void() -> Ticket {
 }
 
 /// Waits until `condition` gives something.
-///
-/// # Panics
-///
-/// If it has not after 20 seconds.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {

@@ -1,11 +1,14 @@
 //! What the tests of several crates share: real servers, and a network that fails on demand.
+#![allow(clippy::missing_panics_doc, reason = "a harness panics wherever a test is to fail")]
 
 mod cut_proxy;
 mod entries;
 mod redis_server;
+mod skew;
 
 pub use crate::{
     cut_proxy::CutProxy,
     entries::{eventually, key, living, never, remaining, void},
     redis_server::RedisServer,
+    skew::skewed,
 };

@@ -23,19 +23,11 @@ pub struct RedisServer {
 
 impl RedisServer {
     /// A server that persists nothing.
-    ///
-    /// # Panics
-    ///
-    /// If there is no `redis-server` or it does not come up.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
     /// A server with these arguments besides. `{dir}` in them is its directory.
-    ///
-    /// # Panics
-    ///
-    /// If there is no `redis-server` or it does not come up.
     pub async fn start_with(arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         tokio::task::spawn_blocking(move || {
@@ -96,30 +88,18 @@ impl RedisServer {
     }
 
     /// Starts it again on the same port after [`kill`](Self::kill).
-    ///
-    /// # Panics
-    ///
-    /// If it does not come up.
     pub fn restart(&mut self) {
         self.child = launch(self.port, &self.arguments, self.directory.path())
             .unwrap_or_else(|log| panic!("redis-server did not come up again:\n{log}"));
     }
 
     /// The reply to a command as text, as an operator would see it who typed it into `redis-cli`.
-    ///
-    /// # Panics
-    ///
-    /// If the server does not answer.
     pub fn cli(&self, arguments: &[&str]) -> String {
         let reply = self.raw(&arguments.iter().map(|argument| argument.as_bytes()).collect::<Vec<_>>());
         String::from_utf8_lossy(&reply).into_owned()
     }
 
     /// The reply to a command of any bytes, as it comes over the wire without its type.
-    ///
-    /// # Panics
-    ///
-    /// If the server does not answer.
     pub fn raw(&self, arguments: &[&[u8]]) -> Vec<u8> {
         let mut wire = TcpStream::connect(("127.0.0.1", self.port)).expect("the server listens");
         wire.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");

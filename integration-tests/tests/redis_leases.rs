@@ -152,6 +152,18 @@ async fn the_scripts_come_back_when_the_server_has_forgotten_them() {
 }
 
 #[tokio::test]
+async fn two_foreign_values_are_not_taken_for_one_write() {
+    let server = RedisServer::start().await;
+    let store = store(&server).await;
+    let key = key("k");
+    // They agree where a record has the id of its write.
+    server.cli(&["SET", "n:k", "one:......same-bytes-here"]);
+    let ticket = store.lease(&key).await.unwrap();
+    server.cli(&["SET", "n:k", "two:......same-bytes-here"]);
+    assert!(!store.fill(never(&key, 1, ticket)).await.unwrap());
+}
+
+#[tokio::test]
 async fn an_unconditional_fill_is_installed() {
     let server = RedisServer::start().await;
     let store = store(&server).await;

@@ -8,14 +8,14 @@ use store_redis::RedisStore;
 
 /// An authority `<name>.crt` of one's own and a certificate for 127.0.0.1 that it signed.
 fn certificates(directory: &Path) {
-    let script = r#"
+    let script = r"
         set -e
         openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt
         openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=another -keyout other.key -out other.crt
         openssl req -newkey rsa:2048 -nodes -subj /CN=redis -keyout redis.key -out redis.csr
         printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > redis.ext
         openssl x509 -req -days 2 -in redis.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile redis.ext -out redis.crt
-    "#;
+    ";
     let output = Command::new("sh").args(["-c", script]).current_dir(directory).output().expect("a shell");
     assert!(output.status.success(), "this test needs openssl: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -2,13 +2,16 @@
 
 mod builder;
 mod call;
+mod clear;
 mod connection;
 mod error;
 mod layout;
 mod namespace;
+mod read;
 mod scripts;
 mod server_clock;
 mod store;
+mod write;
 mod write_id;
 
 pub use crate::{

@@ -1,0 +1,116 @@
+//! How entries are written and refused.
+
+use cache_core::{Codec, ErrorKind, Moment, Result, Write};
+use redis::{Cmd, Value, cmd};
+
+use crate::{
+    call::Call,
+    error,
+    layout::Lifetime,
+    scripts::{self, Script},
+    store::Inner,
+};
+
+impl<V, C: Codec<V>> Inner<V, C> {
+    /// The server's time, for the lives of records to be written; 0 where nothing notes it.
+    async fn server_now(&self, call: &Call<'_>, writes: &[Write<V>]) -> Result<(Moment, u64)> {
+        let server_clock = match writes.first() {
+            Some(first) if !self.layout.is_plain() => Some(call.server_clock(self.link_of(&first.key)).await?),
+            _ => None,
+        };
+        let now = self.now();
+        Ok((now, server_clock.map_or(0, |clock| clock.earliest(now))))
+    }
+
+    /// The command that installs these bytes, by `script` if it depends on the ticket.
+    fn install(&self, script: &Script, write: &Write<V>, bytes: &[u8], millis: Option<u64>) -> (usize, Cmd) {
+        let key = self.namespace.key(&write.key);
+        let mut install = match write.ticket.version() {
+            Some(version) if !self.layout.is_plain() => {
+                let mut run = script.run(&key);
+                run.arg(version.to_le_bytes().as_slice());
+                run
+            }
+            _ => {
+                let mut set = cmd("SET");
+                set.arg(key);
+                set
+            }
+        };
+        install.arg(bytes);
+        if let Some(millis) = millis {
+            install.arg("PX").arg(millis);
+        }
+        (self.link_of(&write.key), install)
+    }
+
+    pub(crate) async fn fill(&self, writes: &[Write<V>]) -> Result<Vec<Result<bool>>> {
+        let call = self.connection.shared().call();
+        let (now, server_now) = self.server_now(&call, writes).await?;
+        let mut results: Vec<Result<bool>> = writes.iter().map(|_| Ok(false)).collect();
+        let (mut places, mut commands) = (Vec::new(), Vec::new());
+        for (at, write) in writes.iter().enumerate() {
+            let Lifetime::Millis(millis) = Lifetime::of(&write.entry, now, 0) else { continue };
+            // The id stays the ticket's: a fill voids no ticket of another.
+            match self.layout.seal(write.entry.value(), millis, write.ticket.version(), server_now) {
+                Ok(bytes) => {
+                    places.push(at);
+                    commands.push(self.install(&scripts::FILL, write, &bytes, millis));
+                }
+                Err(error) => results[at] = Err(error),
+            }
+        }
+        for (at, reply) in places.into_iter().zip(call.each(Some(&scripts::FILL), commands).await) {
+            results[at] = reply.and_then(|reply| match reply {
+                Value::Int(filled) => Ok(filled == 1),
+                Value::Okay => Ok(true),
+                _ => Err(error::unexpected()),
+            });
+        }
+        Ok(results)
+    }
+
+    pub(crate) async fn set(&self, writes: &[Write<V>]) -> Result<Vec<Result<()>>> {
+        let call = self.connection.shared().call();
+        let (now, server_now) = self.server_now(&call, writes).await?;
+        let mut refused = Vec::with_capacity(writes.len());
+        let mut commands = Vec::with_capacity(writes.len());
+        for write in writes {
+            let sealed = match Lifetime::of(&write.entry, now, 1) {
+                Lifetime::Millis(millis) => {
+                    let sealed = self.layout.seal(write.entry.value(), millis, None, server_now);
+                    sealed.map(|bytes| self.install(&scripts::SET, write, &bytes, millis))
+                }
+                Lifetime::Over => Ok(self.unlink(&write.key)),
+            };
+            // What cannot be written must not leave the older entry there.
+            let (command, error) = match sealed {
+                Ok(command) => (command, None),
+                Err(error) => (self.unlink(&write.key), Some(error)),
+            };
+            commands.push(command);
+            refused.push(error);
+        }
+        let versioned = writes.iter().any(|write| write.ticket.version().is_some());
+        let replies = call.each(versioned.then_some(&scripts::SET), commands).await;
+        let mut results: Vec<Result<()>> = replies
+            .into_iter()
+            .zip(refused)
+            .map(|(reply, refused)| refused.map_or_else(|| reply.map(drop), Err))
+            .collect();
+        self.remove_refused(&call, writes, &mut results).await;
+        Ok(results)
+    }
+
+    /// Removes the older entries of what Redis had no room for; a removal it takes even then.
+    async fn remove_refused(&self, call: &Call<'_>, writes: &[Write<V>], results: &mut [Result<()>]) {
+        let full = |result: &Result<()>| matches!(result, Err(error) if error.kind() == ErrorKind::Full);
+        let places: Vec<usize> = (0..results.len()).filter(|&at| full(&results[at])).collect();
+        let unlinks = places.iter().map(|&at| self.unlink(&writes[at].key)).collect();
+        for (at, removed) in places.iter().zip(call.each(None, unlinks).await) {
+            if let Err(error) = &results[*at] {
+                results[*at] = Err(error::full(error.clone(), removed.is_ok()));
+            }
+        }
+    }
+}
