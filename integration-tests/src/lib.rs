@@ -12,3 +12,13 @@ pub use crate::{
     redis_server::RedisServer,
     skew::skewed,
 };
+
+/// The code in CONTRIBUTING compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../CONTRIBUTING.md")]
+struct Contributing;
+
+/// The code in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -47,7 +47,7 @@ async fn the_example_runs() {
 fn the_readme_shows_the_code_that_runs_here() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
-    let shown = readme.split("```rust\n").nth(1).unwrap().split("```").next().unwrap();
+    let shown = readme.split("```rust,no_run\n").nth(1).unwrap().split("```").next().unwrap();
     let here = include_str!("readme.rs");
     let here = here.split("// README\n").nth(1).unwrap().split("// END").next().unwrap();
     let lines = |code: &str| -> Vec<String> {
