@@ -45,7 +45,21 @@ impl Namespace {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// No two pairs of a namespace and a key share a key in Redis, whatever bytes the keys have.
+        #[test]
+        fn namespaces_do_not_overlap(
+            a in ("[a-b/.-]{1,3}", "[a-b:/.-]{1,4}"),
+            b in ("[a-b/.-]{1,3}", "[a-b:/.-]{1,4}"),
+        ) {
+            let stored = |(name, key): &(String, String)| Namespace::new(name).unwrap().key(&Key::new(key).unwrap());
+            prop_assert_eq!(a == b, stored(&a) == stored(&b));
+        }
+    }
 
     #[test]
     fn keys_stay_readable_and_bytes_stay_as_they_are() {
