@@ -189,6 +189,11 @@ impl Key {
         &self.bytes
     }
 
+    /// The bytes as text, if they are UTF-8.
+    pub fn as_str(&self) -> Option<&str> {
+        str::from_utf8(&self.bytes).ok()
+    }
+
     /// The fingerprint.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint

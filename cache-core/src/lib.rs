@@ -9,6 +9,7 @@ mod error;
 mod fence;
 mod key;
 mod local;
+mod origin;
 mod store;
 mod sync;
 #[cfg(feature = "testkit")]
@@ -25,6 +26,7 @@ pub use crate::{
     fence::{Fence, Ticket},
     key::{CacheKey, Fingerprint, Key, KeyWriter},
     local::{Displaced, LocalStore},
+    origin::Origin,
     store::{Profile, Store, Write},
     time::{Clock, Expiry, MAX_TTL, ManualClock, Moment, SharedClock, SystemClock, Ttl},
 };
