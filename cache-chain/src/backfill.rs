@@ -25,6 +25,8 @@ pub(crate) struct Job<V> {
     pub(crate) key: Key,
     pub(crate) entry: Entry<V>,
     pub(crate) tickets: Tickets,
+    /// The place of the tier that had it.
+    pub(crate) found_in: usize,
     pub(crate) bytes: usize,
 }
 
@@ -105,7 +107,8 @@ impl<V> Queue<V> {
             jobs.get_mut(at)
         });
         let replaced = queued.as_ref().map_or(0, |old| old.bytes);
-        let bytes = held.bytes - replaced + job.bytes;
+        // A weigher may give the largest number, to say that a value is never to be queued.
+        let bytes = (held.bytes - replaced).saturating_add(job.bytes);
         let no_room = bytes > self.limits.bytes || (queued.is_none() && held.items >= self.limits.items);
         if *closed || no_room {
             self.counters.dropped.one();
@@ -206,27 +209,38 @@ pub(crate) async fn drain<V: Clone + Send + Sync + 'static>(
 
 /// Offers the jobs to every tier that missed them, the first tier first: it is the fastest and serves most.
 async fn apply<V: Clone + Send + Sync + 'static>(
-    mut jobs: Vec<Job<V>>,
+    jobs: Vec<Job<V>>,
     tiers: &[Tier<V>],
     clock: &SharedClock,
     counters: &BackfillCounters,
 ) {
-    let before = jobs.len();
-    let now = clock.now();
-    jobs.retain(|job| !job.entry.is_expired(now));
-    counters.expired.add(before - jobs.len());
+    let mut jobs: Vec<_> = jobs.into_iter().map(Some).collect();
     for (at, tier) in tiers.iter().enumerate() {
         let now = clock.now();
-        let writes = jobs.iter().filter_map(|job| {
-            let (_, ticket) = *job.tickets.iter().find(|(missed, _)| *missed == at)?;
-            let expiry = tier.expiry(job.entry.expiry(), now);
-            (!expiry.is_past(now)).then(|| Write {
-                key: job.key.clone(),
-                entry: Entry::new(job.entry.value().clone(), expiry),
-                ticket,
-            })
-        });
-        for filled in tier.fill_many(writes.collect()).await {
+        let mut writes = Vec::new();
+        for slot in &mut jobs {
+            let Some(job) = slot else { continue };
+            if job.entry.is_expired(now) {
+                counters.expired.one();
+                *slot = None;
+                continue;
+            }
+            let Some((_, ticket)) = job.tickets.iter().copied().find(|(missed, _)| *missed == at) else { continue };
+            // No tier keeps a value longer than the tiers below that hold it.
+            let below = &tiers[at..job.found_in];
+            let expiry = below.iter().rev().fold(job.entry.expiry(), |expiry, tier| tier.expiry(expiry, now));
+            // The last tier takes the entry itself, so that no more is held than the queue counts.
+            let is_last = job.tickets.iter().all(|(missed, _)| *missed <= at);
+            let (key, entry) = match slot.take_if(|_| is_last) {
+                Some(job) => (job.key, job.entry),
+                None => match slot {
+                    Some(job) => (job.key.clone(), job.entry.clone()),
+                    None => continue,
+                },
+            };
+            writes.push(Write { key, entry: entry.expiring_by(expiry), ticket });
+        }
+        for filled in tier.fill_many(writes).await {
             match filled {
                 Ok(true) => counters.applied.one(),
                 Ok(false) => counters.refused.one(),

@@ -1,6 +1,6 @@
 //! How a chain is composed.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, panic::catch_unwind, sync::Arc, time::Duration};
 
 use cache_core::{Error, ErrorKind, Key, Result, SharedClock, SystemClock};
 use tokio::{runtime::Handle, sync::watch};
@@ -8,6 +8,7 @@ use tokio::{runtime::Handle, sync::watch};
 use crate::{
     backfill::{self, Limits, Queue},
     chain::{ChainCache, Inner},
+    completion::Ground,
     tier::Tier,
 };
 
@@ -70,7 +71,7 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
     /// # Errors
     ///
     /// Of kind [`InvalidInput`](ErrorKind::InvalidInput) if there is no tier, a tier's TTL or timeout is zero, the queue has
-    /// no room at all, or no tokio runtime is running.
+    /// no room at all, two tiers have one name, or no tokio runtime with a timer is running.
     pub fn build(self) -> Result<ChainCache<V>> {
         let invalid = |message: &'static str| Err(Error::new(ErrorKind::InvalidInput, message));
         if self.tiers.is_empty() {
@@ -82,12 +83,29 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         let Ok(runtime) = Handle::try_current() else {
             return invalid("no tokio runtime is running; build the chain inside of one");
         };
+        // There is no asking whether a runtime has a timer but by using it.
+        if catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_err() {
+            return invalid("the tokio runtime has no timer; build it with `enable_time` or `enable_all`");
+        }
         let tiers = self.tiers.into_iter().enumerate().map(|(at, tier)| tier.placed(at + 1));
         let tiers: Arc<[Tier<V>]> = tiers.collect::<Result<Vec<_>>>()?.into();
+        let mut names = HashSet::new();
+        if let Some(twice) = tiers.iter().find(|tier| !names.insert(tier.title())) {
+            let message =
+                format!("two tiers are called {:?}; errors and statistics tell them apart by name", twice.title());
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
         let queue = Arc::new(Queue::new(self.limits));
         let (applied, drained) = watch::channel(0);
         runtime.spawn(backfill::drain(Arc::clone(&queue), Arc::clone(&tiers), Arc::clone(&self.clock), applied));
-        Ok(ChainCache::new(Inner { tiers, queue, drained, runtime, clock: self.clock, weigher: self.weigher }))
+        Ok(ChainCache::new(Inner {
+            tiers,
+            queue,
+            drained,
+            ground: Ground::new(runtime),
+            clock: self.clock,
+            weigher: self.weigher,
+        }))
     }
 }
 

@@ -1,14 +1,14 @@
 //! The chain itself.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use cache_core::{Cache, CacheKey, Entry, Error, ErrorKind, Key, Result, SharedClock, Ttl};
-use tokio::{runtime::Handle, sync::watch, time::timeout};
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     backfill::Queue,
     builder::{ChainBuilder, Weigher},
-    completion::Completion,
+    completion::{Completion, Ground},
     stats::Stats,
     tier::Tier,
     write::Failures,
@@ -55,7 +55,7 @@ pub(crate) struct Inner<V> {
     pub(crate) queue: Arc<Queue<V>>,
     /// Up to which position the queue's jobs have been applied.
     pub(crate) drained: watch::Receiver<u64>,
-    pub(crate) runtime: Handle,
+    pub(crate) ground: Ground,
     pub(crate) clock: SharedClock,
     pub(crate) weigher: Weigher<V>,
 }
@@ -76,7 +76,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         Stats { tiers, backfill: self.inner.queue.stats() }
     }
 
-    /// Finishes the queued backfills and the stores' buffers, within `deadline`. Reads and writes go on to work; what
+    /// Finishes the queued backfills, the writes whose callers went away, and the stores' buffers, within `deadline`. Reads and writes go on to work; what
     /// they would backfill is dropped from now on.
     ///
     /// # Errors
@@ -85,7 +85,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// stores fail.
     pub async fn shutdown(&self, deadline: Duration) -> Result<()> {
         self.inner.queue.close();
-        timeout(deadline, self.wait()).await.unwrap_or_else(|_| {
+        let rest = self.inner.ground.within(async { timeout(deadline, self.wait()).await });
+        rest.await.unwrap_or_else(|_| {
             self.inner.queue.discard();
             let message = format!("the chain did not come to rest within {deadline:?}; queued backfills were dropped");
             Err(Error::new(ErrorKind::Timeout, message))
@@ -96,7 +97,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         // The common case first: it builds no other future and allocates nothing.
         match self.inner.first(&key) {
             Some(entry) => Ok(Some(entry)),
-            None => Box::pin(self.inner.read(key)).await,
+            None => Box::pin(self.inner.ground.within(self.inner.read(key))).await,
         }
     }
 
@@ -104,7 +105,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        Completion::new(self.inner.runtime.clone(), write(Arc::clone(&self.inner)))
+        self.inner.ground.complete(write(Arc::clone(&self.inner)))
     }
 }
 
@@ -150,7 +151,7 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
     }
 
     async fn wait(&self) -> Result<()> {
-        self.inner.wait().await
+        self.inner.ground.within(self.inner.wait()).await
     }
 
     fn get_many<K: CacheKey>(
@@ -159,7 +160,8 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
     ) -> impl Future<Output = Result<Vec<Option<V>>>> + Send {
         let keys = Key::many(keys);
         async move {
-            let entries = Box::pin(self.inner.read_many(keys?)).await?;
+            let keys = keys?;
+            let entries = Box::pin(self.inner.ground.within(self.inner.read_many(keys))).await?;
             Ok(entries.into_iter().map(|entry| entry.map(Entry::into_value)).collect())
         }
     }
@@ -170,7 +172,7 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
     ) -> impl Future<Output = Result<()>> + Send {
         let values: Result<Vec<_>> = values.into_iter().map(|(key, value)| Ok((Key::new(&key)?, value))).collect();
         async move {
-            let values = values?;
+            let values = last_of_each(values?);
             self.write(|inner| async move { inner.set(values, Ttl::Never).await }).await
         }
     }
@@ -182,6 +184,14 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
             self.write(|inner| async move { inner.del(&keys).await }).await
         }
     }
+}
+
+/// The last value of each key: written twice in one batch, a key would be left absent above the last tier.
+fn last_of_each<V>(mut values: Vec<(Key, V)>) -> Vec<(Key, V)> {
+    let last: HashMap<Key, usize> = values.iter().enumerate().map(|(at, (key, _))| (key.clone(), at)).collect();
+    let mut at = 0..;
+    values.retain(|(key, _)| last.get(key).copied() == at.next());
+    values
 }
 
 impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
@@ -197,6 +207,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         if drained.wait_for(|position| *position >= end).await.is_err() && self.queue.stats().items > 0 {
             return Err(Error::new(ErrorKind::Closed, "the runtime that the chain was built in has ended"));
         }
+        self.ground.orphans_done().await;
         let mut failures = Failures::default();
         for tier in &*self.tiers {
             failures.note(tier, tier.wait().await);

@@ -1,8 +1,11 @@
 //! Leases for a store that keeps none.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use cache_core::{Entry, Key, Profile, Result, Store, Ticket, Write};
@@ -29,9 +32,30 @@ impl<S: Store> Guarded<S> {
         Self { store, stripes: (0..STRIPES).map(|_| Stripe::default()).collect() }
     }
 
-    fn stripe(&self, key: &Key) -> &Stripe {
+    fn stripe_of(key: &Key) -> usize {
         #[allow(clippy::cast_possible_truncation, reason = "only the low bits are used")]
-        &self.stripes[key.fingerprint().low as usize % STRIPES]
+        let low = key.fingerprint().low as usize;
+        low % STRIPES
+    }
+
+    fn stripe(&self, key: &Key) -> &Stripe {
+        &self.stripes[Self::stripe_of(key)]
+    }
+
+    /// Locks the stripes of all keys, in the order in which every batch does, so that no two wait for each other.
+    async fn lock(&self, keys: &[Key]) -> Vec<(usize, MutexGuard<'_, ()>)> {
+        let stripes: BTreeSet<usize> = keys.iter().map(Self::stripe_of).collect();
+        let mut locked = Vec::with_capacity(stripes.len());
+        for stripe in stripes {
+            locked.push((stripe, self.stripes[stripe].lock.lock().await));
+        }
+        locked
+    }
+
+    fn raise_all(&self, locked: &[(usize, MutexGuard<'_, ()>)]) {
+        for (stripe, _) in locked {
+            self.stripes[*stripe].version.fetch_add(1, Ordering::AcqRel);
+        }
     }
 }
 
@@ -113,30 +137,52 @@ impl<S: Store> Store for Guarded<S> {
         tickets
     }
 
-    // One by one: a batch would hold the locks of several stripes, and two batches might wait for each other.
-
     async fn fill_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<bool>> {
-        let mut filled = Vec::with_capacity(writes.len());
-        for write in writes {
-            filled.push(self.fill(write).await);
+        let keys: Vec<Key> = writes.iter().map(|write| write.key.clone()).collect();
+        let _locked = self.lock(&keys).await;
+        let (places, good): (Vec<usize>, Vec<_>) = writes
+            .into_iter()
+            .enumerate()
+            .filter(|(_, write)| self.stripe(&write.key).is_current(write.ticket))
+            .map(|(at, write)| (at, unconditional(write)))
+            .unzip();
+        let mut filled: Vec<Result<bool>> = keys.iter().map(|_| Ok(false)).collect();
+        for (at, done) in places.into_iter().zip(self.store.fill_many(good).await) {
+            filled[at] = done;
         }
         filled
     }
 
     async fn set_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<()>> {
-        let mut set = Vec::with_capacity(writes.len());
-        for write in writes {
-            set.push(self.set(write).await);
+        let keys: Vec<Key> = writes.iter().map(|write| write.key.clone()).collect();
+        let locked = self.lock(&keys).await;
+        // All are checked before any stripe is raised: those of one batch must not void each other's.
+        let good: Vec<bool> = writes.iter().map(|write| self.stripe(&write.key).is_current(write.ticket)).collect();
+        self.raise_all(&locked);
+        let (mut set, mut removed) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        for (at, (write, good)) in writes.into_iter().zip(good).enumerate() {
+            if good {
+                set.0.push(at);
+                set.1.push(unconditional(write));
+            } else {
+                removed.0.push(at);
+                removed.1.push(write.key);
+            }
         }
-        set
+        let mut results: Vec<Result<()>> = keys.iter().map(|_| Ok(())).collect();
+        for (at, done) in set.0.into_iter().zip(self.store.set_many(set.1).await) {
+            results[at] = done;
+        }
+        for (at, done) in removed.0.into_iter().zip(self.store.del_many(&removed.1).await) {
+            results[at] = done;
+        }
+        results
     }
 
     async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
-        let mut deleted = Vec::with_capacity(keys.len());
-        for key in keys {
-            deleted.push(self.del(key).await);
-        }
-        deleted
+        let locked = self.lock(keys).await;
+        self.raise_all(&locked);
+        self.store.del_many(keys).await
     }
 
     fn local(&self) -> Option<&dyn cache_core::LocalStore<Value = S::Value>> {

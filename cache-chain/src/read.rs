@@ -1,10 +1,11 @@
 //! Reads: down from the first tier to the first hit.
 
-use cache_core::{Entry, Error, Key, Result};
+use cache_core::{Entry, Error, Expiry, Key, Result};
 
 use crate::{
     backfill::{Job, Tickets},
     chain::Inner,
+    tier::Found,
 };
 
 impl<V: Clone + Send + Sync + 'static> Inner<V> {
@@ -22,14 +23,10 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         let mut tickets = Tickets::new();
         let mut failed: Option<Error> = None;
         for (at, tier) in self.tiers.iter().enumerate() {
-            match tier.get(&key).await {
-                Ok(Some(entry)) => {
-                    self.backfill(key, &entry, tickets);
-                    return Ok(Some(entry));
-                }
-                // A tier that gives no lease is not backfilled.
-                Ok(None) if at < last => tickets.extend(tier.lease(&key).await.ok().map(|ticket| (at, ticket))),
-                Ok(None) => {}
+            // A tier that gives no lease is not backfilled.
+            match tier.look_up(&key, at < last).await {
+                Ok(Found::Entry(entry)) => return Ok(self.found(at, key, entry, tickets)),
+                Ok(Found::Nothing(ticket)) => tickets.extend(ticket.map(|ticket| (at, ticket))),
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
@@ -56,8 +53,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             for (mut lacking, found) in lacking.into_iter().zip(tier.get_many(&asked).await) {
                 match found {
                     Ok(Some(entry)) => {
-                        self.backfill(lacking.key, &entry, lacking.tickets);
-                        entries[lacking.at] = Some(entry);
+                        entries[lacking.at] = self.found(place, lacking.key, entry, lacking.tickets);
                     }
                     Ok(None) => missed.push(lacking),
                     Err(error) => {
@@ -85,12 +81,16 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         failed.map_or(Ok(entries), |(_, error)| Err(error))
     }
 
-    fn backfill(&self, key: Key, entry: &Entry<V>, tickets: Tickets) {
-        if tickets.is_empty() {
-            return;
+    /// Has the tiers above backfilled. What expired on the way is a miss.
+    fn found(&self, place: usize, key: Key, entry: Entry<V>, tickets: Tickets) -> Option<Entry<V>> {
+        if entry.expiry() != Expiry::Never && entry.is_expired(self.clock.now()) {
+            return None;
         }
-        let bytes = (self.weigher)(&key, entry.value()).saturating_add(Job::<V>::overhead(&key));
-        self.queue.push(Job { key, entry: entry.clone(), tickets, bytes });
+        if !tickets.is_empty() {
+            let bytes = (self.weigher)(&key, entry.value()).saturating_add(Job::<V>::overhead(&key));
+            self.queue.push(Job { key, entry: entry.clone(), tickets, found_in: place, bytes });
+        }
+        Some(entry)
     }
 }
 

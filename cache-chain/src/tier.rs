@@ -1,9 +1,14 @@
 //! One tier of a chain: a store, its limits and its counters.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
-use cache_core::{Entry, Error, ErrorKind, Expiry, Key, LocalStore, Moment, Result, Store, Ticket, Ttl, Write};
-use tokio::{runtime::Handle, time::timeout};
+use cache_core::{
+    Entry, Error, ErrorKind, Expiry, Key, LocalStore, MAX_TTL, Moment, Result, Store, Ticket, Ttl, Write,
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     erased::ErasedStore,
@@ -74,7 +79,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self
     }
 
-    /// How long one call of this tier may take; local tiers are not timed. Default: 1 s, above the deadlines of the
+    /// How long one call of this tier may take; local tiers and `clear` are not timed. Default: 1 s, above the deadlines of the
     /// stores themselves, so that their more telling errors come first.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -152,29 +157,57 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         if self.local().is_some() {
             return call.await;
         }
-        timeout(self.timeout, call).await.unwrap_or_else(|_| Err(self.late()))
+        self.before(self.deadline(), call).await
     }
 
+    fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.timeout).unwrap_or(now + MAX_TTL)
+    }
+
+    async fn before<T>(&self, deadline: Instant, call: impl Future<Output = Result<T>>) -> Result<T> {
+        timeout_at(deadline, call).await.unwrap_or_else(|_| {
+            let message = format!("tier {} did not answer within {:?}", self.title(), self.timeout);
+            Err(Error::new(ErrorKind::Timeout, message))
+        })
+    }
+
+    /// The results of a batch of `count`, each a failure if there are more or fewer.
     async fn timed_many<T>(&self, count: usize, call: impl Future<Output = Vec<Result<T>>>) -> Vec<Result<T>> {
         if count == 0 {
             return Vec::new();
         }
-        match self.timed(async { Ok(call.await) }).await {
+        let answered = self.timed(async {
+            let results = call.await;
+            if results.len() == count {
+                return Ok(results);
+            }
+            let message = format!("tier {} gave {} results for {count} keys", self.title(), results.len());
+            Err(Error::new(ErrorKind::Backend, message))
+        });
+        match answered.await {
             Ok(results) => results,
             Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
         }
     }
 
-    fn late(&self) -> Error {
-        let message = format!("tier {} did not answer within {:?}", self.title(), self.timeout);
-        Error::new(ErrorKind::Timeout, message)
-    }
-
-    pub(crate) async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {
-        match self.local() {
-            Some(local) => self.answered(Ok(local.get(key))),
-            None => self.answered(self.timed(self.store.get(key)).await),
+    /// The entry of the key or, if it is missed and `lease` says so, a ticket, all within one timeout. A tier that gives no
+    /// ticket has answered all the same.
+    pub(crate) async fn look_up(&self, key: &Key, lease: bool) -> Result<Found<V>> {
+        if let Some(local) = self.local() {
+            return Ok(match self.answered(Ok(local.get(key)))? {
+                Some(entry) => Found::Entry(entry),
+                None => Found::Nothing(lease.then(|| local.fence().lease(key))),
+            });
         }
+        let deadline = self.deadline();
+        if let Some(entry) = self.answered(self.before(deadline, self.store.get(key)).await)? {
+            return Ok(Found::Entry(entry));
+        }
+        if !lease {
+            return Ok(Found::Nothing(None));
+        }
+        Ok(Found::Nothing(self.checked(self.before(deadline, self.store.lease(key)).await).ok()))
     }
 
     pub(crate) async fn get_many(&self, keys: &[Key]) -> Vec<Result<Option<Entry<V>>>> {
@@ -182,18 +215,11 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         found.into_iter().map(|found| self.answered(found)).collect()
     }
 
-    pub(crate) async fn lease(&self, key: &Key) -> Result<Ticket> {
-        match self.local() {
-            Some(local) => Ok(local.fence().lease(key)),
-            None => self.checked(self.timed(self.store.lease(key)).await),
-        }
-    }
-
     pub(crate) async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
-        if let [key] = keys {
-            return vec![self.lease(key).await];
-        }
-        let tickets = self.timed_many(keys.len(), self.store.lease_many(keys)).await;
+        let tickets = match keys {
+            [key] => vec![self.timed(self.store.lease(key)).await],
+            _ => self.timed_many(keys.len(), self.store.lease_many(keys)).await,
+        };
         tickets.into_iter().map(|ticket| self.checked(ticket)).collect()
     }
 
@@ -234,7 +260,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// Runs what blocks the thread in a local store on a thread that may be blocked.
     async fn unblocked(
         &self,
-        call: impl FnOnce(Arc<dyn ErasedStore<V>>) -> std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send>>,
+        call: impl FnOnce(Arc<dyn ErasedStore<V>>) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>,
     ) -> Result<()> {
         let call = call(Arc::clone(&self.store));
         if self.local().is_none() {
@@ -247,6 +273,13 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             Err(_) => Err(Error::new(ErrorKind::Closed, "the runtime has ended")),
         }
     }
+}
+
+/// What a tier has of a key.
+pub(crate) enum Found<V> {
+    Entry(Entry<V>),
+    /// Nothing, and a ticket if one was asked for and given.
+    Nothing(Option<Ticket>),
 }
 
 /// The only one of several, if it is: a store's single call is cheaper than a batch of one.

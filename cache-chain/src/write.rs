@@ -9,6 +9,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     /// the tiers above are emptied of the key instead of set: what lies below them is not known.
     pub(crate) async fn set(&self, values: Vec<(Key, V)>, ttl: Ttl) -> Result<()> {
         let keys: Vec<Key> = values.iter().map(|(key, _)| key.clone()).collect();
+        let mut copies = self.copies(values);
         let mut failures = Failures::default();
         let mut tickets = self.lease_above(&keys, &mut failures).await;
 
@@ -18,18 +19,20 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         for tier in self.tiers.iter().rev() {
             // No tier keeps a value longer than the tier below.
             expiry = tier.expiry(expiry, self.clock.now());
+            let values = copies.pop().unwrap_or_default();
             let tickets = tickets.pop().unwrap_or_default();
             let mut set = (Vec::new(), Vec::new());
             let mut removed = (Vec::new(), Vec::new());
-            for (at, ((key, value), ticket)) in values.iter().zip(tickets).enumerate() {
+            for (at, (value, ticket)) in values.into_iter().zip(tickets).enumerate() {
+                let key = keys[at].clone();
                 match ticket {
                     Some(ticket) if sound[at] => {
                         set.0.push(at);
-                        set.1.push(Write { key: key.clone(), entry: Entry::new(value.clone(), expiry), ticket });
+                        set.1.push(Write { key, entry: Entry::new(value, expiry), ticket });
                     }
                     _ => {
                         removed.0.push(at);
-                        removed.1.push(key.clone());
+                        removed.1.push(key);
                     }
                 }
             }
@@ -41,6 +44,15 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             }
         }
         failures.outcome("set")
+    }
+
+    /// The values, once for each tier. Copied before anything is written: a `Clone` that panics must not leave a newer value
+    /// below an older one.
+    fn copies(&self, values: Vec<(Key, V)>) -> Vec<Vec<V>> {
+        let values: Vec<V> = values.into_iter().map(|(_, value)| value).collect();
+        let mut copies: Vec<Vec<V>> = (1..self.tiers.len()).map(|_| values.clone()).collect();
+        copies.push(values);
+        copies
     }
 
     /// The tickets of all tiers for each of the keys, `None` where a tier gave none.
@@ -85,6 +97,7 @@ impl Failures {
     {
         result
             .map_err(|error| {
+                // No two tiers of a chain have one name.
                 if self.0.iter().all(|failure| failure.name() != tier.title()) {
                     self.0.push(Failure::new(tier.title(), error));
                 }

@@ -91,7 +91,7 @@ impl Error {
     /// The error of an operation on several tiers, of which `failures` failed.
     ///
     /// Its kind is that of the failures if they agree, else [`ErrorKind::Partial`]; its message names every tier that
-    /// failed and why.
+    /// failed and why. Its source is what caused the first failure.
     pub fn from_failures(operation: &str, failures: Vec<Failure>) -> Self {
         let mut kinds = failures.iter().map(|failure| failure.error.kind());
         let first = kinds.next().unwrap_or(ErrorKind::Partial);
@@ -103,7 +103,10 @@ impl Error {
             message.push_str(": ");
             message.push_str(&error.0.message);
         }
-        Self::build(kind, message.into(), None, failures.into())
+        // The first failure itself is in the message already; what it came from is not.
+        let cause = failures.iter().find(|failure| failure.error.source().is_some());
+        let source = cause.map(|failure| Source::from(Cause(failure.error.clone())));
+        Self::build(kind, message.into(), source, failures.into())
     }
 
     fn build(kind: ErrorKind, message: Cow<'static, str>, source: Option<Source>, failures: Box<[Failure]>) -> Self {
@@ -118,6 +121,28 @@ impl Error {
     /// Every tier that failed, if this error is that of an operation on several tiers; else empty.
     pub fn failures(&self) -> &[Failure] {
         &self.0.failures
+    }
+}
+
+/// Stands for the source of an error that is shown already.
+#[derive(Debug)]
+struct Cause(Error);
+
+impl Cause {
+    fn of(&self) -> &(dyn StdError + 'static) {
+        self.0.source().unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.of(), f)
+    }
+}
+
+impl StdError for Cause {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.of().source()
     }
 }
 

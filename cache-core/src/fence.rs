@@ -89,9 +89,7 @@ impl Fence {
     }
 
     fn stripe(&self, key: &Key) -> &Stripe {
-        // The remainder of a power of two takes the low bits, so the truncation on 32-bit targets is harmless.
-        #[allow(clippy::cast_possible_truncation, reason = "only the low bits are used")]
-        &self.stripes[key.fingerprint().low as usize & (self.stripes.len() - 1)]
+        &self.stripes[self.stripe_of(key)]
     }
 
     /// A ticket for `key`. Take it *before* reading or writing anything below.
@@ -114,6 +112,24 @@ impl Fence {
         let current = stripe.is_current(ticket);
         stripe.raise();
         if current { install() } else { remove() }
+    }
+
+    /// Which stripe guards `key`.
+    pub(crate) fn stripe_of(&self, key: &Key) -> usize {
+        // The remainder of a power of two takes the low bits, so the truncation on 32-bit targets is harmless.
+        #[allow(clippy::cast_possible_truncation, reason = "only the low bits are used")]
+        let low = key.fingerprint().low as usize;
+        low & (self.stripes.len() - 1)
+    }
+
+    /// As [`set`](Self::set) for several keys of one stripe, which must not void each other's tickets: `apply` is told which of
+    /// the tickets were good.
+    pub(crate) fn set_together<T>(&self, stripe: usize, tickets: &[Ticket], apply: impl FnOnce(&[bool]) -> T) -> T {
+        let stripe = &self.stripes[stripe];
+        let _locked = stripe.lock();
+        let good: Vec<bool> = tickets.iter().map(|ticket| stripe.is_current(*ticket)).collect();
+        stripe.raise();
+        apply(&good)
     }
 
     /// Voids all tickets of `key`, then runs `remove`.

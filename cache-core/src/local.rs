@@ -1,6 +1,6 @@
 //! Stores that answer without waiting.
 
-use std::{any::Any, fmt, sync::Arc};
+use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{Entry, Fence, Key, Profile, Result, Store, Ticket, Write};
 
@@ -129,6 +129,35 @@ impl<S: LocalStore> Store for S {
 
     async fn wait(&self) -> Result<()> {
         LocalStore::wait(self)
+    }
+
+    /// Keys that share a stripe are set together, or the first would void the others' tickets.
+    async fn set_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<()>> {
+        let mut results: Vec<Result<()>> = writes.iter().map(|_| Ok(())).collect();
+        let mut by_stripe = BTreeMap::<usize, Vec<usize>>::new();
+        for (at, write) in writes.iter().enumerate() {
+            by_stripe.entry(self.fence().stripe_of(&write.key)).or_default().push(at);
+        }
+        // Weighed before the lock, and what is not installed is dropped after it.
+        let weights: Vec<u64> = writes.iter().map(|write| self.weigh(&write.key, &write.entry)).collect();
+        let tickets: Vec<Ticket> = writes.iter().map(|write| write.ticket).collect();
+        let (keys, mut entries): (Vec<Key>, Vec<_>) =
+            writes.into_iter().map(|write| (write.key, Some(write.entry))).unzip();
+        for (stripe, places) in by_stripe {
+            let drawn: Vec<Ticket> = places.iter().map(|&at| tickets[at]).collect();
+            let displaced: Vec<Result<Displaced>> = self.fence().set_together(stripe, &drawn, |good| {
+                let each = places.iter().zip(good);
+                each.map(|(&at, good)| match entries[at].take_if(|_| *good) {
+                    Some(entry) => self.insert(&keys[at], entry, weights[at]),
+                    None => self.remove(&keys[at]),
+                })
+                .collect()
+            });
+            for (at, displaced) in places.into_iter().zip(displaced) {
+                results[at] = displaced.map(drop);
+            }
+        }
+        results
     }
 
     fn local(&self) -> Option<&dyn LocalStore<Value = S::Value>> {

@@ -229,9 +229,11 @@ impl<H: Harness> Test<'_, H> {
             entry: Entry::new(at.to_string(), Expiry::Never),
             ticket: Ticket::unconditional(),
         });
-        for set in self.store.set_many(writes.collect()).await {
-            set.map_err(fault("set_many"))?;
-        }
+        let set = self.store.set_many(writes.collect()).await;
+        ensure!(set.len() == keys.len(), "set_many gave {} results for {} keys", set.len(), keys.len());
+        set.into_iter().try_for_each(|set| set.map_err(fault("set_many")))?;
+        let leased = self.store.lease_many(&keys).await;
+        ensure!(leased.len() == keys.len(), "lease_many gave {} results for {} keys", leased.len(), keys.len());
         self.store.wait().await.map_err(fault("wait"))?;
         let found = self.store.get_many(&keys).await;
         ensure!(found.len() == keys.len(), "get_many gave {} results for {} keys", found.len(), keys.len());
@@ -242,9 +244,9 @@ impl<H: Harness> Test<'_, H> {
             ensure!(single == found, "key {at} gave {single:?} from get");
         }
         let (gone, kept) = keys.split_at(7);
-        for del in self.store.del_many(gone).await {
-            del.map_err(fault("del_many"))?;
-        }
+        let deleted = self.store.del_many(gone).await;
+        ensure!(deleted.len() == gone.len(), "del_many gave {} results for {} keys", deleted.len(), gone.len());
+        deleted.into_iter().try_for_each(|deleted| deleted.map_err(fault("del_many")))?;
         for (key, there) in gone.iter().map(|key| (key, false)).chain(kept.iter().map(|key| (key, true))) {
             let found = self.store.get(key).await.map_err(fault("get"))?;
             ensure!(found.is_some() == there, "after del_many of others, a key is there: {}", found.is_some());
@@ -389,8 +391,12 @@ impl<H: Harness> Test<'_, H> {
     }
 
     async fn void_fill(&self) -> Verdict {
-        for way in 0..5 {
+        // Backfills are leased where the key is absent.
+        for (way, present) in (0..5).flat_map(|way| [(way, true), (way, false)]) {
             self.put("k", "old").await?;
+            if !present {
+                self.store.del(&key("k")).await.map_err(fault("del"))?;
+            }
             let ticket = self.lease("k").await?;
             let batch = self.store.lease_many(&[key("k")]).await.remove(0).map_err(fault("lease_many"))?;
             let by = self.void(way).await?;
@@ -408,7 +414,41 @@ impl<H: Harness> Test<'_, H> {
         let ticket = self.lease("k").await?;
         let filled = self.store.fill(self.write("k", "fresh", Ttl::Never, ticket)).await.map_err(fault("fill"))?;
         ensure!(filled, "a fill with a good ticket was refused");
-        self.expect("k", Some("fresh"), "after a fill").await
+        self.expect("k", Some("fresh"), "after a fill").await?;
+        if self.store.profile().leases {
+            self.mixed_fills().await?;
+            self.fill_disturbs_nobody().await?;
+        }
+        Ok(())
+    }
+
+    /// Of a batch, each fill by its own ticket.
+    async fn mixed_fills(&self) -> Verdict {
+        let names = ["k", "l", "m"];
+        for name in names {
+            self.put(name, "old").await?;
+        }
+        let mut fills = Vec::new();
+        for name in names {
+            fills.push(self.write(name, "fill", Ttl::Never, self.lease(name).await?));
+        }
+        self.store.del(&key("l")).await.map_err(fault("del"))?;
+        // Keys that share a stripe of a fence share their tickets' fate.
+        let filled = self.store.fill_many(fills).await;
+        ensure!(filled.len() == 3, "fill_many gave {} results for 3 entries", filled.len());
+        ensure!(matches!(filled[1], Ok(false)), "of a batch, a fill with a void ticket gave {:?}", filled[1]);
+        let found = self.value("l").await?;
+        ensure!(found.is_none(), "of a batch, a fill with a void ticket is there: {found:?}");
+        Ok(())
+    }
+
+    async fn fill_disturbs_nobody(&self) -> Verdict {
+        self.store.del(&key("k")).await.map_err(fault("del"))?;
+        let (reader, writer) = (self.lease("k").await?, self.lease("k").await?);
+        let fill = self.write("k", "fill", Ttl::Never, reader);
+        ensure!(self.store.fill(fill).await.map_err(fault("fill"))?, "a fill with a good ticket was refused");
+        self.store.set(self.write("k", "set", Ttl::Never, writer)).await.map_err(fault("set"))?;
+        self.expect("k", Some("set"), "after a set whose ticket was as old as that of a fill before it").await
     }
 
     async fn void_set(&self) -> Verdict {
@@ -416,7 +456,12 @@ impl<H: Harness> Test<'_, H> {
             self.put("k", "old").await?;
             let ticket = self.lease("k").await?;
             let by = self.void(way).await?;
-            self.store.set(self.write("k", "stale", Ttl::Never, ticket)).await.map_err(fault("set"))?;
+            let stale = || self.write("k", "stale", Ttl::Never, ticket);
+            if way % 2 == 0 {
+                self.store.set(stale()).await.map_err(fault("set"))?;
+            } else {
+                self.store.set_many(vec![stale()]).await.remove(0).map_err(fault("set_many"))?;
+            }
             if !self.store.profile().leases {
                 continue; // It says so, and a chain guards it.
             }
@@ -426,9 +471,21 @@ impl<H: Harness> Test<'_, H> {
         let ticket = self.lease("k").await?;
         self.store.set(self.write("k", "fresh", Ttl::Never, ticket)).await.map_err(fault("set"))?;
         self.expect("k", Some("fresh"), "after a set with a good ticket").await?;
-        let ticket = self.lease("k").await?;
-        let writes = vec![self.write("k", "fresher", Ttl::Never, ticket)];
-        self.store.set_many(writes).await.remove(0).map_err(fault("set_many"))?;
-        self.expect("k", Some("fresher"), "after a set_many with a good ticket").await
+
+        // The writes of one batch do not void each other's tickets.
+        let names: Vec<String> = (0..500).map(|at| format!("k{at}")).collect();
+        let keys = Key::many(&names).map_err(fault("making a key"))?;
+        let mut writes = Vec::new();
+        for (name, ticket) in names.iter().zip(self.store.lease_many(&keys).await) {
+            writes.push(self.write(name, name, Ttl::Never, ticket.map_err(fault("lease_many"))?));
+        }
+        let set = self.store.set_many(writes).await;
+        set.into_iter().try_for_each(|set| set.map_err(fault("set_many")))?;
+        self.store.wait().await.map_err(fault("wait"))?;
+        for (name, found) in names.iter().zip(self.store.get_many(&keys).await) {
+            let found = found.map_err(fault("get_many"))?.map(Entry::into_value);
+            ensure!(found.as_ref() == Some(name), "after a set_many with good tickets, {name} is {found:?}");
+        }
+        Ok(())
     }
 }

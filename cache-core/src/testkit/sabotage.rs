@@ -70,9 +70,32 @@ impl Broken {
         Err(Error::new(ErrorKind::Timeout, "a dropped write blocks the store"))
     }
 
-    async fn install(&self, mut write: Write<String>) -> Result<bool> {
+    /// The write as this store makes it, and remembers it.
+    fn prepare(&self, write: Write<String>) -> Write<String> {
+        let Write { key, entry, ticket } = write;
+        let key = self.key(&key);
+        let ttl = entry.remaining(self.clock.now());
+        let decade = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+        let mut expiry = entry.expiry();
+        if self.breaks(Clause::S7) && ttl.as_duration().is_some_and(|ttl| ttl >= decade) {
+            expiry = Expiry::Never;
+        }
+        if self.breaks(Clause::S4)
+            && let Some(old) = self.found(&key)
+        {
+            expiry = old.expiry();
+        }
+        let entry = Entry::new(entry.into_value(), expiry);
+        let ticket = if self.breaks(Clause::S18) { Ticket::unconditional() } else { ticket };
+        let mut state = self.state();
+        state.written.insert(key.clone());
+        state.corrupt.remove(&key);
+        state.last.insert(key.clone(), (entry.clone(), ttl));
+        Write { key, entry, ticket }
+    }
+
+    async fn install(&self, mut write: Write<String>) -> Result<()> {
         self.enter().await?;
-        write.key = self.key(&write.key);
         if self.breaks(Clause::S12) {
             self.state().busy = true;
             yield_now().await;
@@ -84,34 +107,13 @@ impl Broken {
             yield_now().await;
             write.key = self.state().slot.clone().unwrap_or(write.key);
         }
-        let now = self.clock.now();
-        let ttl = write.entry.remaining(now);
-        let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-        let mut expiry = write.entry.expiry();
-        if self.breaks(Clause::S7) && ttl.as_duration().is_some_and(|ttl| ttl >= century / 10) {
-            expiry = Expiry::Never;
-        }
-        if self.breaks(Clause::S4)
-            && let Some(old) = self.found(&write.key)
-        {
-            expiry = old.expiry();
-        }
-        write.entry = Entry::new(write.entry.into_value(), expiry);
-        let forget = {
-            let mut state = self.state();
-            state.written.insert(write.key.clone());
-            state.corrupt.remove(&write.key);
-            state.last.insert(write.key.clone(), (write.entry.clone(), ttl));
-            self.breaks(Clause::S6) && state.written.len().is_multiple_of(100)
-        };
+        let write = self.prepare(write);
+        let forget = self.breaks(Clause::S6) && self.state().written.len().is_multiple_of(100);
         if write.entry.value().len() > ROOM || forget {
             // No room: the old entry must go as well.
-            return if self.breaks(Clause::S5) { Ok(false) } else { self.map.del(&write.key).await.map(|()| false) };
+            return if self.breaks(Clause::S5) { Ok(()) } else { self.map.del(&write.key).await };
         }
-        if self.breaks(Clause::S18) {
-            write.ticket = Ticket::unconditional();
-        }
-        self.map.set(write).await.map(|()| true)
+        self.map.set(write).await
     }
 }
 
@@ -158,7 +160,7 @@ impl Store for Broken {
     }
 
     async fn set(&self, write: Write<String>) -> Result<()> {
-        self.install(write).await.map(drop)
+        self.install(write).await
     }
 
     async fn del(&self, key: &Key) -> Result<()> {
@@ -188,6 +190,14 @@ impl Store for Broken {
             }
         }
         Ok(())
+    }
+
+    async fn set_many(&self, writes: Vec<Write<String>>) -> Vec<Result<()>> {
+        if let Err(error) = self.enter().await {
+            return writes.iter().map(|_| Err(error.clone())).collect();
+        }
+        let writes = writes.into_iter().map(|write| self.prepare(write)).collect();
+        self.map.set_many(writes).await
     }
 
     async fn get_many(&self, keys: &[Key]) -> Vec<Result<Option<Entry<String>>>> {

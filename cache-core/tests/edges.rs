@@ -1,0 +1,377 @@
+//! Stores that break the contract in less obvious ways, each to be found out by the suite, and guards of lines that no other
+//! test watches.
+#![cfg(feature = "testkit")]
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use cache_core::{
+    Entry, Key, ManualClock, Profile, Result, SharedClock, Store, Ticket, Write,
+    testkit::{Clause, Harness, MapStore, block_on},
+};
+
+trait Sabotage: Store<Value = String> + Clone + std::fmt::Debug {
+    fn new(clock: SharedClock) -> Self;
+}
+
+struct H<S>(ManualClock, std::marker::PhantomData<fn() -> S>);
+
+impl<S: Sabotage> Harness for H<S> {
+    type Store = S;
+    fn run<T: Send>(&self, test: impl Future<Output = T> + Send) -> T {
+        block_on(test)
+    }
+    fn clock(&self) -> SharedClock {
+        self.0.shared()
+    }
+    async fn store(&self) -> S {
+        S::new(self.0.shared())
+    }
+    async fn pass(&self, time: Duration) {
+        self.0.advance(time);
+    }
+}
+
+fn found_out<S: Sabotage>() -> Vec<Clause> {
+    let harness = || H::<S>(ManualClock::new(), std::marker::PhantomData);
+    Clause::ALL.into_iter().filter(|clause| clause.check(harness()).is_err()).collect()
+}
+
+/// The obvious wrong lease: the version is a column of the row, and a row that is not there has version 0. What was leased
+/// while the key was *absent*, which is what every backfill does, survives a `del`, a `clear`, and a `set` with a `del`.
+#[derive(Clone, Debug)]
+struct VersionInTheRow {
+    rows: Arc<Mutex<(HashMap<Key, (Entry<String>, u64)>, u64)>>,
+    clock: SharedClock,
+}
+
+impl Sabotage for VersionInTheRow {
+    fn new(clock: SharedClock) -> Self {
+        Self { rows: Arc::default(), clock }
+    }
+}
+
+impl VersionInTheRow {
+    fn put(&self, write: Write<String>, keep: bool) -> bool {
+        let mut state = self.rows.lock().unwrap();
+        let version = state.0.get(&write.key).map_or(0, |row| row.1);
+        if write.ticket.version().is_some_and(|ticket| ticket != version) {
+            if !keep {
+                state.0.remove(&write.key);
+            }
+            return false;
+        }
+        state.1 += 1;
+        let next = if keep && version != 0 { version } else { state.1 };
+        state.0.insert(write.key, (write.entry, next));
+        true
+    }
+}
+
+impl Store for VersionInTheRow {
+    type Value = String;
+    fn profile(&self) -> Profile {
+        Profile::new("version in the row").retains(true)
+    }
+    async fn get(&self, key: &Key) -> Result<Option<Entry<String>>> {
+        let found = self.rows.lock().unwrap().0.get(key).map(|row| row.0.clone());
+        Ok(found.filter(|entry| !entry.is_expired(self.clock.now())))
+    }
+    async fn lease(&self, key: &Key) -> Result<Ticket> {
+        Ok(Ticket::at(self.rows.lock().unwrap().0.get(key).map_or(0, |row| row.1)))
+    }
+    async fn fill(&self, write: Write<String>) -> Result<bool> {
+        Ok(self.put(write, true))
+    }
+    async fn set(&self, write: Write<String>) -> Result<()> {
+        self.put(write, false);
+        Ok(())
+    }
+    async fn del(&self, key: &Key) -> Result<()> {
+        self.rows.lock().unwrap().0.remove(key);
+        Ok(())
+    }
+    async fn clear(&self) -> Result<()> {
+        self.rows.lock().unwrap().0.clear();
+        Ok(())
+    }
+    async fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_lease_of_an_absent_key_is_voided_too() {
+    let broken = found_out::<VersionInTheRow>();
+    assert!(!broken.is_empty(), "it resurrects after every del, and the suite passes it");
+}
+
+/// A `MapStore` with one batch broken; everything else is forwarded.
+macro_rules! broken_batch {
+    ($name:ident { $($broken:tt)* }) => {
+        #[derive(Clone, Debug)]
+        struct $name(MapStore<String>);
+        impl Sabotage for $name {
+            fn new(clock: SharedClock) -> Self {
+                Self(MapStore::with_clock(clock))
+            }
+        }
+        impl Store for $name {
+            type Value = String;
+            fn profile(&self) -> Profile {
+                Store::profile(&self.0)
+            }
+            async fn get(&self, key: &Key) -> Result<Option<Entry<String>>> {
+                Store::get(&self.0, key).await
+            }
+            async fn lease(&self, key: &Key) -> Result<Ticket> {
+                Store::lease(&self.0, key).await
+            }
+            async fn set(&self, write: Write<String>) -> Result<()> {
+                self.0.set(write).await
+            }
+            async fn del(&self, key: &Key) -> Result<()> {
+                self.0.del(key).await
+            }
+            async fn clear(&self) -> Result<()> {
+                Store::clear(&self.0).await
+            }
+            async fn wait(&self) -> Result<()> {
+                Ok(())
+            }
+            $($broken)*
+        }
+    };
+}
+
+broken_batch!(SetManyIgnoresTickets {
+    async fn fill(&self, write: Write<String>) -> Result<bool> {
+        self.0.fill(write).await
+    }
+    async fn set_many(&self, writes: Vec<Write<String>>) -> Vec<Result<()>> {
+        let mut results = Vec::new();
+        for write in writes {
+            results.push(self.0.set(Write { ticket: Ticket::unconditional(), ..write }).await);
+        }
+        results
+    }
+});
+
+#[test]
+fn a_set_many_with_a_void_ticket_leaves_the_key_absent() {
+    assert!(!found_out::<SetManyIgnoresTickets>().is_empty(), "chain.set_many over it loses against a concurrent set");
+}
+
+broken_batch!(TooFewResults {
+    async fn fill(&self, write: Write<String>) -> Result<bool> {
+        self.0.fill(write).await
+    }
+    async fn set_many(&self, mut writes: Vec<Write<String>>) -> Vec<Result<()>> {
+        let last = writes.pop();
+        let mut results = Vec::new();
+        for write in writes {
+            results.push(self.0.set(write).await);
+        }
+        if let Some(write) = last {
+            let set = self.0.set(write).await;
+            if results.is_empty() {
+                results.push(set);
+            }
+        }
+        results
+    }
+    async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
+        Store::lease_many(&self.0, &keys[..keys.len().min(1)]).await
+    }
+    async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
+        let mut results = self.0.del_many(keys).await;
+        results.truncate(1);
+        results
+    }
+});
+
+#[test]
+fn batches_give_one_result_each() {
+    assert!(!found_out::<TooFewResults>().is_empty(), "a chain would not set or report the other keys");
+}
+
+broken_batch!(FillVoids {
+    async fn fill(&self, write: Write<String>) -> Result<bool> {
+        let (key, entry) = (write.key.clone(), write.entry.clone());
+        let filled = self.0.fill(write).await?;
+        if filled {
+            self.0.set(Write { key, entry, ticket: Ticket::unconditional() }).await?;
+        }
+        Ok(filled)
+    }
+});
+
+#[test]
+fn a_fill_voids_no_ticket_of_another() {
+    assert!(!found_out::<FillVoids>().is_empty(), "a reader's backfill makes a concurrent writer's set vanish");
+}
+
+broken_batch!(SetVoidsOnlyItsOwn {
+    async fn fill(&self, write: Write<String>) -> Result<bool> {
+        self.0.fill(write).await
+    }
+    async fn fill_many(&self, writes: Vec<Write<String>>) -> Vec<Result<bool>> {
+        // Every batch of two or more is installed whatever the tickets say.
+        let conditional = writes.len() < 2;
+        let mut results = Vec::new();
+        for write in writes {
+            let ticket = if conditional { write.ticket } else { Ticket::unconditional() };
+            results.push(self.0.fill(Write { ticket, ..write }).await);
+        }
+        results
+    }
+});
+
+#[test]
+fn a_batch_of_fills_is_checked_ticket_by_ticket() {
+    assert!(!found_out::<SetVoidsOnlyItsOwn>().is_empty(), "a batch of two resurrects");
+}
+
+use cache_core::{Cache, DelegateCache, Displaced, Error, ErrorKind, Expiry, Fence, LocalStore, Ttl};
+
+/// A local store of which one step can be told to misbehave.
+#[derive(Clone)]
+struct Told {
+    map: MapStore<u64>,
+    broken: bool,
+    /// A fill that is tried when the store has just been cleared.
+    late: Arc<Mutex<Option<Write<u64>>>>,
+}
+
+impl LocalStore for Told {
+    type Value = u64;
+    fn profile(&self) -> Profile {
+        LocalStore::profile(&self.map)
+    }
+    fn fence(&self) -> &Fence {
+        self.map.fence()
+    }
+    fn get(&self, key: &Key) -> Option<Entry<u64>> {
+        LocalStore::get(&self.map, key)
+    }
+    fn insert(&self, key: &Key, entry: Entry<u64>, weight: u64) -> Result<Displaced> {
+        if self.broken { Err(Error::new(ErrorKind::Backend, "broken")) } else { self.map.insert(key, entry, weight) }
+    }
+    fn remove(&self, key: &Key) -> Result<Displaced> {
+        if self.broken { Err(Error::new(ErrorKind::Backend, "broken")) } else { self.map.remove(key) }
+    }
+    fn clear(&self) -> Result<()> {
+        LocalStore::clear(&self.map)?;
+        if let Some(write) = self.late.lock().unwrap().take() {
+            block_on(self.map.fill(write))?;
+        }
+        Ok(())
+    }
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn told(broken: bool) -> Told {
+    Told { map: MapStore::new(), broken, late: Arc::default() }
+}
+
+fn write(key: &Key, ticket: Ticket) -> Write<u64> {
+    Write { key: key.clone(), entry: Entry::new(1, Expiry::Never), ticket }
+}
+
+#[test]
+fn a_fill_right_after_a_clear_of_a_local_store_is_refused() {
+    let (store, key) = (told(false), Key::new("k").unwrap());
+    *store.late.lock().unwrap() = Some(write(&key, store.fence().lease(&key)));
+    block_on(Store::clear(&store)).unwrap();
+    assert!(store.map.is_empty(), "tickets are voided before the rows are removed");
+}
+
+#[test]
+fn the_fault_of_a_local_store_is_an_error() {
+    let (store, key) = (told(true), Key::new("k").unwrap());
+    for error in [
+        block_on(store.set(write(&key, Ticket::unconditional()))).unwrap_err(),
+        block_on(store.fill(write(&key, Ticket::unconditional()))).unwrap_err(),
+        block_on(store.del(&key)).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Backend);
+    }
+    let cache = DelegateCache::new(store);
+    assert_eq!(block_on(cache.set_many([("k", 1)])).unwrap_err().kind(), ErrorKind::Backend);
+    assert_eq!(block_on(cache.del_many(["k"])).unwrap_err().kind(), ErrorKind::Backend);
+}
+
+/// A value that uses the store it falls out of.
+#[test]
+fn what_is_displaced_is_dropped_after_the_lock() {
+    #[derive(Clone)]
+    struct Reentrant {
+        _on_drop: Arc<OnDrop>,
+    }
+    struct OnDrop(MapStore<Reentrant>, Key);
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            block_on(self.0.del(&self.1)).unwrap();
+        }
+    }
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (store, key) = (MapStore::<Reentrant>::new(), Key::new("k").unwrap());
+        let put = || Write {
+            key: key.clone(),
+            entry: Entry::new(Reentrant { _on_drop: Arc::new(OnDrop(store.clone(), key.clone())) }, Expiry::Never),
+            ticket: Ticket::unconditional(),
+        };
+        for step in 0..4 {
+            block_on(store.set(put())).unwrap();
+            match step {
+                0 => block_on(store.set(put())).unwrap(),
+                1 => assert!(block_on(store.fill(put())).unwrap()),
+                2 => block_on(store.del(&key)).unwrap(),
+                _ => block_on(Store::clear(&store)).unwrap(),
+            }
+            done.send(step).unwrap();
+        }
+    });
+    for step in 0..4 {
+        assert_eq!(finished.recv_timeout(Duration::from_secs(5)), Ok(step), "it waits for itself");
+    }
+}
+
+#[test]
+fn a_delegate_cache_keeps_its_ttls_and_its_clock() {
+    let clock = ManualClock::new();
+    let minute = Duration::from_secs(60);
+    let store = MapStore::<u64>::with_clock(clock.shared());
+    let cache = DelegateCache::new(store.clone()).with_clock(clock.shared());
+    assert_eq!(cache.clone().with_default_ttl(Duration::ZERO).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let cache = cache.with_default_ttl(minute).unwrap();
+    block_on(cache.set("a", 1)).unwrap();
+    block_on(cache.set_many([("b", 2)])).unwrap();
+    block_on(cache.set_with_ttl("c", 3, 2 * minute)).unwrap();
+    assert_eq!(block_on(cache.set_with_ttl("c", 4, Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
+    clock.advance(minute / 2);
+    let left = |key| block_on(cache.get_with_ttl(key)).unwrap();
+    assert_eq!(left("a"), Some((1, Ttl::After(minute / 2))));
+    assert_eq!(left("b"), Some((2, Ttl::After(minute / 2))));
+    assert_eq!(left("c"), Some((3, Ttl::After(minute * 3 / 2))));
+    clock.advance(minute / 2);
+    assert_eq!(block_on(cache.get_many(["a", "b", "c"])).unwrap(), [None, None, Some(3)]);
+    block_on(cache.del_many(["c"])).unwrap();
+    assert_eq!(block_on(cache.get("c")).unwrap(), None);
+}
+
+#[test]
+fn expiring_by_only_shortens() {
+    let at = |nanos| Expiry::At(cache_core::Moment::from_nanos(nanos));
+    let expiry = |own, other| Entry::new((), own).expiring_by(other).expiry();
+    assert_eq!(expiry(at(1), at(2)), at(1));
+    assert_eq!(expiry(at(2), at(1)), at(1));
+    assert_eq!(expiry(at(1), Expiry::Never), at(1));
+    assert_eq!(expiry(Expiry::Never, at(1)), at(1));
+}
