@@ -40,11 +40,14 @@ fn found_out<S: Sabotage>() -> Vec<Clause> {
     Clause::ALL.into_iter().filter(|clause| clause.check(harness()).is_err()).collect()
 }
 
+/// Each with the version of its last write.
+type Rows = HashMap<Key, (Entry<String>, u64)>;
+
 /// The obvious wrong lease: the version is a column of the row, and a row that is not there has version 0. What was leased
 /// while the key was *absent*, which is what every backfill does, survives a `del`, a `clear`, and a `set` with a `del`.
 #[derive(Clone, Debug)]
 struct VersionInTheRow {
-    rows: Arc<Mutex<(HashMap<Key, (Entry<String>, u64)>, u64)>>,
+    rows: Arc<Mutex<(Rows, u64)>>,
     clock: SharedClock,
 }
 
