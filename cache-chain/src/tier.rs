@@ -55,7 +55,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             name: None,
             max_ttl: Ttl::Never,
             default_ttl: Ttl::Never,
-            timeout: Duration::from_secs(1),
+            timeout: Duration::from_secs(3),
             counters: TierCounters::default(),
         }
     }
@@ -79,8 +79,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self
     }
 
-    /// How long one call of this tier may take; local tiers and `clear` are not timed. Default: 1 s, above the deadlines of the
-    /// stores themselves, so that their more telling errors come first.
+    /// How long one call of this tier may take; local tiers and `clear` are not timed. Default: 3 s, above the
+    /// deadlines of this project's stores, so that their more telling errors come first.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
