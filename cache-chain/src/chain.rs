@@ -83,6 +83,10 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// Of kind [`Timeout`](ErrorKind::Timeout) if the deadline came first; what was queued then is thrown away. Else as the
     /// stores fail.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it has closed the queue; what is in it is still applied.
     pub async fn shutdown(&self, deadline: Duration) -> Result<()> {
         self.inner.queue.close();
         let rest = self.inner.ground.within(async { timeout(deadline, self.wait()).await });

@@ -31,11 +31,12 @@ impl Ground {
         .await
     }
 
-    /// A write that runs to its end once it has been polled: dropped before, the rest of it goes on in a task of its own.
+    /// A write that runs to its end: dropped before, the rest of it goes on in a task of its own. It is made when it is about
+    /// to be polled.
     pub(crate) fn complete(&self, write: impl Future<Output = Result<()>> + Send + 'static) -> Completion {
         let ground = self.clone();
         let write = Box::pin(async move { ground.within(write).await });
-        Completion { write: Some(write), started: false, ground: self.clone() }
+        Completion { write: Some(write), ground: self.clone() }
     }
 
     /// Returns when no write goes on without its caller.
@@ -47,7 +48,6 @@ impl Ground {
 
 pub(crate) struct Completion {
     write: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
-    started: bool,
     ground: Ground,
 }
 
@@ -55,7 +55,6 @@ impl Future for Completion {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.started = true;
         // Not in its place while it is polled: should it panic, there is no rest of it to go on with.
         let mut write = self.write.take().expect("not polled after it was ready");
         let polled = write.as_mut().poll(context);
@@ -68,9 +67,7 @@ impl Future for Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        if let Some(write) = self.write.take()
-            && self.started
-        {
+        if let Some(write) = self.write.take() {
             let orphan = Orphan::new(Arc::clone(&self.ground.orphans));
             // Where it was polled so far; the runtime that built the chain may have ended.
             let runtime = Handle::try_current().unwrap_or_else(|_| self.ground.runtime.clone());

@@ -11,7 +11,10 @@ mod stats;
 mod tier;
 mod write;
 
-pub use cache_core::{Cache, CacheKey, Error, ErrorKind, Failure, Key, KeyWriter, MAX_TTL, Origin, Result, Ttl, codec};
+pub use cache_core::{
+    Cache, CacheKey, Clock, DelegateCache, Error, ErrorKind, Failure, Key, KeyWriter, MAX_TTL, Origin, Result,
+    SharedClock, Store, Ttl, codec,
+};
 #[cfg(feature = "redis")]
 pub use store_redis as redis;
 #[cfg(feature = "stretto")]

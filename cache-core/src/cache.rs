@@ -12,6 +12,8 @@ use crate::{CacheKey, Error, ErrorKind, Result, Ttl};
 /// # Cancel safety
 ///
 /// A dropped read leaves no trace. A dropped write has happened or has not; `ChainCache` finishes what it started.
+///
+/// Its futures are not boxed, so there is no `dyn Cache`; be generic over `C: Cache<Value = V>`.
 pub trait Cache: Send + Sync {
     /// The type of the values.
     type Value: Clone + Send + Sync + 'static;
@@ -70,7 +72,7 @@ pub trait Cache: Send + Sync {
     /// As the stores fail.
     fn wait(&self) -> impl Future<Output = Result<()>> + Send;
 
-    /// The values of `keys`, in their order; one round trip per tier.
+    /// The values of `keys`, in their order. Each tier is asked once, and once for the leases of what it lacks.
     ///
     /// # Errors
     ///
@@ -80,7 +82,8 @@ pub trait Cache: Send + Sync {
         keys: impl IntoIterator<Item = K>,
     ) -> impl Future<Output = Result<Vec<Option<Self::Value>>>> + Send;
 
-    /// Stores several values as [`set`](Self::set) does; one round trip per tier.
+    /// Stores several values as [`set`](Self::set) does. Each tier is written once, and all but the last give their leases
+    /// before. Of a key given twice the last value counts.
     ///
     /// # Errors
     ///
@@ -90,7 +93,7 @@ pub trait Cache: Send + Sync {
         values: impl IntoIterator<Item = (K, Self::Value)>,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Removes several keys; one round trip per tier.
+    /// Removes several keys, each tier by one call.
     ///
     /// # Errors
     ///

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use cache_chain::{Cache, ChainCache, ErrorKind, Ttl};
+use cache_chain::{Cache, ChainCache, ErrorKind, Tier, Ttl};
 use cache_core::{
-    DelegateCache, Key, LocalStore,
+    DelegateCache, Key, LocalStore, Store,
     testkit::{
         Do::{self, Clear, Del, Get, GetMany, Set},
         MapStore, Operation, Schedules, ScriptedStore, Turnstile, race,
@@ -19,6 +19,14 @@ where
     V: Clone + Send + Sync + serde::Serialize + serde::de::DeserializeOwned + 'static,
 {
     RedisStore::builder(server.url()).namespace(namespace).connect().await.unwrap()
+}
+
+/// On a slow machine a tier's timeout would be one more effect.
+fn patient<S: Store<Value = u32>>(store: &ScriptedStore<S>) -> Tier<u32>
+where
+    ScriptedStore<S>: Clone,
+{
+    Tier::new(store.clone()).timeout(Duration::from_secs(3600))
 }
 
 /// Every order of the effects of concurrent operations, in memory and on Redis.
@@ -41,7 +49,7 @@ async fn g1_no_order_of_effects_resurrects_an_older_value() {
             below.set("k", 0).await.unwrap();
             let memory = MapStore::new();
             let (upper, lower) = (ScriptedStore::new(memory.clone()), ScriptedStore::new(redis.clone()));
-            let chain = ChainCache::builder().tier(upper.clone()).tier(lower.clone()).build().unwrap();
+            let chain = ChainCache::builder().tier(patient(&upper)).tier(patient(&lower)).build().unwrap();
             let turnstile = Turnstile::default();
             turnstile.control(&upper);
             turnstile.control(&lower);
@@ -71,7 +79,7 @@ async fn g1_redis_in_the_middle_refuses_late_backfills() {
             bottom.set("k", 0).await.unwrap();
             middle.del("k").await.unwrap();
             let (redis, origin) = (ScriptedStore::new(redis.clone()), ScriptedStore::new(origin));
-            let chain = ChainCache::builder().tier(redis.clone()).tier(origin.clone()).build().unwrap();
+            let chain = ChainCache::builder().tier(patient(&redis)).tier(patient(&origin)).build().unwrap();
             let turnstile = Turnstile::default();
             turnstile.control(&redis);
             turnstile.control(&origin);
