@@ -12,7 +12,7 @@ mod sql_place;
 
 pub use crate::{
     cut_proxy::CutProxy,
-    entries::{eventually, key, living, never, remaining, void},
+    entries::{all, eventually, key, living, never, remaining, void},
     mariadb::MariaDb,
     postgres::Postgres,
     redis_server::RedisServer,

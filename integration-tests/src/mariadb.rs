@@ -52,9 +52,11 @@ impl MariaDb {
             common.push("--user=root".into());
         }
         let install = program("mariadb-install-db", "mariadb-server");
-        finish(
-            Command::new(install).args(&common).args(["--auth-root-authentication-method=normal", "--skip-test-db", "--cross-bootstrap"]),
-        );
+        finish(Command::new(install).args(&common).args([
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            "--cross-bootstrap",
+        ]));
         let init = format!("{dir}/init.sql");
         let statements = "CREATE DATABASE IF NOT EXISTS cache;\n\
                           CREATE USER IF NOT EXISTS app@'127.0.0.1' IDENTIFIED BY 'hunter2';\n\

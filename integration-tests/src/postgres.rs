@@ -55,11 +55,12 @@ impl Postgres {
             prefix.push(setpriv.to_str().expect("a path of text").to_owned());
             prefix.extend(["--reuid=postgres", "--regid=postgres", "--init-groups"].map(str::to_owned));
         }
+        // The password goes over the wire as it is: to prove its knowledge takes an unoptimized client a tenth of a second.
         let initdb = program("initdb", "postgresql");
         let mut words = prefix.clone();
         words.push(initdb.to_str().expect("a path of text").to_owned());
         words.extend(
-            ["--no-sync", "--username=app", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"].map(str::to_owned),
+            ["--no-sync", "--username=app", "--auth=password", "--encoding=UTF8", "--locale=C"].map(str::to_owned),
         );
         words.extend([format!("--pgdata={dir}/data"), format!("--pwfile={password}")]);
         finish(Command::new(&words[0]).args(&words[1..]));

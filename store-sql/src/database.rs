@@ -2,15 +2,17 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
+    task::Poll,
     time::Duration,
 };
 
 use cache_core::{Error, ErrorKind, Result};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout},
+    time::{Instant, sleep},
 };
 
 use crate::{
@@ -30,7 +32,7 @@ pub(crate) struct Database {
 }
 
 /// For how long the pool may be silent before a call looks by itself whether the database is there.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Database {
     #[cfg(feature = "mysql")]
@@ -108,16 +110,23 @@ impl Database {
     /// The pool goes on trying to connect to a database that refuses, up to its own timeout, and does not tell. So whoever
     /// waits while nobody gets an answer knocks, one at a time, and learns why.
     pub(crate) async fn session(&self) -> sqlx::Result<Session> {
-        let mut acquiring = pin!(self.pool.acquire());
+        let (mut acquiring, mut watching) = (pin!(self.pool.acquire()), pin!(self.watch()));
+        poll_fn(|context| match acquiring.as_mut().poll(context) {
+            Poll::Pending => watching.as_mut().poll(context).map(Err),
+            acquired => acquired,
+        })
+        .await
+    }
+
+    /// Returns once the database turns out to be out of reach.
+    async fn watch(&self) -> sqlx::Error {
         loop {
-            if let Ok(acquired) = timeout(PATIENCE, acquiring.as_mut()).await {
-                return acquired;
-            }
-            if self.silent()
-                && let Ok(_knocking) = self.knocking.acquire().await
-                && self.silent()
-            {
-                self.pool.knock().await?;
+            sleep(PATIENCE).await;
+            let Ok(_knocking) = self.knocking.acquire().await else { continue };
+            if self.silent() {
+                if let Err(error) = self.pool.knock().await {
+                    return error;
+                }
                 self.answered();
             }
         }
