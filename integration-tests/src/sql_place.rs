@@ -78,9 +78,10 @@ impl SqlPlace {
     /// Runs statements as an operator would. `{t}` in them is the table, quoted.
     pub async fn execute(&self, statements: &str) {
         let statements = statements.replace("{t}", &self.quoted());
+        let url = if self.kind == SqlKind::Sqlite { format!("{}?mode=rwc", self.url) } else { self.url.clone() };
         macro_rules! run {
             ($connection:ty) => {{
-                let mut wire = <$connection>::connect(&self.url).await.unwrap_or_else(|error| panic!("{error}"));
+                let mut wire = <$connection>::connect(&url).await.unwrap_or_else(|error| panic!("{error}"));
                 wire.execute(sqlx::raw_sql(AssertSqlSafe(&*statements))).await.map(drop)
             }};
         }

@@ -1,6 +1,7 @@
 //! One call: its transaction, its deadline, and when it is tried again.
 
 use std::{
+    pin::Pin,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -44,13 +45,13 @@ const CONFLICTS: u32 = 10;
 /// Why an attempt failed, and whether another could do harm.
 struct Failed {
     error: sqlx::Error,
-    /// Whether it may have taken effect.
-    unknown: bool,
+    /// Whether a lost connection is no reason to try again: the work may be done, or no connection came about at all.
+    lost_for_good: bool,
 }
 
 impl From<sqlx::Error> for Failed {
     fn from(error: sqlx::Error) -> Self {
-        Self { error, unknown: false }
+        Self { error, lost_for_good: false }
     }
 }
 
@@ -61,7 +62,9 @@ impl Database {
             return Err(error::no_runtime());
         }
         let waiting = AtomicBool::new(true);
-        match tokio::time::timeout(deadline, self.attempts(work, &waiting)).await {
+        // Boxed, so that the type of an application's future does not hold that of a driver's.
+        let attempts: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.attempts(work, &waiting));
+        match tokio::time::timeout(deadline, attempts).await {
             Ok(result) => result.map_err(|error| error::failed(self.dialect, error)),
             Err(_) => Err(error::late(self.dialect, deadline, waiting.into_inner())),
         }
@@ -70,7 +73,7 @@ impl Database {
     async fn attempts<W: Work>(&self, work: &W, waiting: &AtomicBool) -> sqlx::Result<W::Output> {
         let (mut conflicts, mut losses) = (0, 0);
         loop {
-            let Failed { error, unknown } = match self.attempt(work, waiting).await {
+            let Failed { error, lost_for_good } = match self.attempt(work, waiting).await {
                 Ok(output) => return Ok(output),
                 Err(failed) => failed,
             };
@@ -83,7 +86,7 @@ impl Database {
                     tokio::time::sleep(Duration::from_micros(500 * (1 + write_id::next() % most))).await;
                 }
                 // The database may have been restarted; every connection of the pool can be such a one.
-                Fault::Lost if !unknown && losses <= self.pool.max_connections() => losses += 1,
+                Fault::Lost if !lost_for_good && losses <= self.pool.max_connections() => losses += 1,
                 _ => return Err(error),
             }
         }
@@ -92,7 +95,7 @@ impl Database {
     async fn attempt<W: Work>(&self, work: &W, waiting: &AtomicBool) -> Result<W::Output, Failed> {
         waiting.store(true, Ordering::Relaxed);
         let _writing = if work.mode() == Mode::Read { None } else { self.writing().await };
-        let mut session = self.session().await?;
+        let mut session = self.session().await.map_err(|error| Failed { error, lost_for_good: true })?;
         waiting.store(false, Ordering::Relaxed);
         if work.mode() != Mode::Transaction {
             let done = work.run(&mut session).await;
@@ -117,11 +120,11 @@ impl Database {
         match session.run("COMMIT").await {
             Ok(()) => self.settle(session, Ok(output)).await.map_err(Failed::from),
             Err(error) => {
-                let unknown = self.is_lost(&error);
-                if !unknown && session.run("ROLLBACK").await.is_ok() {
+                let lost_for_good = self.is_lost(&error);
+                if !lost_for_good && session.run("ROLLBACK").await.is_ok() {
                     session.release();
                 }
-                Err(Failed { error, unknown })
+                Err(Failed { error, lost_for_good })
             }
         }
     }
