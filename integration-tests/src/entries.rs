@@ -30,6 +30,11 @@ pub fn void() -> Ticket {
     Ticket::at(0)
 }
 
+/// What the parts of a batch gave, all of which must be good.
+pub fn all<T>(results: Vec<cache_core::Result<T>>) -> Vec<T> {
+    results.into_iter().map(|result| result.expect("a good result")).collect()
+}
+
 /// Waits until `condition` gives something.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();

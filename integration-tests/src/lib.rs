@@ -3,14 +3,21 @@
 
 mod cut_proxy;
 mod entries;
+mod mariadb;
+mod postgres;
 mod redis_server;
+mod server_process;
 mod skew;
+mod sql_place;
 
 pub use crate::{
     cut_proxy::CutProxy,
-    entries::{eventually, key, living, never, remaining, void},
+    entries::{all, eventually, key, living, never, remaining, void},
+    mariadb::MariaDb,
+    postgres::Postgres,
     redis_server::RedisServer,
     skew::skewed,
+    sql_place::{SqlKind, SqlPlace},
 };
 
 /// The code in CONTRIBUTING compiles.

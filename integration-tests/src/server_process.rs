@@ -1,0 +1,126 @@
+//! A database server as a process that ends with its owner.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A running server, and what it takes to start it again. It ends with this value.
+#[derive(Debug)]
+pub(crate) struct ServerProcess {
+    child: Child,
+    command: Vec<String>,
+    log: PathBuf,
+    port: u16,
+}
+
+impl ServerProcess {
+    /// Starts the command, whose arguments tell it to listen on this port of the loopback, and waits until `answers`.
+    pub(crate) fn start(command: Vec<String>, port: u16, log: PathBuf, answers: fn(u16) -> bool) -> Self {
+        let child = launch(&command, port, &log, answers);
+        Self { child, command, log, port }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Sends the signal to the server and to the processes that it has forked.
+    pub(crate) fn signal_all(&self, signal: Signal) {
+        for pid in children(self.child.id()).into_iter().chain([self.child.id()]) {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, signal);
+            }
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.signal_all(Signal::KILL);
+        self.child.wait().expect("the server has ended");
+    }
+
+    pub(crate) fn restart(&mut self, answers: fn(u16) -> bool) {
+        self.child = launch(&self.command, self.port, &self.log, answers);
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // Also when a test has panicked. It may have ended already, and a stopped process can be killed.
+        self.signal_all(Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
+
+fn launch(command: &[String], port: u16, log: &Path, answers: fn(u16) -> bool) -> Child {
+    let output = fs::File::create(log).expect("a log");
+    let mut child = Command::new(&command[0])
+        .args(&command[1..])
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().expect("a log"))
+        .stderr(output)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{} does not start: {error}", command[0]));
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(60) && child.try_wait().is_ok_and(|ended| ended.is_none()) {
+        if answers(port) {
+            return child;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    panic!("{} did not come up:\n{}", command[0], fs::read_to_string(log).unwrap_or_default());
+}
+
+/// The processes whose parent is this one.
+fn children(parent: u32) -> Vec<u32> {
+    let parent_of = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may contain anything.
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| parent_of(pid) == Some(parent)).collect()
+}
+
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// Runs a program to its end.
+pub(crate) fn finish(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{command:?}: {}{}", said(&output.stdout), said(&output.stderr));
+}
+
+/// Where a program is: on the path, or in one of the folders that Debian puts servers into.
+///
+/// # Panics
+///
+/// If it is nowhere, naming the package.
+pub(crate) fn program(name: &str, package: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    folders.extend(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
+    versions.sort();
+    folders.extend(versions.into_iter().rev());
+    folders.into_iter().map(|folder| folder.join(name)).find(|candidate| candidate.is_file()).unwrap_or_else(|| {
+        panic!("these tests need {name}, see CONTRIBUTING (apt-get install {package})");
+    })
+}
+
+/// Whether this is the super-user, as whom PostgreSQL refuses to run and MariaDB must be told to.
+pub(crate) fn is_root() -> bool {
+    rustix::process::getuid().is_root()
+}

@@ -1,0 +1,47 @@
+//! How many rows are removed without a long lock: in batches.
+
+use std::time::Duration;
+
+use cache_core::Result;
+
+use crate::{
+    call::{Mode, Work},
+    database::Database,
+    pool::Session,
+    rows::Rows,
+};
+
+/// How many rows a batch removes.
+const BATCH: usize = 500;
+
+struct Batch<'a> {
+    rows: &'a Rows,
+    expired: bool,
+}
+
+impl Work for Batch<'_> {
+    /// Whether there may be more.
+    type Output = bool;
+
+    fn mode(&self) -> Mode {
+        // What has expired may go at any time.
+        if self.expired { Mode::Single } else { Mode::Transaction }
+    }
+
+    async fn run(&self, session: &mut Session) -> sqlx::Result<bool> {
+        Ok(session.change(&self.rows.delete_some(self.expired, BATCH)).await? >= BATCH as u64)
+    }
+}
+
+/// Removes every row of the namespace, each batch before a deadline of its own.
+///
+/// A row that comes meanwhile belongs to somebody who began after the tiers below were cleared.
+pub(crate) async fn clear(database: &Database, deadline: Duration, rows: &Rows) -> Result<()> {
+    while database.run(deadline, &Batch { rows, expired: false }).await? {}
+    Ok(())
+}
+
+/// Removes a batch of what has expired, in all namespaces of the table; whether there may be more.
+pub(crate) async fn sweep(database: &Database, deadline: Duration, rows: &Rows) -> Result<bool> {
+    database.run(deadline, &Batch { rows, expired: true }).await
+}

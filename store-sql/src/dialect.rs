@@ -1,0 +1,82 @@
+//! What differs from one database to the other.
+
+use std::fmt::Debug;
+
+use sqlx::error::DatabaseError;
+
+use crate::{error::Fault, statement::Statement};
+
+/// The table's columns, in the order in which rows are inserted.
+pub(crate) const COLUMNS: &str = "(namespace, id, full_key, value, write_id, expires_at)";
+
+/// What makes a row one that is still there.
+pub(crate) const LIVE: &str = "(expires_at IS NULL OR expires_at > {now})";
+
+/// The SQL of a database.
+pub(crate) trait Dialect: Debug + Send + Sync {
+    /// Its name, for people.
+    fn title(&self) -> &'static str;
+
+    /// Its name in the store's profile.
+    fn name(&self) -> &'static str;
+
+    /// The most characters of a table's name.
+    fn longest_name(&self) -> usize;
+
+    /// The table's name, quoted.
+    fn quoted(&self, table: &str) -> String;
+
+    /// The text that stands for the `number`th argument.
+    fn placeholder(&self, number: usize, text: &mut String) {
+        let _ = number;
+        text.push('?');
+    }
+
+    /// The time by the database's clock when the statement began, in whole Unix milliseconds.
+    fn now(&self) -> &'static str;
+
+    /// The statement that begins a transaction that writes.
+    fn begin(&self) -> &'static str;
+
+    /// What makes a `SELECT` lock the rows that it finds.
+    fn locking(&self) -> &'static str {
+        " FOR UPDATE"
+    }
+
+    /// What follows the rows of an `INSERT` that replaces the rows of the same keys.
+    fn replacing(&self) -> &'static str;
+
+    /// What follows the rows of an `INSERT` of markers, which leaves live rows alone but for the lives of markers.
+    /// `{table}` in it is the quoted table.
+    fn leasing(&self) -> &'static str;
+
+    /// Whether the `INSERT` of markers returns the rows that are there then.
+    fn leasing_returns(&self) -> bool {
+        true
+    }
+
+    /// Deletes at most `limit` rows of the quoted table: those of the namespace, or all that have expired.
+    fn delete_some<'a>(&self, delete: &mut Statement<'a>, table: &str, which: Which<'a>, limit: usize);
+
+    /// The statements that create the table of this name.
+    fn create(&self, table: &str) -> String;
+
+    /// A query that gives a row if the table of this name is not fit, where the other statements would not tell.
+    fn misfit(&self, table: &str) -> Option<String> {
+        let _ = table;
+        None
+    }
+
+    /// What an error of the database means.
+    fn fault(&self, error: &dyn DatabaseError) -> Fault;
+
+    /// What of an error may be shown: never a value.
+    fn shown(&self, error: &dyn DatabaseError) -> String;
+}
+
+/// Which rows to delete.
+#[derive(Clone, Copy)]
+pub(crate) enum Which<'a> {
+    Namespace(&'a str),
+    Expired,
+}

@@ -1,0 +1,33 @@
+#![doc = include_str!("../README.md")]
+// Without a database there is nothing to store in.
+#![cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+
+mod builder;
+mod call;
+mod clear;
+mod database;
+mod dialect;
+mod error;
+mod identity;
+mod lifetime;
+#[cfg(feature = "mysql")]
+mod mysql;
+mod names;
+mod pool;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod read;
+mod rows;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod statement;
+mod store;
+mod sweep;
+mod table;
+mod write;
+mod write_id;
+
+pub use crate::{
+    builder::{DefaultCodec, SqlStoreBuilder},
+    store::SqlStore,
+};

@@ -1,0 +1,112 @@
+//! MySQL and MariaDB: only what both understand.
+
+use sqlx::{error::DatabaseError, mysql::MySqlDatabaseError};
+
+use crate::{
+    dialect::{Dialect, Which},
+    error::Fault,
+    statement::{Argument, Statement},
+};
+
+/// MySQL or MariaDB.
+#[derive(Debug)]
+pub(crate) struct MySql;
+
+impl Dialect for MySql {
+    fn title(&self) -> &'static str {
+        "MySQL"
+    }
+
+    fn name(&self) -> &'static str {
+        "mysql"
+    }
+
+    fn longest_name(&self) -> usize {
+        64
+    }
+
+    fn quoted(&self, table: &str) -> String {
+        format!("`{table}`")
+    }
+
+    fn now(&self) -> &'static str {
+        // Not UNIX_TIMESTAMP: in a time zone with a summer time one hour of the year would come twice.
+        "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000)"
+    }
+
+    fn begin(&self) -> &'static str {
+        // In the default isolation, absent keys are locked as gaps, and two writers of neighbours wait for each other.
+        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION"
+    }
+
+    fn replacing(&self) -> &'static str {
+        // MariaDB does not know the alias that MySQL would rather have in the place of VALUES().
+        " ON DUPLICATE KEY UPDATE full_key = VALUES(full_key), value = VALUES(value), write_id = VALUES(write_id), \
+         expires_at = VALUES(expires_at)"
+    }
+
+    fn leasing(&self) -> &'static str {
+        // The assignments happen one after the other and see each other, so `expires_at` comes last.
+        " ON DUPLICATE KEY UPDATE \
+         full_key = IF(expires_at IS NULL OR expires_at > {now}, full_key, VALUES(full_key)), \
+         write_id = IF(expires_at IS NULL OR expires_at > {now}, write_id, VALUES(write_id)), \
+         value = IF(expires_at IS NULL OR expires_at > {now}, value, NULL), \
+         expires_at = IF(value IS NOT NULL, expires_at, VALUES(expires_at))"
+    }
+
+    fn leasing_returns(&self) -> bool {
+        false
+    }
+
+    fn delete_some<'a>(&self, delete: &mut Statement<'a>, table: &str, which: Which<'a>, limit: usize) {
+        delete.push("DELETE FROM ").push(table);
+        match which {
+            Which::Namespace(namespace) => delete.push(" WHERE namespace = ").bind(Argument::Text(namespace)),
+            Which::Expired => delete.push(" WHERE expires_at <= {now} ORDER BY expires_at"),
+        };
+        delete.push(&format!(" LIMIT {limit}"));
+    }
+
+    fn create(&self, table: &str) -> String {
+        include_str!("../sql/mysql.sql").replace("cache_entries", table)
+    }
+
+    fn misfit(&self, table: &str) -> Option<String> {
+        // Without the primary key, a replacement would quietly become a second row; with text for the id, keys that
+        // differ in case or trailing spaces would be one.
+        Some(format!(
+            "SELECT CAST('' AS BINARY), CAST(NULL AS BINARY), CAST(COUNT(*) AS SIGNED) FROM information_schema.columns \
+             WHERE table_schema = DATABASE() AND table_name = '{table}' AND column_key = 'PRI' \
+             HAVING COUNT(*) <> 2 OR SUM(data_type = 'varbinary' AND character_maximum_length >= \
+             CASE column_name WHEN 'namespace' THEN 64 WHEN 'id' THEN 255 END) <> 2"
+        ))
+    }
+
+    fn fault(&self, error: &dyn DatabaseError) -> Fault {
+        let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() else { return Fault::Other };
+        match error.number() {
+            1213 | 1205 | 1020 => Fault::Conflict,
+            1053 | 1077 | 1927 | 3169 | 4031 => Fault::Lost,
+            1040 | 1129 | 1203 | 1226 => Fault::Unavailable,
+            3024 | 1969 | 1317 => Fault::Late,
+            1153 | 1021 | 1037 | 1038 | 1041 | 1114 | 3675 => Fault::Full,
+            // Writing a file failed; the number of the system's error is in the message, 28 is a full disk.
+            1026 | 1030 | 3 if error.message().contains("28") => Fault::Full,
+            1290 | 1792 | 1836 => Fault::ReadOnly,
+            1044 | 1045 | 1095 | 1130 | 1142 | 1143 | 1227 | 1370 | 1410 | 1698 | 3118 | 3159 | 4151 => Fault::Denied,
+            1146 => Fault::NoTable,
+            1050 => Fault::TableExists,
+            1048 | 1054 | 1136 | 1264 | 1265 | 1364 | 1366 | 1406 => Fault::Shape,
+            _ => Fault::Other,
+        }
+    }
+
+    fn shown(&self, error: &dyn DatabaseError) -> String {
+        let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() else { return String::new() };
+        match error.number() {
+            // They repeat a value.
+            1062 | 1264 | 1292 | 1366 | 1367 => format!("MySQL error {}", error.number()),
+            number => format!("MySQL error {number}: {}", error.message()),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The rows of one namespace, and the statements about them.
+
+use crate::{
+    dialect::{COLUMNS, Dialect, LIVE, Which},
+    identity::Identity,
+    statement::{Argument, Statement},
+};
+
+/// The rows of one namespace in one table.
+pub(crate) struct Rows {
+    pub(crate) dialect: &'static dyn Dialect,
+    pub(crate) table: String,
+    pub(crate) namespace: String,
+    quoted: String,
+}
+
+/// A row to be written.
+pub(crate) struct NewRow<'a> {
+    pub(crate) identity: &'a Identity,
+    /// `None` in a marker.
+    pub(crate) value: Option<&'a [u8]>,
+    pub(crate) write_id: u64,
+    /// `None` if it does not expire.
+    pub(crate) millis: Option<u64>,
+}
+
+/// How many ids a statement names at most.
+pub(crate) const IDS: usize = 1024;
+
+/// How many rows a statement inserts at most, and how many bytes of values unless one row has more: MariaDB takes statements
+/// of 16 MiB.
+const INSERTED: (usize, usize) = (256, 4 << 20);
+
+impl Rows {
+    pub(crate) fn new(dialect: &'static dyn Dialect, table: String, namespace: String) -> Self {
+        let quoted = dialect.quoted(&table);
+        Self { dialect, table, namespace, quoted }
+    }
+
+    fn statement(&self, text: &str) -> Statement<'_> {
+        let mut statement = Statement::new(self.dialect);
+        statement.push(text).push(&self.quoted);
+        statement
+    }
+
+    /// The live values of these ids, and what remains of them in milliseconds.
+    pub(crate) fn select<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
+        let mut select = self.statement("SELECT id, full_key, expires_at - {now}, value FROM ");
+        select.push(" WHERE ").push_ids(&self.namespace, ids).push(" AND value IS NOT NULL AND ").push(LIVE);
+        select
+    }
+
+    /// The write ids of the live rows of these ids.
+    pub(crate) fn select_ids<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
+        let mut select = self.statement("SELECT id, full_key, write_id FROM ");
+        select.push(" WHERE ").push_ids(&self.namespace, ids).push(" AND ").push(LIVE);
+        select
+    }
+
+    /// The write ids of the live rows of these ids, markers left out.
+    pub(crate) fn select_ids_of_values<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
+        let mut select = self.select_ids(ids);
+        select.push(" AND value IS NOT NULL");
+        select
+    }
+
+    /// The same as [`select_ids`](Self::select_ids), to be changed afterwards.
+    pub(crate) fn lock_ids<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
+        let mut select = self.select_ids(ids);
+        select.push(" ORDER BY id").push(self.dialect.locking());
+        select
+    }
+
+    /// Inserts rows, in as many statements as it takes, each ending with `tail`.
+    pub(crate) fn insert<'a>(&'a self, rows: &[NewRow<'a>], tail: &str) -> Vec<Statement<'a>> {
+        let mut statements = Vec::new();
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fitting = rest.iter().take(INSERTED.0).take_while(|row| {
+                bytes += row.value.map_or(0, <[u8]>::len);
+                bytes <= INSERTED.1
+            });
+            let (some, others) = rest.split_at(fitting.count().max(1));
+            statements.push(self.insert_some(some, tail));
+            rest = others;
+        }
+        statements
+    }
+
+    fn insert_some<'a>(&'a self, rows: &[NewRow<'a>], tail: &str) -> Statement<'a> {
+        let mut insert = self.statement("INSERT INTO ");
+        insert.push(" ").push(COLUMNS).push(" VALUES ");
+        for (at, row) in rows.iter().enumerate() {
+            insert.push(if at == 0 { "(" } else { ", (" }).bind(Argument::Text(&self.namespace));
+            insert.push(", ").bind(Argument::Bytes(Some(&row.identity.id)));
+            insert.push(", ").bind(Argument::Bytes(row.identity.full_key.as_deref()));
+            insert.push(", ").bind(Argument::Bytes(row.value));
+            insert.push(", ").bind(Argument::Int(Some(signed(row.write_id))));
+            insert.push(", {now} + ").bind(millis(row.millis)).push(")");
+        }
+        insert.push(&tail.replace("{table}", &self.quoted));
+        // Each number of rows is another text; those that come up by chance would push out the others.
+        insert.remembered = rows.len().is_power_of_two();
+        insert
+    }
+
+    /// Replaces the row if it is live and its write id is this one.
+    pub(crate) fn update<'a>(&'a self, row: &NewRow<'a>, ticket: u64) -> Statement<'a> {
+        let mut update = self.statement("UPDATE ");
+        update.push(" SET full_key = ").bind(Argument::Bytes(row.identity.full_key.as_deref()));
+        update.push(", value = ").bind(Argument::Bytes(row.value));
+        update.push(", write_id = ").bind(Argument::Int(Some(signed(row.write_id))));
+        update.push(", expires_at = {now} + ").bind(millis(row.millis));
+        update.push(" WHERE namespace = ").bind(Argument::Text(&self.namespace));
+        update.push(" AND id = ").bind(Argument::Bytes(Some(&row.identity.id)));
+        update.push(" AND write_id = ").bind(Argument::Int(Some(signed(ticket))));
+        update.push(" AND ").push(LIVE);
+        update
+    }
+
+    /// Deletes the rows of these ids.
+    pub(crate) fn delete<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
+        let mut delete = self.statement("DELETE FROM ");
+        delete.push(" WHERE ").push_ids(&self.namespace, ids);
+        delete
+    }
+
+    /// Deletes at most `limit` rows: of the namespace, or of all namespaces those that have expired.
+    pub(crate) fn delete_some(&self, expired: bool, limit: usize) -> Statement<'_> {
+        let which = if expired { Which::Expired } else { Which::Namespace(&self.namespace) };
+        let mut delete = Statement::new(self.dialect);
+        self.dialect.delete_some(&mut delete, &self.quoted, which, limit);
+        delete
+    }
+}
+
+fn millis<'a>(millis: Option<u64>) -> Argument<'a> {
+    Argument::Int(millis.map(|millis| i64::try_from(millis).unwrap_or(i64::MAX)))
+}
+
+/// A write id as the table has it.
+pub(crate) fn signed(write_id: u64) -> i64 {
+    write_id.cast_signed()
+}
