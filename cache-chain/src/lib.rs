@@ -17,6 +17,8 @@ pub use cache_core::{
 };
 #[cfg(feature = "redis")]
 pub use store_redis as redis;
+#[cfg(feature = "sql")]
+pub use store_sql as sql;
 #[cfg(feature = "stretto")]
 pub use store_stretto as stretto;
 

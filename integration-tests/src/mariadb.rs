@@ -47,6 +47,8 @@ impl MariaDb {
         let server = program("mariadbd", "mariadb-server");
         // Nothing here must outlive a crash of the machine.
         let mut common = vec!["--no-defaults".to_owned(), format!("--datadir={dir}/data")];
+        // A server that starts removes what looks like leftovers in its directory for temporary files.
+        common.push(format!("--tmpdir={dir}"));
         common.extend(["--innodb-flush-method=nosync".into(), "--innodb-log-file-size=8M".into()]);
         if is_root() {
             common.push("--user=root".into());

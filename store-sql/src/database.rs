@@ -90,7 +90,7 @@ impl Database {
             "sqlite" => {
                 use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
                 pool!(sqlite, sqlx::sqlite::SqliteConnectOptions, sqlx::sqlite::SqlitePoolOptions, |options| options
-                    .create_if_missing(!url.contains("mode="))
+                    .create_if_missing(!url.contains("mode=") || url.contains("mode=rwc"))
                     .busy_timeout(deadline)
                     .journal_mode(SqliteJournalMode::Wal)
                     // With WAL, a crash of the machine may cost the last writes and never the file.
