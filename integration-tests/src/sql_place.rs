@@ -1,8 +1,11 @@
 //! A table in one of the databases, for tests that hold for all of them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
@@ -117,7 +120,10 @@ impl SqlPlace {
 
     /// Bytes as a literal.
     pub fn bytes(&self, bytes: &[u8]) -> String {
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut digits = String::new();
+        for byte in bytes {
+            write!(digits, "{byte:02x}").expect("a string");
+        }
         match self.kind {
             SqlKind::MySql | SqlKind::Sqlite => format!("x'{digits}'"),
             SqlKind::Postgres => format!("'\\x{digits}'::bytea"),

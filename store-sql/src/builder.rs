@@ -58,7 +58,7 @@ impl<V, C: Default> SqlStoreBuilder<V, C> {
             lease_ttl: Duration::from_secs(10),
             deadline: Duration::from_secs(2),
             connections: 10,
-            sweep_every: Some(Duration::from_secs(60)),
+            sweep_every: Some(Duration::from_mins(1)),
             clock: SystemClock::shared(),
             values: PhantomData,
         }
@@ -204,7 +204,7 @@ impl<V, C> SqlStoreBuilder<V, C> {
         if self.deadline.is_zero() || !(1..=1024).contains(&self.connections) {
             return Err(invalid("a store needs a deadline above zero and 1 to 1024 connections"));
         }
-        let day = Duration::from_secs(86_400);
+        let day = Duration::from_hours(24);
         if self.sweep_every.is_some_and(|interval| !(Duration::from_millis(1)..=day).contains(&interval)) {
             return Err(invalid("sweep_every must be between 1 ms and a day, or None"));
         }

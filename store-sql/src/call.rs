@@ -65,7 +65,7 @@ impl Database {
         // Boxed, so that the type of an application's future does not hold that of a driver's.
         let attempts: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.attempts(work, &waiting));
         match tokio::time::timeout(deadline, attempts).await {
-            Ok(result) => result.map_err(|error| error::failed(self.dialect, error)),
+            Ok(result) => result.map_err(|error| error::failed(self.dialect, &error)),
             Err(_) => Err(error::late(self.dialect, deadline, waiting.into_inner())),
         }
     }
@@ -99,7 +99,7 @@ impl Database {
         waiting.store(false, Ordering::Relaxed);
         if work.mode() != Mode::Transaction {
             let done = work.run(&mut session).await;
-            return self.settle(session, done).await.map_err(Failed::from);
+            return self.settle(session, done).map_err(Failed::from);
         }
         let begun = session.run(self.dialect.begin()).await;
         let done = match begun {
@@ -118,7 +118,7 @@ impl Database {
             }
         };
         match session.run("COMMIT").await {
-            Ok(()) => self.settle(session, Ok(output)).await.map_err(Failed::from),
+            Ok(()) => self.settle(session, Ok(output)).map_err(Failed::from),
             Err(error) => {
                 let lost_for_good = self.is_lost(&error);
                 if !lost_for_good && session.run("ROLLBACK").await.is_ok() {
@@ -130,7 +130,7 @@ impl Database {
     }
 
     /// Gives the connection back, unless it is broken.
-    async fn settle<T>(&self, session: Session, done: sqlx::Result<T>) -> sqlx::Result<T> {
+    fn settle<T>(&self, session: Session, done: sqlx::Result<T>) -> sqlx::Result<T> {
         if !done.as_ref().is_err_and(|error| self.is_lost(error)) {
             self.answered();
             session.release();

@@ -113,7 +113,7 @@ impl Database {
         let (mut acquiring, mut watching) = (pin!(self.pool.acquire()), pin!(self.watch()));
         poll_fn(|context| match acquiring.as_mut().poll(context) {
             Poll::Pending => watching.as_mut().poll(context).map(Err),
-            acquired => acquired,
+            acquired @ Poll::Ready(_) => acquired,
         })
         .await
     }

@@ -49,9 +49,9 @@ impl Fault {
 }
 
 /// The error of a call that failed so.
-pub(crate) fn failed(dialect: &dyn Dialect, error: sqlx::Error) -> Error {
+pub(crate) fn failed(dialect: &dyn Dialect, error: &sqlx::Error) -> Error {
     let title = dialect.title();
-    let (kind, message): (_, Cow<'static, str>) = match Fault::of(dialect, &error) {
+    let (kind, message): (_, Cow<'static, str>) = match Fault::of(dialect, error) {
         Fault::Conflict => (
             ErrorKind::Unavailable,
             format!("{title} rolled the transaction back again and again, for others that write the same rows").into(),
@@ -70,11 +70,11 @@ pub(crate) fn failed(dialect: &dyn Dialect, error: sqlx::Error) -> Error {
             let message = format!("{title} refused the user, the password or the permission");
             return Error::new(ErrorKind::Denied, message);
         }
-        Fault::NoTable => return no_table(shown(dialect, &error)),
-        Fault::Shape => return misfit(shown(dialect, &error)),
+        Fault::NoTable => return no_table(shown(dialect, error)),
+        Fault::Shape => return misfit(shown(dialect, error)),
         Fault::TableExists | Fault::Other => (ErrorKind::Backend, format!("{title} answered with an error").into()),
     };
-    Error::with_source(kind, message, shown(dialect, &error))
+    Error::with_source(kind, message, shown(dialect, error))
 }
 
 /// There is no table.

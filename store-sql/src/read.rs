@@ -132,15 +132,15 @@ impl<V, C: Codec<V>> Inner<V, C> {
         let mut missing: Vec<&Identity> = identities.iter().filter(|of| !held.contains_key(&of.id)).collect();
         missing.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         missing.dedup_by(|a, b| a.id == b.id);
-        let marker =
+        let new_marker =
             |identity| NewRow { identity, value: None, write_id: write_id::next(), millis: Some(self.lease_millis) };
-        let markers: Vec<NewRow<'_>> = missing.into_iter().map(marker).collect();
-        let marked = match &markers[..] {
+        let markers: Vec<NewRow<'_>> = missing.into_iter().map(new_marker).collect();
+        let fresh = match &markers[..] {
             [] => Found::new(),
             markers => self.run(&Mark { rows: &self.rows, markers }).await?,
         };
         let of = |identity: &Identity| {
-            let row = held.get(&identity.id).or_else(|| marked.get(&identity.id));
+            let row = held.get(&identity.id).or_else(|| fresh.get(&identity.id));
             // Another has written the value meanwhile, or removed the marker: a ticket that is void.
             Ok(row.and_then(ticket).unwrap_or_else(|| Ticket::at(write_id::next())))
         };

@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn the_pause_is_half_an_interval_at_least_and_one_at_most() {
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         let pauses: Vec<Duration> = (0..1000).map(|_| jittered(minute)).collect();
         assert!(pauses.iter().all(|pause| (minute / 2..minute).contains(pause)));
         assert!(pauses.iter().max() > pauses.iter().min());

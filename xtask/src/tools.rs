@@ -1,6 +1,7 @@
 //! What the tests and checks need from outside cargo.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -17,8 +18,11 @@ struct Program {
     why: &'static str,
 }
 
-const PROGRAMS: [Program; 3] = [
+const PROGRAMS: [Program; 6] = [
     Program { name: "redis-server", package: "redis-server", why: "private Redis servers" },
+    Program { name: "mariadbd", package: "mariadb-server", why: "private MariaDB servers" },
+    Program { name: "mariadb-install-db", package: "mariadb-server", why: "their data" },
+    Program { name: "postgres", package: "postgresql", why: "private PostgreSQL servers" },
     Program { name: "openssl", package: "openssl", why: "certificates for TLS tests" },
     Program { name: "faketime", package: "faketime", why: "servers whose clocks differ" },
 ];
@@ -29,7 +33,8 @@ pub(crate) fn install_programs() -> Result {
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
+    let mut packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
+    packages.dedup();
     let list = packages.join(" ");
     let listed: Vec<String> = missing.iter().map(|program| format!("{} ({})", program.name, program.why)).collect();
     let lacks = format!("the tests need {}", listed.join(", "));
@@ -52,12 +57,22 @@ pub(crate) fn install_programs() -> Result {
     })?;
     match self::missing().as_slice() {
         [] => Ok(()),
-        [program, ..] => Err(format!("{} is still not on the PATH after installing {}", program.name, program.package)),
+        [program, ..] => Err(format!("{} is still not to be found after installing {}", program.name, program.package)),
     }
 }
 
 fn missing() -> Vec<Program> {
-    PROGRAMS.into_iter().filter(|program| find(program.name).is_none()).collect()
+    PROGRAMS
+        .into_iter()
+        .filter(|program| find(program.name).is_none() && beside_the_path(program.name).is_none())
+        .collect()
+}
+
+/// Where Debian puts servers that nobody is to start by hand.
+fn beside_the_path(program: &str) -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let folders = versions.map(|version| version.path().join("bin")).chain(["/usr/sbin".into()]);
+    folders.map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
 }
 
 /// What to put before a command that only root may run; `None` if we may not run it.
@@ -70,7 +85,7 @@ fn privilege() -> Option<&'static [&'static str]> {
 }
 
 fn apt_get(privilege: &[&str], arguments: &[&str]) -> Command {
-    // RUNLEVEL=1 keeps the Redis package from starting a service: the tests start servers of their own.
+    // RUNLEVEL=1 keeps the packages from starting services: the tests start servers of their own.
     let words = [privilege, &["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"], arguments].concat();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]);
