@@ -111,6 +111,12 @@ async fn of_two_writers_the_second_leaves_the_key_absent(place: SqlPlace) {
     }
     assert_eq!(value(&ours).await, None);
     assert_eq!(ours.get(&l).await.unwrap().unwrap().into_value(), 6);
+    // And what the other has written goes there, too.
+    let tickets = all(ours.lease_many(&[k.clone(), l.clone()]).await);
+    theirs.set(never(&k, 7, Ticket::unconditional())).await.unwrap();
+    all(ours.set_many(vec![never(&k, 8, tickets[0]), never(&l, 9, tickets[1])]).await);
+    assert_eq!(value(&ours).await, None);
+    assert_eq!(ours.get(&l).await.unwrap().unwrap().into_value(), 9);
 }
 
 async fn a_lease_expires_and_a_later_fill_is_refused(place: SqlPlace) {
