@@ -88,7 +88,7 @@ async fn main() {
         };
         print!("{:10}", format!("{kind:?}"));
         for (ours, plain) in ours.into_iter().zip(plain) {
-            print!(" {:>14.0?} = {:4.2} x", ours, ours.as_secs_f64() / plain.as_secs_f64());
+            print!(" {:>14.1?} = {:4.2} x", ours, ours.as_secs_f64() / plain.as_secs_f64());
         }
         println!();
     }

@@ -168,7 +168,7 @@ async fn g7_the_tier_in_the_middle_hangs_or_dies(place: SqlPlace) {
     assert_eq!((chain.get("a").await.unwrap(), chain.stats().tiers[0].hits), (Some(1), 1));
     assert_eq!(chain.get("absent").await.unwrap_err().kind(), ErrorKind::Timeout);
     let error = chain.set("a", 3).await.unwrap_err();
-    assert_eq!(error.failures().iter().map(|failure| failure.name()).collect::<Vec<_>>(), ["L2 redis"]);
+    assert_eq!(error.failures().iter().map(cache_chain::Failure::name).collect::<Vec<_>>(), ["L2 redis"]);
     assert_eq!(sql.get("a").await.unwrap(), Some(3));
     server.resume();
     eventually("Redis goes on", async || chain.set("a", 4).await.ok()).await;
@@ -200,7 +200,7 @@ async fn g7_the_last_tier_dies() {
     let error = chain.get("absent").await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");
     let error = chain.set("a", 3).await.unwrap_err();
-    assert_eq!(error.failures().iter().map(|failure| failure.name()).collect::<Vec<_>>(), ["L3 mysql"]);
+    assert_eq!(error.failures().iter().map(cache_chain::Failure::name).collect::<Vec<_>>(), ["L3 mysql"]);
     // What the database holds is unknown, so nothing above claims to know.
     let error = chain.get("a").await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");

@@ -121,7 +121,7 @@ where
     Option<&'a [u8]>: Encode<'a, DB> + Type<DB>,
     Option<i64>: Encode<'a, DB> + Type<DB>,
 {
-    let mut query = sqlx::query(AssertSqlSafe(statement.text.clone())).persistent(statement.remembered);
+    let mut query = sqlx::query(AssertSqlSafe(statement.text.clone()));
     for argument in &statement.arguments {
         query = match *argument {
             Argument::Text(text) => query.bind(text),

@@ -7,8 +7,6 @@ pub(crate) struct Statement<'a> {
     dialect: &'static dyn Dialect,
     pub(crate) text: String,
     pub(crate) arguments: Vec<Argument<'a>>,
-    /// Whether a connection should remember it as prepared.
-    pub(crate) remembered: bool,
 }
 
 /// A value that a statement is given.
@@ -29,7 +27,7 @@ pub(crate) struct Row {
 
 impl<'a> Statement<'a> {
     pub(crate) fn new(dialect: &'static dyn Dialect) -> Self {
-        Self { dialect, text: String::with_capacity(512), arguments: Vec::new(), remembered: true }
+        Self { dialect, text: String::with_capacity(512), arguments: Vec::new() }
     }
 
     /// Appends text. `{now}` in it becomes the time by the database's clock.
