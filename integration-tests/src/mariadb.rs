@@ -47,6 +47,8 @@ impl MariaDb {
         let server = program("mariadbd", "mariadb-server");
         // Nothing here must outlive a crash of the machine.
         let mut common = vec!["--no-defaults".to_owned(), format!("--datadir={dir}/data")];
+        // In the common folder, servers that start at once would take each other's temporary tables.
+        common.push(format!("--tmpdir={dir}"));
         common.extend(["--innodb-flush-method=nosync".into(), "--innodb-log-file-size=8M".into()]);
         if is_root() {
             common.push("--user=root".into());
