@@ -98,7 +98,7 @@ impl MariaDb {
 
     /// Stops it in its tracks, as a hanging server (`SIGSTOP`).
     pub fn stop(&self) {
-        self.process.signal_all(Signal::STOP);
+        self.process.stop();
     }
 
     /// Lets it go on after [`stop`](Self::stop).

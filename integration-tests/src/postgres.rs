@@ -99,7 +99,7 @@ impl Postgres {
 
     /// Stops it in its tracks, as a hanging server (`SIGSTOP`), all its processes.
     pub fn stop(&self) {
-        self.process.signal_all(Signal::STOP);
+        self.process.stop();
     }
 
     /// Lets it go on after [`stop`](Self::stop).

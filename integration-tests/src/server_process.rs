@@ -30,12 +30,25 @@ impl ServerProcess {
         self.port
     }
 
+    /// Stops the server and the processes that it has forked, and waits until the last of their threads stands still.
+    pub(crate) fn stop(&self) {
+        let started = Instant::now();
+        let stop = |pid: u32| {
+            send(pid, Signal::STOP);
+            while !stands_still(pid) {
+                assert!(started.elapsed() < Duration::from_secs(20), "a thread of {pid} goes on after SIGSTOP");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        // The server first: then it forks no more.
+        stop(self.child.id());
+        children(self.child.id()).into_iter().for_each(stop);
+    }
+
     /// Sends the signal to the server and to the processes that it has forked.
     pub(crate) fn signal_all(&self, signal: Signal) {
         for pid in children(self.child.id()).into_iter().chain([self.child.id()]) {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-                let _ = kill_process(pid, signal);
-            }
+            send(pid, signal);
         }
     }
 
@@ -88,6 +101,22 @@ fn children(parent: u32) -> Vec<u32> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|&pid| parent_of(pid) == Some(parent)).collect()
+}
+
+fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // It may have ended.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Whether all threads of a process are stopped, or it has ended.
+fn stands_still(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else { return true };
+        stat.rsplit_once(')').is_some_and(|(_, rest)| ["T", "Z", "X"].contains(&&rest.trim_start()[..1]))
+    })
 }
 
 pub(crate) fn free_port() -> u16 {
