@@ -65,11 +65,13 @@ pub struct KeyWriter {
 }
 
 impl KeyWriter {
+    #[inline]
     fn new() -> Self {
         Self { bytes: SmallVec::new(), depth: 0, has_field: false }
     }
 
     /// Appends bytes.
+    #[inline]
     pub fn push(&mut self, bytes: &[u8]) -> &mut Self {
         if self.depth == 0 {
             let room = Key::MAX_LEN + 1 - self.bytes.len();
@@ -155,6 +157,7 @@ impl Key {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`] if it is empty or longer than [`Key::MAX_LEN`].
+    #[inline]
     pub fn new<K: CacheKey + ?Sized>(key: &K) -> Result<Self> {
         let mut writer = KeyWriter::new();
         key.write_key(&mut writer);
@@ -170,6 +173,7 @@ impl Key {
         keys.into_iter().map(|key| Self::new(&key)).collect()
     }
 
+    #[inline]
     fn checked(bytes: SmallVec<[u8; INLINE]>) -> Result<Self> {
         if bytes.is_empty() {
             return Err(Error::new(ErrorKind::InvalidInput, "the cache key is empty; a key needs at least one byte"));
@@ -207,6 +211,7 @@ impl Key {
 }
 
 impl Fingerprint {
+    #[inline]
     fn of(bytes: &[u8]) -> Self {
         let (key0, key1) = *seed();
         let mut hasher = SipHasher13::new_with_keys(key0, key1);
@@ -217,6 +222,7 @@ impl Fingerprint {
 }
 
 /// The random seed of this process. The standard library draws it, so no further dependency is needed.
+#[inline]
 fn seed() -> &'static (u64, u64) {
     static SEED: OnceLock<(u64, u64)> = OnceLock::new();
     SEED.get_or_init(|| {
