@@ -283,6 +283,7 @@ impl Harness for BrokenHarness {
     }
 
     fn drop_bound(&self) -> Duration {
-        Self::DROP_BOUND
+        // Short where it is to be exceeded, ample on a busy machine where it is not.
+        if self.clause == Clause::S15 { Self::DROP_BOUND } else { Duration::from_secs(30) }
     }
 }
