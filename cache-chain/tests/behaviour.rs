@@ -86,6 +86,18 @@ async fn a_batch_asks_each_tier_once_for_what_the_tiers_above_lack() {
     }
 }
 
+/// A store whose tickets are those of single keys would take the second write of a key for that of another writer.
+#[tokio::test]
+async fn of_a_key_given_twice_the_last_value_is_written_once() {
+    let rig = Rig::new(2);
+    rig.chain.set_many([("a", "1".to_owned()), ("b", "2".to_owned()), ("a", "3".to_owned())]).await.unwrap();
+    for tier in 0..2 {
+        assert_eq!((rig.value(tier, "a").as_deref(), rig.value(tier, "b").as_deref()), (Some("3"), Some("2")));
+        let set = rig.stores[tier].calls().into_iter().find(|call| call.operation == Operation::Set).unwrap();
+        assert_eq!(set.keys, Key::many(["b", "a"]).unwrap());
+    }
+}
+
 #[tokio::test]
 async fn g6_a_backfill_carries_the_remaining_ttl() {
     let rig = Rig::new(3);
