@@ -123,7 +123,7 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
 
     fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<V>>> + Send {
         let key = Key::new(&key);
-        async move { Ok(self.entry(key?).await?.map(Entry::into_value)) }
+        async move { Ok(self.entry(key?).await?.and_then(Entry::into_value)) }
     }
 
     fn set_with_ttl(&self, key: impl CacheKey, value: V, ttl: Duration) -> impl Future<Output = Result<()>> + Send {
@@ -135,9 +135,9 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
         let key = Key::new(&key);
         async move {
             let entry = self.entry(key?).await?;
-            Ok(entry.map(|entry| {
+            Ok(entry.and_then(|entry| {
                 let remaining = entry.remaining(self.inner.clock.now());
-                (entry.into_value(), remaining)
+                Some((entry.into_value()?, remaining))
             }))
         }
     }
@@ -166,7 +166,7 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
         async move {
             let keys = keys?;
             let entries = Box::pin(self.inner.ground.within(self.inner.read_many(keys))).await?;
-            Ok(entries.into_iter().map(|entry| entry.map(Entry::into_value)).collect())
+            Ok(entries.into_iter().map(|entry| entry.and_then(Entry::into_value)).collect())
         }
     }
 

@@ -87,7 +87,8 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             return None;
         }
         if !tickets.is_empty() {
-            let bytes = (self.weigher)(&key, entry.value()).saturating_add(Job::<V>::overhead(&key));
+            let bytes =
+                entry.value().map_or(0, |value| (self.weigher)(&key, value)).saturating_add(Job::<V>::overhead(&key));
             self.queue.push(Job { key, entry: entry.clone(), tickets, found_in: place, bytes });
         }
         Some(entry)
