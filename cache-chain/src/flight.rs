@@ -51,8 +51,6 @@ struct State<T> {
     /// Who waits, in the order of their ids, each with the waker of its last poll.
     waiters: Vec<(u64, Option<Waker>)>,
     next: u64,
-    /// Who polled the work last: an event may have been meant for it alone.
-    driver: Option<u64>,
     /// Whether an event came while the work was being polled.
     notified: bool,
 }
@@ -128,8 +126,7 @@ impl<T: Send + Sync + 'static> Flights<T> {
 
 impl<T: Send + Sync + 'static> Flight<T> {
     fn start(work: Work<T>, listed: Option<(Flights<T>, Key)>) -> (Arc<Self>, Waiter<T>) {
-        let state =
-            State { stage: Stage::Parked(work), waiters: vec![(0, None)], next: 1, driver: None, notified: false };
+        let state = State { stage: Stage::Parked(work), waiters: vec![(0, None)], next: 1, notified: false };
         let flight = Arc::new(Self { listed, state: Mutex::new(state) });
         let waiter = Waiter { flight: Arc::clone(&flight), id: 0 };
         (flight, waiter)
@@ -210,10 +207,7 @@ impl<T: Send + Sync + 'static> Future for Waiter<T> {
                 state.waiters[at].1 = Some(context.waker().clone());
             }
             match std::mem::replace(&mut state.stage, Stage::Flying) {
-                Stage::Parked(work) => {
-                    state.driver = Some(*id);
-                    work
-                }
+                Stage::Parked(work) => work,
                 Stage::Landed(outcome) => {
                     state.stage = Stage::Landed(outcome.clone());
                     return Poll::Ready(outcome);
@@ -267,24 +261,21 @@ impl<T: Send + Sync + 'static> Future for Waiter<T> {
 
 impl<T: Send + Sync + 'static> Drop for Waiter<T> {
     fn drop(&mut self) {
-        let (last, work, wakers) = {
+        let abandoned = {
             let mut state = lock(&self.flight.state);
             if let Ok(at) = state.waiters.binary_search_by_key(&self.id, |(waiter, _)| *waiter) {
                 state.waiters.remove(at);
             }
-            if matches!(state.stage, Stage::Landed(_)) {
+            // Every event has woken the others as well, so they need not be told.
+            if !state.waiters.is_empty() || matches!(state.stage, Stage::Landed(_)) {
                 return;
             }
-            let last = state.waiters.is_empty();
-            let work = if last { Some(std::mem::replace(&mut state.stage, Stage::Abandoned)) } else { None };
-            let drove = state.driver.take_if(|driver| *driver == self.id).is_some();
-            (last, work, if drove && !left_out!(SilentDriver) { state.wakers() } else { Vec::new() })
+            std::mem::replace(&mut state.stage, Stage::Abandoned)
         };
-        if last && !left_out!(LeftListed) {
+        if !left_out!(LeftListed) {
             self.flight.unlist();
         }
-        drop(work);
-        wake_all(wakers);
+        drop(abandoned);
     }
 }
 
