@@ -14,7 +14,7 @@ use crate::{
 const RUNS: u32 = 20;
 
 /// Past all bounds within a scenario: the cache has blocked the thread.
-const BLOCKED: Duration = Duration::from_secs(60);
+const BLOCKED: Duration = Duration::from_mins(1);
 
 /// Broken in this way, if in any run; `None` if it does not apply.
 type Verdict = Option<Outcome>;

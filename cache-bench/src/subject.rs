@@ -1,6 +1,6 @@
 //! What the scenarios ask of a cache.
 
-use crate::origin::{Load, Stop};
+pub(crate) use crate::origin::{Load, Stop};
 
 /// The key of every call; the scenarios need no other.
 pub(crate) const KEY: &str = "k";

@@ -11,6 +11,7 @@ pub(crate) use self::{
 };
 
 /// What is compared, for the legend.
-pub(crate) const VERSIONS: &str = "ours: stretto over a map. moka 0.12: `try_get_with`. foyer 0.22: `get_or_fetch` in memory. \
-     multi-tier-cache 0.6: `get_or_compute_with`, moka over a map. amalgam-cache 0.4: `get_or_set`, memory over its own \
-     map.";
+pub(crate) const VERSIONS: &str = "\
+ours: `get_or_load`, stretto over a map. moka 0.12: `try_get_with`. foyer 0.22: `get_or_fetch`, in memory. \
+multi-tier-cache 0.6: `get_or_compute_with`, moka over a map. amalgam-cache 0.4: `get_or_set`, memory over a map, with a \
+backplane.";

@@ -8,10 +8,7 @@ use amalgam::{
     },
 };
 
-use crate::{
-    origin::{Load, Stop},
-    subject::{Answer, KEY, Subject, Write},
-};
+use crate::subject::{Answer, KEY, Load, Stop, Subject, Write};
 
 #[derive(Clone)]
 pub(crate) struct Amalgam(Cache<String>);

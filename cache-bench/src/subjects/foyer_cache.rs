@@ -1,9 +1,6 @@
 use foyer::{Cache, CacheBuilder};
 
-use crate::{
-    origin::{Load, Stop},
-    subject::{Answer, KEY, Subject, Write},
-};
+use crate::subject::{Answer, KEY, Load, Stop, Subject, Write};
 
 #[derive(Clone)]
 pub(crate) struct Foyer(Cache<String, String>);

@@ -1,9 +1,6 @@
 use moka::future::Cache;
 
-use crate::{
-    origin::{Load, Stop},
-    subject::{Answer, KEY, Subject, Write},
-};
+use crate::subject::{Answer, KEY, Load, Stop, Subject, Write};
 
 #[derive(Clone)]
 pub(crate) struct Moka(Cache<String, String>);
@@ -26,11 +23,6 @@ impl Subject for Moka {
             Write::Del => self.0.invalidate(KEY).await,
             Write::Clear => self.0.invalidate_all(),
         }
-        Ok(())
-    }
-
-    async fn settled(&self) -> Result<(), String> {
-        self.0.run_pending_tasks().await;
         Ok(())
     }
 }

@@ -5,10 +5,7 @@ use multi_tier_cache::{
     MokaCacheConfig,
 };
 
-use crate::{
-    origin::{Load, Stop},
-    subject::{Answer, KEY, Subject, Write},
-};
+use crate::subject::{Answer, KEY, Load, Stop, Subject, Write};
 
 #[derive(Clone)]
 pub(crate) struct MultiTier(Arc<CacheManager>);

@@ -2,10 +2,7 @@ use cache_chain::{Cache, ChainCache};
 use cache_core::testkit::{MapStore, Operation, Phase, ScriptedStore};
 use store_stretto::StrettoStore;
 
-use crate::{
-    origin::{Load, Stop},
-    subject::{Answer, KEY, Subject, Write},
-};
+use crate::subject::{Answer, KEY, Load, Stop, Subject, Write};
 
 #[derive(Clone)]
 pub(crate) struct Ours(ChainCache<String>);
