@@ -30,9 +30,10 @@ pub(crate) fn ci(steps: &mut Steps) -> Result {
             Ok(())
         })?;
     }
-    let docs = ["--all-features", "--no-deps", "--keep-going"];
-    let strict = ("RUSTDOCFLAGS", "-D warnings");
-    steps.step("docs", || run(cargo(&["doc"]).args(workspace.in_ci()).args(docs).env(strict.0, strict.1)))?;
+    steps.step("docs", || {
+        let mut docs = cargo(&["doc", "--all-features", "--no-deps", "--keep-going"]);
+        run(docs.args(workspace.in_ci()).env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
     tests::all(steps)?;
     steps.step("each package builds by itself", || packages_build(&workspace))?;
     steps.step("licences, sources and bans", || deny(&workspace, &["bans", "licenses", "sources"]))
