@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use cache_core::{Entry, Key, LocalStore, Profile, Result, Store, Ticket, Write};
+use cache_core::{Claim, Entry, Key, LocalStore, Profile, Result, Store, Ticket, Write};
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -13,6 +13,8 @@ pub(crate) trait ErasedStore<V>: Send + Sync {
     fn get_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<Option<Entry<V>>>>>;
     fn lease<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Ticket>>;
     fn lease_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<Ticket>>>;
+    fn claim<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Claim>>;
+    fn release<'a>(&'a self, key: &'a Key, ticket: Ticket) -> Boxed<'a, Result<()>>;
     fn fill(&self, write: Write<V>) -> Boxed<'_, Result<bool>>;
     fn fill_many(&self, writes: Vec<Write<V>>) -> Boxed<'_, Vec<Result<bool>>>;
     fn set(&self, write: Write<V>) -> Boxed<'_, Result<()>>;
@@ -46,6 +48,14 @@ impl<S: Store> ErasedStore<S::Value> for S {
 
     fn lease_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<Ticket>>> {
         Box::pin(Store::lease_many(self, keys))
+    }
+
+    fn claim<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Claim>> {
+        Box::pin(Store::claim(self, key))
+    }
+
+    fn release<'a>(&'a self, key: &'a Key, ticket: Ticket) -> Boxed<'a, Result<()>> {
+        Box::pin(Store::release(self, key, ticket))
     }
 
     fn fill(&self, write: Write<S::Value>) -> Boxed<'_, Result<bool>> {

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use cache_core::{Entry, Key, Profile, Result, Store, Ticket, Write};
+use cache_core::{Claim, Entry, Key, Profile, Result, Store, Ticket, Write};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// A store without leases behind a fence of this process: the protocol of [`cache_core::Fence`], with locks that may be
@@ -81,7 +81,7 @@ impl<S: Store> Store for Guarded<S> {
     type Value = S::Value;
 
     fn profile(&self) -> Profile {
-        self.store.profile().leases(true)
+        self.store.profile().leases(true).claims(false)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
@@ -90,6 +90,15 @@ impl<S: Store> Store for Guarded<S> {
 
     async fn lease(&self, key: &Key) -> Result<Ticket> {
         Ok(Ticket::at(self.stripe(key).version.load(Ordering::Acquire)))
+    }
+
+    /// A store without leases keeps no claims either.
+    async fn claim(&self, key: &Key) -> Result<Claim> {
+        Ok(Claim { ticket: self.lease(key).await?, granted: true })
+    }
+
+    async fn release(&self, _key: &Key, _ticket: Ticket) -> Result<()> {
+        Ok(())
     }
 
     async fn fill(&self, write: Write<S::Value>) -> Result<bool> {

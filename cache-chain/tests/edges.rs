@@ -429,7 +429,7 @@ fn a_started_write_completes_on_the_callers_runtime() {
             }
         }
         settle().await;
-        let held = LocalStore::get(upper.inner(), &Key::new("k").unwrap()).map(Entry::into_value);
+        let held = LocalStore::get(upper.inner(), &Key::new("k").unwrap()).and_then(Entry::into_value);
         assert_eq!((held, chain.get("k").await.unwrap()), (Some(2), Some(2)));
     });
 }

@@ -57,9 +57,10 @@ impl Scenario<'_> {
         race(&chain, KEY, self.tasks, &turnstile, schedules).await;
 
         let path = schedules.path();
-        let bottom = LocalStore::get(&maps[self.tiers - 1], &Key::new(KEY).unwrap()).map(|entry| *entry.value());
+        let bottom =
+            LocalStore::get(&maps[self.tiers - 1], &Key::new(KEY).unwrap()).and_then(cache_core::Entry::into_value);
         for (at, map) in maps.iter().enumerate() {
-            let held = LocalStore::get(map, &Key::new(KEY).unwrap()).map(|entry| *entry.value());
+            let held = LocalStore::get(map, &Key::new(KEY).unwrap()).and_then(cache_core::Entry::into_value);
             assert!(
                 held.is_none() || held == bottom,
                 "at rest, tier {at} holds {held:?} above {bottom:?}; schedule {path:?}"

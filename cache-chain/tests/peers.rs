@@ -54,7 +54,7 @@ async fn a_key_without_a_ttl_is_backfilled() {
     rig.chain.wait().await.unwrap();
     for tier in 0..2 {
         let entry = rig.held(tier, "k").expect("backfilled");
-        assert_eq!((entry.value().as_str(), entry.expiry()), ("v", Expiry::Never));
+        assert_eq!((entry.value().unwrap().as_str(), entry.expiry()), ("v", Expiry::Never));
     }
 }
 
@@ -142,7 +142,7 @@ async fn g7_writes_report_every_tier_that_failed() {
 async fn a_wrong_type_is_an_error_and_no_default_value() {
     use cache_core::{Envelope, Life, Opened, codec::Bincode};
 
-    let life = Life { created: 0, expires: None };
+    let life = Life::new(0, None);
     let tag = |name| Envelope::schema_tag(name);
     let written = Envelope::new(Bincode, tag("a number")).seal(&7_u64, life, 1).unwrap();
     let read: Result<Opened<u64>, _> = Envelope::new(Bincode, tag("another number")).open(&written);

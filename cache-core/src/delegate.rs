@@ -53,7 +53,8 @@ impl<S: Store> DelegateCache<S> {
     }
 
     fn write(&self, key: Key, value: S::Value, ttl: Ttl) -> Write<S::Value> {
-        let entry = Entry::new(value, Expiry::after(self.clock.now(), ttl));
+        let now = self.clock.now();
+        let entry = Entry::new(value, Expiry::after(now, ttl)).created_at(now);
         Write { key, entry, ticket: Ticket::unconditional() }
     }
 
@@ -75,7 +76,7 @@ impl<S: Store> Cache for DelegateCache<S> {
 
     fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<S::Value>>> + Send {
         let key = Key::new(&key);
-        async move { Ok(self.read(&key?).await?.map(Entry::into_value)) }
+        async move { Ok(self.read(&key?).await?.and_then(Entry::into_value)) }
     }
 
     fn set_with_ttl(
@@ -92,9 +93,9 @@ impl<S: Store> Cache for DelegateCache<S> {
         let key = Key::new(&key);
         async move {
             let entry = self.read(&key?).await?;
-            Ok(entry.map(|entry| {
+            Ok(entry.and_then(|entry| {
                 let remaining = entry.remaining(self.clock.now());
-                (entry.into_value(), remaining)
+                Some((entry.into_value()?, remaining))
             }))
         }
     }
@@ -119,7 +120,7 @@ impl<S: Store> Cache for DelegateCache<S> {
         let keys = Key::many(keys);
         async move {
             let entries = self.store.get_many(&keys?).await;
-            entries.into_iter().map(|entry| Ok(entry?.map(Entry::into_value))).collect()
+            entries.into_iter().map(|entry| Ok(entry?.and_then(Entry::into_value))).collect()
         }
     }
 

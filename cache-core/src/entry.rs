@@ -1,32 +1,79 @@
-//! A value and when it expires.
+//! A value, or that there is none, and until when that holds.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::{Expiry, Moment, Ttl};
 
-/// A value on its way into or out of a store, and when it expires.
+/// A value on its way into or out of a store, and until when it holds.
+///
+/// - It may say that there *is* no value (a negative entry, [`absent`](Self::absent)); that is no value of any type, so it
+///   cannot be taken for one.
+/// - [`expiry`](Self::expiry) is hard: nothing is served past it. Before it an entry may turn
+///   [stale](Self::is_stale): good enough while a new one is being loaded, or when it cannot be.
+/// - It may know when it was made and how long that took.
 ///
 /// `Debug` does not show the value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry<V> {
-    value: V,
+    value: Option<V>,
     expiry: Expiry,
+    fresh_until: Expiry,
+    created: Option<Moment>,
+    load_time: Duration,
 }
 
 impl<V> Entry<V> {
-    /// A value that expires at `expiry`.
+    /// A value that expires at `expiry`, and is fresh until then.
     pub fn new(value: V, expiry: Expiry) -> Self {
-        Self { value, expiry }
+        Self::of(Some(value), expiry)
     }
 
-    /// The value.
-    pub fn value(&self) -> &V {
-        &self.value
+    /// That there is no value, until `expiry`.
+    pub fn absent(expiry: Expiry) -> Self {
+        Self::of(None, expiry)
+    }
+
+    fn of(value: Option<V>, expiry: Expiry) -> Self {
+        Self { value, expiry, fresh_until: Expiry::Never, created: None, load_time: Duration::ZERO }
+    }
+
+    /// The same, stale from `moment` on: never later than it expires. What never expires is never stale.
+    pub fn fresh_until(mut self, moment: Expiry) -> Self {
+        self.fresh_until = if self.expiry == Expiry::Never { Expiry::Never } else { moment };
+        self
+    }
+
+    /// The same, made at `moment`.
+    pub fn created_at(mut self, moment: Moment) -> Self {
+        self.created = Some(moment);
+        self
+    }
+
+    /// The same, which took so long to load.
+    pub fn loaded_in(mut self, time: Duration) -> Self {
+        self.load_time = time;
+        self
+    }
+
+    /// The value, `None` if the entry says that there is none.
+    pub fn value(&self) -> Option<&V> {
+        self.value.as_ref()
     }
 
     /// The value, by value.
-    pub fn into_value(self) -> V {
+    pub fn into_value(self) -> Option<V> {
         self.value
+    }
+
+    /// The same with the value made from this one's.
+    pub fn map<W>(self, value: impl FnOnce(V) -> W) -> Entry<W> {
+        let Self { value: old, expiry, fresh_until, created, load_time } = self;
+        Entry { value: old.map(value), expiry, fresh_until, created, load_time }
+    }
+
+    /// Whether it says that there is no value.
+    pub fn is_absent(&self) -> bool {
+        self.value.is_none()
     }
 
     /// When it expires.
@@ -34,9 +81,34 @@ impl<V> Entry<V> {
         self.expiry
     }
 
+    /// When it turns stale: when it expires, unless an earlier moment was given.
+    pub fn stale_at(&self) -> Expiry {
+        self.fresh_until.min(self.expiry)
+    }
+
+    /// Whether it turns stale before it expires.
+    pub fn turns_stale(&self) -> bool {
+        self.fresh_until != Expiry::Never
+    }
+
+    /// When it was made, as far as is known.
+    pub fn created(&self) -> Option<Moment> {
+        self.created
+    }
+
+    /// How long it took to load; zero if it was not loaded.
+    pub fn load_time(&self) -> Duration {
+        self.load_time
+    }
+
     /// Whether it has expired.
     pub fn is_expired(&self, now: Moment) -> bool {
         self.expiry.is_past(now)
+    }
+
+    /// Whether it has turned stale.
+    pub fn is_stale(&self, now: Moment) -> bool {
+        self.stale_at().is_past(now)
     }
 
     /// What remains of its life.
@@ -53,6 +125,10 @@ impl<V> Entry<V> {
 
 impl<V> fmt::Debug for Entry<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("expiry", &self.expiry).finish_non_exhaustive()
+        f.debug_struct("Entry")
+            .field("absent", &self.is_absent())
+            .field("expiry", &self.expiry)
+            .field("stale_at", &self.stale_at())
+            .finish_non_exhaustive()
     }
 }

@@ -11,16 +11,20 @@ use crate::{Codec, Error, ErrorKind, Result};
 /// | bytes | what |
 /// |---|---|
 /// | 0..3 | magic, `MLC` |
-/// | 3 | format version, 1 |
-/// | 4 | flags: 1 lease (no payload), 2 expires |
+/// | 3 | format version, 1 or 2 |
+/// | 4 | flags: 1 lease (no payload), 2 expires; in version 2 also 4 turns stale, 8 absent (no payload) |
 /// | 5 | the codec's id, 0 in a lease |
 /// | 6..10 | schema tag, 0 in a lease |
 /// | 10..18 | id of this write: random, what a [`Ticket`](crate::Ticket) remembers |
 /// | 18..26 | created, Unix milliseconds |
 /// | 26..34 | expires, Unix milliseconds; 0 without the flag |
 /// | 34..38 | length of the payload |
-/// | 38..42 | CRC-32 (ISO-HDLC) of bytes 0..38 and the payload |
-/// | 42.. | payload |
+/// | 38..42 | CRC-32 (ISO-HDLC) of bytes 0..38 and 42.. |
+/// | 42..50 | version 2 alone: stale from, Unix milliseconds; 0 without the flag |
+/// | 50..54 | version 2 alone: how long it took to load, in milliseconds |
+/// | 42.. or 54.. | payload |
+///
+/// What needs nothing of version 2 is written as version 1. The checksum leaves out itself.
 ///
 /// Anything else is an error of kind [`Codec`](ErrorKind::Codec): another codec, another schema, a record that was cut,
 /// changed or goes on. The checksum finds accidents; it does not authenticate.
@@ -37,9 +41,23 @@ pub struct Life {
     pub created: u64,
     /// When it expires, `None` if it does not.
     pub expires: Option<u64>,
+    /// When it turns stale, `None` if it does not before it expires.
+    pub stale: Option<u64>,
+    /// How long it took to load, in milliseconds.
+    pub load_millis: u32,
 }
 
 impl Life {
+    /// The life of a record that does not turn stale.
+    pub const fn new(created: u64, expires: Option<u64>) -> Self {
+        Self { created, expires, stale: None, load_millis: 0 }
+    }
+
+    /// How long it stays fresh at `now`, `None` if it does not turn stale; never longer than was written.
+    pub fn fresh(self, now: u64) -> Option<Duration> {
+        Self { expires: self.stale, ..self }.remaining(now)
+    }
+
     /// What remains at `now`, `None` if it does not expire; never more than the TTL that was written, however the clocks
     /// of writer and reader differ. Zero once it has expired.
     pub fn remaining(self, now: u64) -> Option<Duration> {
@@ -52,6 +70,7 @@ impl Life {
 /// What a record holds, before the payload is decoded.
 enum Sealed<'a> {
     Lease,
+    Absent(Life),
     Value { life: Life, payload: &'a [u8] },
 }
 
@@ -60,6 +79,8 @@ enum Sealed<'a> {
 pub enum Opened<V> {
     /// No value: the mark of somebody's lease.
     Lease,
+    /// That there is no value, and for how long.
+    Absent(Life),
     /// A value and its life.
     Value(V, Life),
 }
@@ -68,16 +89,21 @@ impl<V> fmt::Debug for Opened<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lease => f.write_str("Lease"),
+            Self::Absent(life) => f.debug_tuple("Absent").field(life).finish(),
             Self::Value(_, life) => f.debug_tuple("Value").field(life).finish_non_exhaustive(),
         }
     }
 }
 
-const MAGIC: [u8; 4] = *b"MLC\x01";
+const MAGIC: [u8; 3] = *b"MLC";
 const HEADER: usize = 42;
+/// What version 2 adds to the header.
+const ADDED: usize = 12;
 const CHECKSUM: usize = 38;
 const LEASE: u8 = 1;
 const EXPIRES: u8 = 2;
+const STALES: u8 = 4;
+const ABSENT: u8 = 8;
 
 impl Envelope<()> {
     /// The most bytes of payload that a record may have: 16 MiB.
@@ -93,7 +119,7 @@ impl Envelope<()> {
 
     /// The record that marks a lease.
     pub fn lease(write_id: u64) -> Vec<u8> {
-        let mut record = header(LEASE, 0, 0, write_id, Life { created: 0, expires: None });
+        let mut record = header(1, LEASE, (0, 0), write_id, Life::new(0, None));
         finish(&mut record);
         record
     }
@@ -119,10 +145,10 @@ impl<C> Envelope<C> {
     where
         C: Codec<V>,
     {
-        let flags = if life.expires.is_some() { EXPIRES } else { 0 };
-        let mut record = header(flags, C::ID, self.schema, write_id, life);
+        let mut record = self.begin(0, C::ID, life, write_id);
+        let start = record.len();
         self.codec.encode(value, &mut record)?;
-        if record.len() - HEADER > Envelope::MAX_PAYLOAD {
+        if record.len() - start > Envelope::MAX_PAYLOAD {
             return Err(Error::new(
                 ErrorKind::Codec,
                 "the encoded value is larger than 16 MiB; cache its parts under keys of their own",
@@ -130,6 +156,22 @@ impl<C> Envelope<C> {
         }
         finish(&mut record);
         Ok(record)
+    }
+
+    /// The record that says that there is no value.
+    pub fn seal_absent<V>(&self, life: Life, write_id: u64) -> Vec<u8>
+    where
+        C: Codec<V>,
+    {
+        let mut record = self.begin(ABSENT, C::ID, life, write_id);
+        finish(&mut record);
+        record
+    }
+
+    fn begin(&self, mut flags: u8, codec: u8, life: Life, write_id: u64) -> Vec<u8> {
+        flags |= life.expires.map_or(0, |_| EXPIRES) | life.stale.map_or(0, |_| STALES);
+        let version = if flags & !EXPIRES != 0 || life.load_millis > 0 { 2 } else { 1 };
+        header(version, flags, (codec, self.schema), write_id, life)
     }
 
     /// What `record` holds.
@@ -143,6 +185,7 @@ impl<C> Envelope<C> {
     {
         match parse(record, C::ID, self.schema)? {
             Sealed::Lease => Ok(Opened::Lease),
+            Sealed::Absent(life) => Ok(Opened::Absent(life)),
             Sealed::Value { life, payload } => Ok(Opened::Value(self.codec.decode(payload)?, life)),
         }
     }
@@ -154,22 +197,30 @@ impl<C> fmt::Debug for Envelope<C> {
     }
 }
 
-fn header(flags: u8, codec: u8, schema: u32, write_id: u64, life: Life) -> Vec<u8> {
+fn header(version: u8, flags: u8, (codec, schema): (u8, u32), write_id: u64, life: Life) -> Vec<u8> {
     let mut record = Vec::with_capacity(128);
     record.extend_from_slice(&MAGIC);
-    record.push(flags);
-    record.push(codec);
+    record.extend_from_slice(&[version, flags, codec]);
     record.extend_from_slice(&schema.to_le_bytes());
     record.extend_from_slice(&write_id.to_le_bytes());
     record.extend_from_slice(&life.created.to_le_bytes());
     record.extend_from_slice(&life.expires.unwrap_or(0).to_le_bytes());
     record.resize(HEADER, 0);
+    if version > 1 {
+        record.extend_from_slice(&life.stale.unwrap_or(0).to_le_bytes());
+        record.extend_from_slice(&life.load_millis.to_le_bytes());
+    }
     record
+}
+
+/// How many bytes come before the payload in a record of this version.
+fn header_len(version: u8) -> usize {
+    if version > 1 { HEADER + ADDED } else { HEADER }
 }
 
 /// Fills in length and checksum. The payload must not exceed `MAX_PAYLOAD`.
 fn finish(record: &mut [u8]) {
-    let length = u32::try_from(record.len() - HEADER).expect("at most 16 MiB");
+    let length = u32::try_from(record.len() - header_len(record[3])).expect("at most 16 MiB");
     record[34..38].copy_from_slice(&length.to_le_bytes());
     let checksum = checksum(record);
     record[CHECKSUM..HEADER].copy_from_slice(&checksum.to_le_bytes());
@@ -184,26 +235,42 @@ fn checksum(record: &[u8]) -> u32 {
 
 fn parse(record: &[u8], codec: u8, schema: u32) -> Result<Sealed<'_>> {
     let bad = |message| Err(Error::new(ErrorKind::Codec, message));
-    if record.len() < HEADER || record[..3] != MAGIC[..3] {
+    if record.len() < HEADER || record[..3] != MAGIC {
         return bad("the stored bytes are not a record of this cache");
     }
-    if record[3] != MAGIC[3] {
+    let version = record[3];
+    if !matches!(version, 1 | 2) {
         return bad("the stored record is of a format that this version does not know");
     }
-    let payload = &record[HEADER..];
+    let Some(payload) = record.get(header_len(version)..) else { return bad("the stored record was cut or changed") };
     if u32_at(record, 34) as usize != payload.len() || u32_at(record, CHECKSUM) != checksum(record) {
         return bad("the stored record was cut or changed");
     }
-    let life = Life { created: u64_at(record, 18), expires: Some(u64_at(record, 26)) };
-    match (record[4], record[5], u32_at(record, 6), life.expires) {
-        (LEASE, 0, 0, Some(0)) if payload.is_empty() => Ok(Sealed::Lease),
-        (EXPIRES, id, tag, _) if (id, tag) == (codec, schema) => Ok(Sealed::Value { life, payload }),
-        (0, id, tag, Some(0)) if (id, tag) == (codec, schema) => {
-            Ok(Sealed::Value { life: Life { expires: None, ..life }, payload })
-        }
-        (0 | EXPIRES, id, _, _) if id != codec => bad("the stored record was written with another codec"),
-        (0 | EXPIRES, _, tag, _) if tag != schema => bad("the stored record is of another type or schema"),
-        _ => bad("the stored record has flags that this version does not know"),
+    let (flags, id, tag) = (record[4], record[5], u32_at(record, 6));
+    if (version, flags, id, tag) == (1, LEASE, 0, 0) && payload.is_empty() && u64_at(record, 26) == 0 {
+        return Ok(Sealed::Lease);
+    }
+    let known = if version > 1 { EXPIRES | STALES | ABSENT } else { EXPIRES };
+    let mut life = Life::new(u64_at(record, 18), (flags & EXPIRES != 0).then(|| u64_at(record, 26)));
+    let mut unused = life.expires.is_none() && u64_at(record, 26) != 0;
+    if version > 1 {
+        life.stale = (flags & STALES != 0).then(|| u64_at(record, 42));
+        life.load_millis = u32_at(record, 50);
+        unused |= life.stale.is_none() && u64_at(record, 42) != 0;
+    }
+    if flags & !known != 0 || unused {
+        return bad("the stored record has flags that this version does not know");
+    }
+    if id != codec {
+        return bad("the stored record was written with another codec");
+    }
+    if tag != schema {
+        return bad("the stored record is of another type or schema");
+    }
+    match flags & ABSENT != 0 {
+        true if payload.is_empty() => Ok(Sealed::Absent(life)),
+        true => bad("the stored record says that there is no value, and has one"),
+        false => Ok(Sealed::Value { life, payload }),
     }
 }
 

@@ -49,6 +49,12 @@ pub enum ErrorKind {
     Closed,
     /// Several parts of one operation failed; see [`Error::failures`].
     Partial,
+    /// The application's loader failed. Its own error is the source; see [`Error::source_as`].
+    Loader,
+    /// It is known that the key has no value, and the caller's loader cannot say so.
+    Absent,
+    /// Code of the application panicked: a loader, or a value's `Clone`.
+    Panicked,
     /// Anything else that a backend reports.
     Backend,
 }
@@ -116,6 +122,20 @@ impl Error {
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// The source, if it is an `E`: how to take a loader's own error back. Everybody who waited for the load shares it.
+    ///
+    /// ```
+    /// use cache_core::{Error, ErrorKind};
+    ///
+    /// let lost = std::io::Error::from(std::io::ErrorKind::NotFound);
+    /// let error = Error::with_source(ErrorKind::Loader, "the loader failed", lost);
+    /// assert_eq!(error.source_as::<std::io::Error>().unwrap().kind(), std::io::ErrorKind::NotFound);
+    /// assert!(error.source_as::<std::fmt::Error>().is_none());
+    /// ```
+    pub fn source_as<E: StdError + 'static>(&self) -> Option<&E> {
+        self.0.source.as_deref()?.downcast_ref()
     }
 
     /// Every tier that failed, if this error is that of an operation on several tiers; else empty.

@@ -27,6 +27,6 @@ pub use crate::{
     key::{CacheKey, Fingerprint, Key, KeyWriter},
     local::{Displaced, LocalStore},
     origin::Origin,
-    store::{Profile, Store, Write},
+    store::{Claim, Profile, Store, Write},
     time::{Clock, Expiry, MAX_TTL, ManualClock, Moment, SharedClock, SystemClock, Ttl},
 };

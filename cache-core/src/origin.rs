@@ -96,7 +96,7 @@ impl<V: Clone + Send + Sync + 'static> Store for Origin<V> {
     type Value = V;
 
     fn profile(&self) -> Profile {
-        Profile::new("origin").leases(false).retains(true)
+        Profile::new("origin").leases(false).retains(true).origin(true)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {
@@ -114,9 +114,9 @@ impl<V: Clone + Send + Sync + 'static> Store for Origin<V> {
     }
 
     async fn set(&self, write: Write<V>) -> Result<()> {
-        match &self.write {
-            Some(through) => through((write.key, write.entry.into_value())).await,
-            None => Ok(()),
+        match (&self.write, write.entry.into_value()) {
+            (Some(through), Some(value)) => through((write.key, value)).await,
+            _ => Ok(()),
         }
     }
 

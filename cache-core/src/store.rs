@@ -34,6 +34,10 @@ use crate::{Entry, Key, LocalStore, Result, Ticket};
 /// - **S16** `Debug` and errors show neither values nor credentials.
 /// - **S17** A `fill` with a void ticket is refused.
 /// - **S18** A `set` with a void ticket leaves the key absent.
+/// - **S19** Of concurrent claims of an absent key one is granted, until it is released, the key is written, or the claim
+///   runs out; only if [`Profile::claims`] says so. A plain lease is no claim.
+/// - **S20** What an entry says besides its value (that there is none, when it turns stale, how long it took to load, when
+///   it was made) comes back with it; or the entry does not come back.
 ///
 /// # Tickets
 ///
@@ -61,6 +65,31 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// As the backend fails.
     fn lease(&self, key: &Key) -> impl Future<Output = Result<Ticket>> + Send;
+
+    /// A ticket for `key`, for who is about to load it from below all stores; and whether nobody else is about to.
+    ///
+    /// The key is absent here, as far as the caller knows. By default every claim is granted; a store that several processes
+    /// share should grant one at a time ([`Profile::claims`]), and forget a claim after some time, as its holder may have
+    /// died. Who is refused waits for the entry or claims again, and may load all the same when it loses patience: the
+    /// ticket is good.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails.
+    fn claim(&self, key: &Key) -> impl Future<Output = Result<Claim>> + Send {
+        async { Ok(Claim { ticket: self.lease(key).await?, granted: true }) }
+    }
+
+    /// Gives a claim back whose load brought nothing to store. Voids no ticket, and does nothing if the key was written
+    /// since.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails; the claim then runs out by itself.
+    fn release(&self, key: &Key, ticket: Ticket) -> impl Future<Output = Result<()>> + Send {
+        let _ = (key, ticket);
+        async { Ok(()) }
+    }
 
     /// Installs the entry unless the ticket is void; whether it did. Voids no ticket of another.
     ///
@@ -148,9 +177,19 @@ pub struct Write<V> {
     pub ticket: Ticket,
 }
 
+/// What a store answers to who would load a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// Good for a `fill` in either case.
+    pub ticket: Ticket,
+    /// Whether nobody else holds a claim of this key.
+    pub granted: bool,
+}
+
 /// What a store is and promises.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
+#[allow(clippy::struct_excessive_bools, reason = "each is a promise of its own")]
 pub struct Profile {
     /// What kind of store it is, for errors and statistics: "stretto", "redis".
     pub name: &'static str,
@@ -158,6 +197,10 @@ pub struct Profile {
     pub leases: bool,
     /// Whether what `set` reported as `Ok` stays until it expires or is removed. A store that evicts says no.
     pub retains: bool,
+    /// Whether a claim of one process keeps those of others off (clause S19).
+    pub claims: bool,
+    /// Whether it holds the truth itself and not a copy of it. A chain never deletes from such a store on its own account.
+    pub origin: bool,
     /// How exact a TTL is kept.
     pub ttl_resolution: Duration,
 }
@@ -165,7 +208,14 @@ pub struct Profile {
 impl Profile {
     /// A store that keeps leases, may evict, and keeps TTLs to the millisecond.
     pub const fn new(name: &'static str) -> Self {
-        Self { name, leases: true, retains: false, ttl_resolution: Duration::from_millis(1) }
+        Self {
+            name,
+            leases: true,
+            retains: false,
+            claims: false,
+            origin: false,
+            ttl_resolution: Duration::from_millis(1),
+        }
     }
 
     /// Whether it keeps leases.
@@ -177,6 +227,18 @@ impl Profile {
     /// Whether it retains what it took.
     pub const fn retains(mut self, retains: bool) -> Self {
         self.retains = retains;
+        self
+    }
+
+    /// Whether a claim of one process keeps those of others off.
+    pub const fn claims(mut self, claims: bool) -> Self {
+        self.claims = claims;
+        self
+    }
+
+    /// Whether it holds the truth itself.
+    pub const fn origin(mut self, origin: bool) -> Self {
+        self.origin = origin;
         self
     }
 

@@ -16,7 +16,7 @@ use cache_core::{
 };
 
 const MIB: usize = 1 << 20;
-const LIFE: Life = Life { created: 1, expires: None };
+const LIFE: Life = Life::new(1, None);
 
 /// A codec that writes the bytes it is given under the id of `C`, to forge records.
 struct Forge<C>(C);

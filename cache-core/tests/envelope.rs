@@ -12,7 +12,8 @@ use proptest::{collection::vec, prelude::*};
 type Value = (u64, Vec<String>);
 
 const HEADER: usize = 42;
-const LIFE: Life = Life { created: 1_700_000_000_000, expires: Some(1_700_000_060_000) };
+const LIFE: Life = Life::new(1_700_000_000_000, Some(1_700_000_060_000));
+const STALES: Life = Life { stale: Some(1_700_000_030_000), load_millis: 250, ..LIFE };
 const SCHEMA: u32 = 0x5EED;
 
 fn value() -> Value {
@@ -25,9 +26,14 @@ fn seal<C: Codec<Value> + Copy>(codec: C, life: Life) -> Vec<u8> {
 
 /// A record whose length and checksum are right, whatever else it says.
 fn resealed(mut record: Vec<u8>) -> Vec<u8> {
-    let length = u32::try_from(record.len() - HEADER).unwrap();
+    let length = u32::try_from(record.len().saturating_sub(header_of(&record))).unwrap();
     record[34..38].copy_from_slice(&length.to_le_bytes());
     with_checksum(record)
+}
+
+/// How many bytes come before the payload.
+fn header_of(record: &[u8]) -> usize {
+    if record[3] == 2 { HEADER + 12 } else { HEADER }
 }
 
 fn with_checksum(mut record: Vec<u8>) -> Vec<u8> {
@@ -67,9 +73,10 @@ macro_rules! for_each_codec {
     }};
 }
 
-/// Values that expire, values that do not, and leases.
-fn every_record<C: Codec<Value> + Copy>(codec: C) -> [Vec<u8>; 3] {
-    [seal(codec, LIFE), seal(codec, Life { expires: None, ..LIFE }), Envelope::lease(7)]
+/// Values that expire, values that do not, values that turn stale, the news that there is none, and leases.
+fn every_record<C: Codec<Value> + Copy>(codec: C) -> [Vec<u8>; 5] {
+    let absent = Envelope::new(codec, SCHEMA).seal_absent(LIFE, 7);
+    [seal(codec, LIFE), seal(codec, Life { expires: None, ..LIFE }), seal(codec, STALES), absent, Envelope::lease(7)]
 }
 
 #[test]
@@ -78,11 +85,19 @@ fn what_was_sealed_opens() {
         let envelope = Envelope::new(codec, SCHEMA);
         let lives = [0, 1, u64::MAX]
             .into_iter()
-            .flat_map(|created| [None, Some(0), Some(u64::MAX)].map(|expires| Life { created, expires }));
+            .flat_map(|created| [None, Some(0), Some(u64::MAX)].map(|expires| Life::new(created, expires)));
         for life in lives {
             let record = envelope.seal(&value(), life, 9).unwrap();
             assert_eq!(record[Envelope::WRITE_ID], 9_u64.to_le_bytes());
             assert_eq!(envelope.open(&record).unwrap(), Opened::Value(value(), life));
+            for (stale, load_millis) in [(None, 1), (Some(0), 0), (Some(u64::MAX), u32::MAX)] {
+                let life = Life { stale, load_millis, ..life };
+                let record = envelope.seal(&value(), life, 9).unwrap();
+                assert_eq!(record[Envelope::WRITE_ID], 9_u64.to_le_bytes());
+                assert_eq!(envelope.open(&record).unwrap(), Opened::Value(value(), life));
+                let record = envelope.seal_absent::<Value>(life, 9);
+                assert_eq!(envelope.open::<Value>(&record).unwrap(), Opened::Absent(life));
+            }
         }
         let lease = Envelope::lease(u64::MAX);
         assert_eq!(lease[Envelope::WRITE_ID], [255; 8]);
@@ -120,18 +135,20 @@ fn every_forged_header_byte_is_refused_or_harmless() {
     for_each_codec!(|codec| {
         for record in every_record(codec) {
             let is_lease = record == Envelope::lease(7);
-            for at in 0..HEADER {
+            for at in 0..header_of(&record) {
                 for byte in 0..=255_u8 {
                     let mut forged = record.clone();
                     forged[at] = byte;
                     let forged = if (34..38).contains(&at) { with_checksum(forged) } else { resealed(forged) };
                     let opened = Envelope::new(codec, SCHEMA).open::<Value>(&forged);
                     // Ids of writes and times may be anything; a record that does not expire has no time of expiry,
-                    // and becomes one that did long ago by the flag alone.
+                    // and becomes one that did long ago by the flag alone. So it is with turning stale.
                     let free = Envelope::WRITE_ID.contains(&at) || (18..26).contains(&at) || (38..42).contains(&at);
-                    let expires = (26..34).contains(&at) && record[4] == 2;
-                    let long_ago = at == 4 && record[4] == 0 && byte == 2;
-                    if forged == record || free || expires || long_ago {
+                    let expires = (26..34).contains(&at) && record[4] & 2 != 0;
+                    let stales = (42..50).contains(&at) && record[4] & 4 != 0 || (50..54).contains(&at);
+                    let flags: &[u8] = if record[3] == 2 { &[2, 4] } else { &[2] };
+                    let long_ago = at == 4 && !is_lease && flags.iter().any(|flag| byte == record[4] | flag);
+                    if forged == record || free || expires || stales || long_ago {
                         assert_eq!(matches!(opened.unwrap(), Opened::Lease), is_lease);
                     } else {
                         refusal(opened);
@@ -194,7 +211,7 @@ fn another_schemas_record_is_refused() {
 #[test]
 fn another_format_version_is_refused_by_its_name() {
     let mut record = seal(Bincode, LIFE);
-    record[3] = 2;
+    record[3] = 3;
     let message = refusal(Envelope::new(Bincode, SCHEMA).open::<Value>(&resealed(record)));
     assert_eq!(message, "the stored record is of a format that this version does not know");
 }
@@ -242,7 +259,7 @@ proptest! {
     #[test]
     fn a_life_is_never_longer_than_it_was_written(created: u64, ttl: u64, now: u64) {
         let expires = created.saturating_add(ttl);
-        let remaining = Life { created, expires: Some(expires) }.remaining(now).unwrap();
+        let remaining = Life::new(created, Some(expires)).remaining(now).unwrap();
         prop_assert!(remaining <= Duration::from_millis(ttl));
         prop_assert!(remaining <= Duration::from_millis(expires.saturating_sub(now)));
         prop_assert_eq!(remaining.is_zero(), now >= expires || ttl == 0 || expires == created);
@@ -253,7 +270,7 @@ proptest! {
     fn a_life_is_off_by_no_more_than_the_clocks(
         created in 1_u64 << 40..1 << 41, ttl in 1_u64..1 << 32, elapsed in 0_u64..1 << 32, skew in -10_000_i64..=10_000,
     ) {
-        let life = Life { created, expires: Some(created + ttl) };
+        let life = Life::new(created, Some(created + ttl));
         let now = (created + elapsed).checked_add_signed(skew).unwrap();
         let remaining = u64::try_from(life.remaining(now).unwrap().as_millis()).unwrap();
         prop_assert!(remaining <= ttl);
@@ -262,8 +279,8 @@ proptest! {
 
     #[test]
     fn nonsense_lives_have_passed_and_never_is_never(created: u64, expires: u64, now: u64) {
-        let remaining = Life { created, expires: Some(expires) }.remaining(now).unwrap();
+        let remaining = Life::new(created, Some(expires)).remaining(now).unwrap();
         prop_assert!(remaining <= Duration::from_millis(expires.saturating_sub(created)));
-        prop_assert_eq!(Life { created, expires: None }.remaining(now), None);
+        prop_assert_eq!(Life::new(created, None).remaining(now), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Records of every released format stay readable.
 //!
-//! `golden/v1-*.bin` were written by format version 1 and never change. A new format version adds files of its own:
+//! `golden/v1-*.bin` were written by format version 1, `golden/v2-*.bin` by version 2 (which is written only where version 1
+//! has no room); they never change. A new format version adds files of its own:
 //! raise `VERSION`, run the test once (it writes the files that are missing, and fails), look at them and commit them;
 //! keep the old ones in a test that only opens them. An encoding that a new release of a codec's library changes is not
 //! a new version of the format: it needs a codec id of its own, and files of that name.
@@ -48,8 +49,8 @@ fn user() -> User {
 
 const VERSION: &str = "v1";
 const WRITE_ID: u64 = 0x0123_4567_89AB_CDEF;
-const STAYS: Life = Life { created: 1_700_000_000_123, expires: None };
-const EXPIRES: Life = Life { created: 1_700_000_000_123, expires: Some(1_700_000_060_456) };
+const STAYS: Life = Life::new(1_700_000_000_123, None);
+const EXPIRES: Life = Life::new(1_700_000_000_123, Some(1_700_000_060_456));
 
 fn records<C: Codec<User> + Copy>(name: &str, codec: C) -> [(String, Vec<u8>); 2] {
     let envelope = Envelope::new(codec, Envelope::schema_tag("golden user"));
@@ -104,6 +105,31 @@ fn json_records_of_version_1() {
 #[test]
 fn message_pack_records_of_version_1() {
     opens_and_is_reproduced("messagepack", MessagePack);
+}
+
+const STALES: Life = Life { stale: Some(1_700_000_030_789), load_millis: 1_234, ..EXPIRES };
+
+/// What version 1 has no room for: that a value turns stale and took time to load, and that there is none.
+fn version_2<C: Codec<User> + Copy>(name: &str, codec: C) {
+    let envelope = Envelope::new(codec, Envelope::schema_tag("golden user"));
+    let stale = envelope.seal(&user(), STALES, WRITE_ID).unwrap();
+    let absent = envelope.seal_absent(EXPIRES, WRITE_ID);
+    for (what, record, meant) in
+        [("stale", stale, Opened::Value(user(), STALES)), ("absent", absent, Opened::Absent(EXPIRES))]
+    {
+        let file = format!("v2-{name}-{what}.bin");
+        let golden = golden(&file, &record);
+        assert_eq!(envelope.open(&golden).unwrap(), meant, "{file} reads as something else");
+        assert_eq!(golden, record, "{file} would be written otherwise now");
+    }
+}
+
+#[test]
+fn records_of_version_2() {
+    version_2("bincode", Bincode);
+    version_2("postcard", Postcard);
+    version_2("json", Json);
+    version_2("messagepack", MessagePack);
 }
 
 /// The schema tag stands in every record, so the function that makes it is part of the format.

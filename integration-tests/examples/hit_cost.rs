@@ -48,10 +48,10 @@ async fn main() -> cache_core::Result<()> {
     for _ in 0..ROUNDS {
         let round = [
             nanos(|at| plain.get(&names[at]).map(|value| value.value().clone())),
-            nanos(|at| store.get(&keys[at]).map(Entry::into_value)),
+            nanos(|at| store.get(&keys[at]).and_then(Entry::into_value)),
             nanos(|at| plain_mortal.get(&names[at]).map(|value| value.value().clone())),
-            nanos(|at| mortal.get(&keys[at]).map(Entry::into_value)),
-            nanos(|at| store.get(&Key::new(&names[at]).ok()?).map(Entry::into_value)),
+            nanos(|at| mortal.get(&keys[at]).and_then(Entry::into_value)),
+            nanos(|at| store.get(&Key::new(&names[at]).ok()?).and_then(Entry::into_value)),
             nanos(|at| at_once(chain.get(&names[at]))),
             nanos(|at| at_once(chain.get(("users", at)))),
         ];

@@ -55,7 +55,7 @@ async fn g1_no_order_of_effects_resurrects_an_older_value() {
             turnstile.control(&lower);
             race(&chain, "k", tasks, &turnstile, &mut schedules).await;
 
-            let held = LocalStore::get(&memory, &Key::new("k").unwrap()).map(|entry| *entry.value());
+            let held = LocalStore::get(&memory, &Key::new("k").unwrap()).and_then(cache_core::Entry::into_value);
             let stored = below.get("k").await.unwrap();
             let path = schedules.path();
             assert!(held.is_none() || held == stored, "{held:?} above {stored:?}: {tasks:?}, schedule {path:?}");

@@ -11,7 +11,7 @@ async fn store(server: &RedisServer) -> RedisStore<u32> {
 }
 
 async fn value(store: &RedisStore<u32>) -> Option<u32> {
-    store.get(&key("k")).await.unwrap().map(cache_core::Entry::into_value)
+    store.get(&key("k")).await.unwrap().and_then(cache_core::Entry::into_value)
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn of_two_writers_the_second_leaves_the_key_absent() {
         result.unwrap();
     }
     assert_eq!(value(&ours).await, None);
-    assert_eq!(ours.get(&integration_tests::key("l")).await.unwrap().unwrap().into_value(), 6);
+    assert_eq!(ours.get(&integration_tests::key("l")).await.unwrap().unwrap().into_value().unwrap(), 6);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ async fn texts(server: &RedisServer, namespace: &str) -> RedisStore<String> {
 }
 
 async fn text(store: &RedisStore<String>, key: &Key) -> Option<String> {
-    store.get(key).await.unwrap().map(cache_core::Entry::into_value)
+    store.get(key).await.unwrap().and_then(cache_core::Entry::into_value)
 }
 
 fn owned(text: &str) -> String {
@@ -69,7 +69,7 @@ async fn every_operation_is_one_round_trip() {
         result.unwrap();
     }
     for result in one_round_trip!(store.get_many(&keys), "mget": 1) {
-        assert_eq!(result.unwrap().unwrap().into_value(), "v");
+        assert_eq!(result.unwrap().unwrap().into_value().unwrap(), "v");
     }
     for result in one_round_trip!(store.del_many(&keys), "unlink": 50) {
         result.unwrap();
@@ -189,7 +189,7 @@ async fn a_record_whose_life_is_over_is_a_miss_even_if_redis_still_has_it() {
     let server = RedisServer::start().await;
     let store = texts(&server, "users").await;
     let envelope = Envelope::new(codec::Bincode, Envelope::schema_tag(std::any::type_name::<String>()));
-    let life = Life { created: 1_000, expires: Some(61_000) };
+    let life = Life::new(1_000, Some(61_000));
     server.raw(&[b"SET", b"users:1", &envelope.seal(&owned("v"), life, 1).unwrap()]);
     assert_eq!(text(&store, &key(1)).await, None);
 }
@@ -207,7 +207,7 @@ async fn keys_are_readable_and_of_any_bytes() {
         assert_eq!(server.raw(&[b"EXISTS", &stored]), b"1", "{key:?}");
     }
     for (at, result) in store.get_many(&keys).await.into_iter().enumerate() {
-        assert_eq!(result.unwrap().unwrap().into_value(), at.to_string());
+        assert_eq!(result.unwrap().unwrap().into_value().unwrap(), at.to_string());
     }
     for key in &keys {
         store.del(key).await.unwrap();
@@ -262,7 +262,7 @@ async fn stores_of_several_types_share_a_connection() {
     users.set(never(&key(1), owned("u"), Ticket::unconditional())).await.unwrap();
     orders.set(never(&key(1), Order { total: 7 }, Ticket::unconditional())).await.unwrap();
     assert_eq!(text(&users, &key(1)).await, Some(owned("u")));
-    assert_eq!(orders.get(&key(1)).await.unwrap().unwrap().into_value(), Order { total: 7 });
+    assert_eq!(orders.get(&key(1)).await.unwrap().unwrap().into_value().unwrap(), Order { total: 7 });
     assert_eq!(proxy.connections(), 1);
 }
 
@@ -280,7 +280,7 @@ async fn several_connections_work_as_one() {
     }
     // The answers come in the order of the keys, whichever connection they took.
     for (at, result) in store.get_many(&keys).await.into_iter().enumerate() {
-        assert_eq!(result.unwrap().unwrap().into_value(), at.to_string());
+        assert_eq!(result.unwrap().unwrap().into_value().unwrap(), at.to_string());
     }
     for (at, result) in store.lease_many(&keys).await.into_iter().enumerate() {
         let stored = server.raw(&[b"GETRANGE", format!("users:{at}").as_bytes(), b"10", b"17"]);
@@ -379,7 +379,7 @@ async fn plain_values_are_shared_with_programs_that_know_nothing_of_the_cache() 
     let entry = store.get(&key).await.unwrap().unwrap();
     let left = remaining(&entry);
     assert!(left <= Duration::from_secs(60) && left > Duration::from_secs(50), "{left:?}");
-    assert_eq!(entry.into_value(), "by others");
+    assert_eq!(entry.into_value().unwrap(), "by others");
 
     store.set(living(&key, owned("ours"), Duration::from_secs(60))).await.unwrap();
     assert_eq!(server.cli(&["GET", "users:1"]), "\"ours\"");
@@ -394,7 +394,7 @@ async fn plain_values_are_shared_with_programs_that_know_nothing_of_the_cache() 
     server.cli(&["RPUSH", "users:3", "a"]);
     let keys = [key, integration_tests::key(2), integration_tests::key(3), integration_tests::key(4)];
     let results = store.get_many(&keys).await;
-    assert_eq!(results[0].as_ref().unwrap().as_ref().unwrap().value(), "set");
+    assert_eq!(results[0].as_ref().unwrap().as_ref().unwrap().value().unwrap(), "set");
     assert_eq!(results[1].as_ref().unwrap_err().kind(), ErrorKind::Codec);
     assert_eq!(results[2].as_ref().unwrap_err().kind(), ErrorKind::Codec);
     assert_eq!(*results[3].as_ref().unwrap(), None);

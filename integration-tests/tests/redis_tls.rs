@@ -54,7 +54,7 @@ async fn tls_with_a_root_certificate_of_ones_own() {
         .unwrap();
     let ticket = store.lease(&key(1)).await.unwrap();
     assert!(store.fill(never(&key(1), 1, ticket)).await.unwrap());
-    assert_eq!(store.get(&key(1)).await.unwrap().unwrap().into_value(), 1);
+    assert_eq!(store.get(&key(1)).await.unwrap().unwrap().into_value().unwrap(), 1);
     store.set(never(&key(1), 2, Ticket::unconditional())).await.unwrap();
 
     // Another authority's word, or that of the public ones, is not enough.

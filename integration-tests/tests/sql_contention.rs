@@ -65,7 +65,7 @@ async fn after_writers_by_ticket_the_last_row_is_whole(place: SqlPlace) {
             for round in 0..20 {
                 let ticket = store.lease(&key("k")).await.unwrap();
                 store.set(never(&key("k"), vec![writer * 100 + round; 500], ticket)).await.unwrap();
-                if let Some(found) = store.get(&key("k")).await.unwrap().map(Entry::into_value) {
+                if let Some(found) = store.get(&key("k")).await.unwrap().and_then(Entry::into_value) {
                     assert!(found.len() == 500 && found.iter().all(|part| *part == found[0]), "{found:?}");
                 }
             }

@@ -18,7 +18,7 @@ on_each_database!(
 );
 
 async fn value(store: &SqlStore<u32>) -> Option<u32> {
-    store.get(&key("k")).await.unwrap().map(Entry::into_value)
+    store.get(&key("k")).await.unwrap().and_then(Entry::into_value)
 }
 
 async fn a_fill_is_refused_after_any_change(place: SqlPlace) {
@@ -110,13 +110,13 @@ async fn of_two_writers_the_second_leaves_the_key_absent(place: SqlPlace) {
         result.unwrap();
     }
     assert_eq!(value(&ours).await, None);
-    assert_eq!(ours.get(&l).await.unwrap().unwrap().into_value(), 6);
+    assert_eq!(ours.get(&l).await.unwrap().unwrap().into_value().unwrap(), 6);
     // And what the other has written goes there, too.
     let tickets = all(ours.lease_many(&[k.clone(), l.clone()]).await);
     theirs.set(never(&k, 7, Ticket::unconditional())).await.unwrap();
     all(ours.set_many(vec![never(&k, 8, tickets[0]), never(&l, 9, tickets[1])]).await);
     assert_eq!(value(&ours).await, None);
-    assert_eq!(ours.get(&l).await.unwrap().unwrap().into_value(), 9);
+    assert_eq!(ours.get(&l).await.unwrap().unwrap().into_value().unwrap(), 9);
 }
 
 async fn a_lease_expires_and_a_later_fill_is_refused(place: SqlPlace) {
@@ -163,7 +163,7 @@ async fn an_expired_value_gives_way_to_a_marker(place: SqlPlace) {
         assert_eq!(store.get(key).await.unwrap(), None);
         assert!(!store.fill(never(key, 2, old)).await.unwrap());
         assert!(store.fill(never(key, 3, ticket)).await.unwrap());
-        assert_eq!(store.get(key).await.unwrap().unwrap().into_value(), 3);
+        assert_eq!(store.get(key).await.unwrap().unwrap().into_value().unwrap(), 3);
     }
     assert_eq!(place.rows().await, 2);
 }

@@ -92,7 +92,7 @@ async fn a_table_that_goes_away_is_said(place: SqlPlace) {
     assert!(!shown(&error).contains("s3cret"), "{}", shown(&error));
     place.store::<String>().await;
     store.set(never(&key(1), "new".to_owned(), Ticket::unconditional())).await.unwrap();
-    assert_eq!(store.get(&key(1)).await.unwrap().unwrap().into_value(), "new");
+    assert_eq!(store.get(&key(1)).await.unwrap().unwrap().into_value().unwrap(), "new");
 }
 
 async fn what_cannot_be_used_is_said_before_anything_is_sent(place: SqlPlace) {
@@ -147,7 +147,7 @@ async fn the_table_is_that_of_the_readme(place: SqlPlace) {
     let builder = SqlStore::<u64>::builder(&place.url).namespace("n").table(&place.table);
     let store = builder.connect().await.unwrap();
     store.set(living(&key(1), 1, Duration::from_secs(60))).await.unwrap();
-    assert_eq!(store.get(&key(1)).await.unwrap().unwrap().into_value(), 1);
+    assert_eq!(store.get(&key(1)).await.unwrap().unwrap().into_value().unwrap(), 1);
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn a_user_who_may_only_read_reads() {
         let url = place.url.replace("app:hunter2", "reader:pw");
         let reader: SqlStore<u64> =
             SqlStore::builder(url).namespace("n").table(&place.table).sweep_every(None).connect().await.unwrap();
-        assert_eq!(reader.get(&key(1)).await.unwrap().unwrap().into_value(), 1);
+        assert_eq!(reader.get(&key(1)).await.unwrap().unwrap().into_value().unwrap(), 1);
         for error in [
             reader.set(never(&key(1), 2, Ticket::unconditional())).await.unwrap_err(),
             reader.del(&key(1)).await.unwrap_err(),
@@ -234,7 +234,7 @@ async fn a_read_only_database_is_said() {
         for error in kinds {
             assert_eq!(error.kind(), ErrorKind::ReadOnly, "{:?}: {error:?}", place.kind);
         }
-        assert_eq!(found.unwrap().unwrap().into_value(), 1);
+        assert_eq!(found.unwrap().unwrap().into_value().unwrap(), 1);
     }
 }
 
@@ -259,9 +259,9 @@ async fn a_full_disk_refuses_and_the_older_value_goes() {
     }
     let ticket = store.lease(&keys[0]).await.unwrap();
     assert_eq!(store.fill(never(&keys[0], large(), ticket)).await.unwrap_err().kind(), ErrorKind::Full);
-    assert_eq!(store.get(&keys[2]).await.unwrap().unwrap().into_value(), "old");
+    assert_eq!(store.get(&keys[2]).await.unwrap().unwrap().into_value().unwrap(), "old");
     store.set(never(&keys[0], "new".to_owned(), Ticket::unconditional())).await.unwrap();
-    assert_eq!(store.get(&keys[0]).await.unwrap().unwrap().into_value(), "new");
+    assert_eq!(store.get(&keys[0]).await.unwrap().unwrap().into_value().unwrap(), "new");
 }
 
 #[test]

@@ -31,7 +31,7 @@ on_each_database!(
 );
 
 async fn text(store: &SqlStore<String>, key: &Key) -> Option<String> {
-    store.get(key).await.unwrap().map(Entry::into_value)
+    store.get(key).await.unwrap().and_then(Entry::into_value)
 }
 
 fn owned(text: &str) -> String {
@@ -70,7 +70,7 @@ async fn any_bytes_are_keys_of_their_own(place: SqlPlace) {
         result.unwrap();
     }
     for (at, found) in store.get_many(&keys).await.into_iter().enumerate() {
-        assert_eq!(found.unwrap().unwrap().into_value(), at.to_string());
+        assert_eq!(found.unwrap().unwrap().into_value().unwrap(), at.to_string());
     }
     assert_eq!(usize::try_from(place.rows().await).unwrap(), keys.len());
 }
@@ -197,7 +197,7 @@ async fn a_batch_does_what_its_parts_would(place: SqlPlace) {
     let sets = vec![put(&k, "1", any), put(&l, "2", any), put(&k, "3", any)];
     assert_eq!(all(store.set_many(sets).await), [(), (), ()]);
     let found = all(store.get_many(&[k.clone(), l.clone(), k.clone(), key("absent")]).await);
-    let found: Vec<_> = found.into_iter().map(|found| found.map(Entry::into_value)).collect();
+    let found: Vec<_> = found.into_iter().map(|found| found.and_then(Entry::into_value)).collect();
     assert_eq!(found, [Some(owned("3")), Some(owned("2")), Some(owned("3")), None]);
     // The first voids the ticket of the second.
     let tickets = all(store.lease_many(&[k.clone(), k.clone()]).await);
@@ -225,7 +225,7 @@ async fn a_batch_may_be_large(place: SqlPlace) {
     assert!(store.fill_many(writes.clone()).await.into_iter().all(|filled| filled.unwrap()));
     assert!(store.set_many(writes).await.into_iter().all(|set| set.is_ok()));
     for (value, found) in (0..).zip(store.get_many(&keys).await) {
-        assert_eq!(found.unwrap().unwrap().into_value(), value);
+        assert_eq!(found.unwrap().unwrap().into_value().unwrap(), value);
     }
     assert!(store.del_many(&keys).await.into_iter().all(|del| del.is_ok()));
     assert_eq!(place.rows().await, 0);
@@ -234,7 +234,7 @@ async fn a_batch_may_be_large(place: SqlPlace) {
     let writes = keys[..24].iter().map(|key| never(key, vec![7; 1 << 20], Ticket::unconditional())).collect();
     assert!(large.set_many(writes).await.into_iter().all(|set| set.is_ok()));
     for found in large.get_many(&keys[..24]).await {
-        assert_eq!(found.unwrap().unwrap().into_value().len(), 1 << 20);
+        assert_eq!(found.unwrap().unwrap().into_value().unwrap().len(), 1 << 20);
     }
 }
 
@@ -258,7 +258,7 @@ async fn caches_share_a_table(place: SqlPlace) {
     assert!(users.fill(never(&key("k"), owned("new"), ticket)).await.unwrap(), "its tickets are not void");
     orders.set(never(&key("k"), 7, Ticket::unconditional())).await.unwrap();
     users.del(&key("k")).await.unwrap();
-    assert_eq!(orders.get(&key("k")).await.unwrap().unwrap().into_value(), 7);
+    assert_eq!(orders.get(&key("k")).await.unwrap().unwrap().into_value().unwrap(), 7);
 }
 
 async fn clear_removes_many(place: SqlPlace) {
@@ -272,7 +272,7 @@ async fn clear_removes_many(place: SqlPlace) {
     store.clear().await.unwrap();
     assert_eq!(place.rows().await, 1);
     assert!(!store.fill(never(&key("marker"), 3, ticket)).await.unwrap());
-    assert_eq!(other.get(&keys[0]).await.unwrap().unwrap().into_value(), 2);
+    assert_eq!(other.get(&keys[0]).await.unwrap().unwrap().into_value().unwrap(), 2);
 }
 
 async fn sweeping_removes_what_has_expired_and_nothing_else(place: SqlPlace) {
@@ -291,8 +291,8 @@ async fn sweeping_removes_what_has_expired_and_nothing_else(place: SqlPlace) {
     store.sweep().await.unwrap();
     assert_eq!(place.rows().await, 3);
     assert!(other.fill(never(&key("marker"), 4, ticket)).await.unwrap());
-    assert_eq!(other.get(&key("k")).await.unwrap().unwrap().into_value(), 2);
-    assert_eq!(other.get(&key("l")).await.unwrap().unwrap().into_value(), 3);
+    assert_eq!(other.get(&key("k")).await.unwrap().unwrap().into_value().unwrap(), 2);
+    assert_eq!(other.get(&key("l")).await.unwrap().unwrap().into_value().unwrap(), 3);
 }
 
 async fn the_background_sweeps_and_ends_with_the_last_handle(place: SqlPlace) {
@@ -346,7 +346,7 @@ async fn other_codecs_and_schemas_are_errors(place: SqlPlace) {
     newer.set(never(&key("l"), owned("w"), Ticket::unconditional())).await.unwrap();
     let found = newer.get_many(&[key("k"), key("l")]).await;
     assert_eq!(found[0].as_ref().unwrap_err().kind(), ErrorKind::Codec);
-    assert_eq!(found[1].as_ref().unwrap().as_ref().unwrap().value(), "w");
+    assert_eq!(found[1].as_ref().unwrap().as_ref().unwrap().value().unwrap(), "w");
     // It can be replaced, by ticket.
     let ticket = newer.lease(&key("k")).await.unwrap();
     assert!(newer.fill(never(&key("k"), owned("x"), ticket)).await.unwrap());

@@ -78,7 +78,7 @@ async fn g1_no_order_of_effects_resurrects_an_older_value(place: SqlPlace) {
 
             let stored = bottom.get("k").await.unwrap();
             let above = [
-                LocalStore::get(&memory, &Key::new("k").unwrap()).map(|entry| *entry.value()),
+                LocalStore::get(&memory, &Key::new("k").unwrap()).and_then(cache_core::Entry::into_value),
                 middle.get("k").await.unwrap(),
             ];
             for held in above.into_iter().flatten() {

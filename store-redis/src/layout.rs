@@ -48,7 +48,7 @@ impl<C> Layout<C> {
         match self {
             Self::Record(envelope) => {
                 let expires = millis.map(|millis| server_now.saturating_add(millis));
-                let life = Life { created: server_now, expires };
+                let life = Life::new(server_now, expires);
                 envelope.seal(value, life, id.unwrap_or_else(write_id::next))
             }
             Self::Plain(codec) => {

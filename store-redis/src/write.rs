@@ -51,8 +51,9 @@ impl<V, C: Codec<V>> Inner<V, C> {
         let (mut places, mut commands) = (Vec::new(), Vec::new());
         for (at, write) in writes.iter().enumerate() {
             let Lifetime::Millis(millis) = Lifetime::of(&write.entry, now, 0) else { continue };
+            let Some(value) = write.entry.value() else { continue };
             // The id stays the ticket's: a fill voids no ticket of another.
-            match self.layout.seal(write.entry.value(), millis, write.ticket.version(), server_now) {
+            match self.layout.seal(value, millis, write.ticket.version(), server_now) {
                 Ok(bytes) => {
                     places.push(at);
                     commands.push(self.install(&scripts::FILL, write, &bytes, millis));
@@ -76,12 +77,12 @@ impl<V, C: Codec<V>> Inner<V, C> {
         let mut refused = Vec::with_capacity(writes.len());
         let mut commands = Vec::with_capacity(writes.len());
         for write in writes {
-            let sealed = match Lifetime::of(&write.entry, now, 1) {
-                Lifetime::Millis(millis) => {
-                    let sealed = self.layout.seal(write.entry.value(), millis, None, server_now);
+            let sealed = match (Lifetime::of(&write.entry, now, 1), write.entry.value()) {
+                (Lifetime::Millis(millis), Some(value)) => {
+                    let sealed = self.layout.seal(value, millis, None, server_now);
                     sealed.map(|bytes| self.install(&scripts::SET, write, &bytes, millis))
                 }
-                Lifetime::Over => Ok(self.unlink(&write.key)),
+                _ => Ok(self.unlink(&write.key)),
             };
             // What cannot be written must not leave the older entry there.
             let (command, error) = match sealed {

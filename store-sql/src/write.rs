@@ -129,9 +129,9 @@ impl Work for Remove<'_> {
 }
 
 impl<V, C: Codec<V>> Inner<V, C> {
-    fn seal(&self, write: &Write<V>, millis: Option<u64>, write_id: u64) -> Result<Put> {
+    fn seal(&self, value: &V, millis: Option<u64>, write_id: u64) -> Result<Put> {
         // The database's clock is read by the statement; the record counts its life from zero.
-        let record = self.envelope.seal(write.entry.value(), Life { created: 0, expires: millis }, write_id)?;
+        let record = self.envelope.seal(value, Life::new(0, millis), write_id)?;
         Ok(Put { record, millis, write_id })
     }
 
@@ -139,9 +139,10 @@ impl<V, C: Codec<V>> Inner<V, C> {
         let now = self.clock.now();
         let plan = |write: &Write<V>| {
             let Lifetime::Millis(millis) = Lifetime::of(&write.entry, now, 0) else { return Ok(None) };
+            let Some(value) = write.entry.value() else { return Ok(None) };
             let ticket = write.ticket.version();
             // The id stays the ticket's: a fill voids no ticket of another.
-            let put = self.seal(write, millis, ticket.unwrap_or_else(write_id::next))?;
+            let put = self.seal(value, millis, ticket.unwrap_or_else(write_id::next))?;
             Ok(Some(Plan { identity: Identity::of(&write.key), ticket, put: Some(put) }))
         };
         let plans = writes.iter().map(plan).collect();
@@ -153,9 +154,9 @@ impl<V, C: Codec<V>> Inner<V, C> {
         let mut errors = Vec::with_capacity(writes.len());
         let mut plans = Vec::with_capacity(writes.len());
         for write in writes {
-            let put = match Lifetime::of(&write.entry, now, 1) {
-                Lifetime::Millis(millis) => self.seal(write, millis, write_id::next()).map(Some),
-                Lifetime::Over => Ok(None),
+            let put = match (Lifetime::of(&write.entry, now, 1), write.entry.value()) {
+                (Lifetime::Millis(millis), Some(value)) => self.seal(value, millis, write_id::next()).map(Some),
+                _ => Ok(None),
             };
             // What cannot be written must not leave the older entry there.
             let (put, error) = put.map_or_else(|error| (None, Some(error)), |put| (put, None));

@@ -107,7 +107,10 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
     }
 
     fn weigh(&self, key: &Key, entry: &Entry<V>) -> u64 {
-        self.inner.weigher.as_ref().map_or(1, |weigher| weigher(key, entry.value()))
+        match (&self.inner.weigher, entry.value()) {
+            (Some(weigher), Some(value)) => weigher(key, value),
+            _ => 1,
+        }
     }
 
     fn insert(&self, key: &Key, entry: Entry<V>, weight: u64) -> Result<Displaced> {
@@ -265,7 +268,7 @@ mod tests {
     }
 
     fn value(store: &StrettoStore<&'static str>, key: &Key) -> Option<&'static str> {
-        store.get(key).map(Entry::into_value)
+        store.get(key).and_then(Entry::into_value)
     }
 
     #[test]
@@ -273,7 +276,7 @@ mod tests {
         let store = StrettoStore::new(100).unwrap();
         let (a, b) = (key("a"), key("b"));
         drop(store.inner.insert(&a, b.fingerprint(), entry("of a"), 1).unwrap());
-        assert_eq!(store.inner.row(b.fingerprint()).unwrap().entry.value(), &"of a", "it is there");
+        assert_eq!(store.inner.row(b.fingerprint()).unwrap().entry.value(), Some(&"of a"), "it is there");
         assert_eq!(value(&store, &b), None, "and it is not the value of b");
         drop(store.insert(&b, entry("of b"), 1).unwrap());
         assert_eq!(value(&store, &b), Some("of b"));

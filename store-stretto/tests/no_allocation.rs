@@ -18,7 +18,7 @@ fn a_hit_allocates_no_more_than_stretto_does() {
     drop(store.insert(&key, Entry::new("value".into(), Expiry::Never), 1).unwrap());
     store.wait().unwrap();
     let store: &dyn LocalStore<Value = Arc<str>> = &store;
-    let ours = allocations(|| assert_eq!(&**store.get(&key).unwrap().value(), "value"));
+    let ours = allocations(|| assert_eq!(&**store.get(&key).unwrap().value().unwrap(), "value"));
 
     let plain = stretto::Cache::<u64, Arc<str>>::new(1024, 100).unwrap();
     plain.insert(42, "value".into(), 1);

@@ -29,7 +29,7 @@ fn put<V: Clone + Send + Sync + 'static>(store: &StrettoStore<V>, key: &Key, ent
 }
 
 fn value<V: Clone + Send + Sync + 'static>(store: &StrettoStore<V>, key: &Key) -> Option<V> {
-    LocalStore::get(store, key).map(Entry::into_value)
+    LocalStore::get(store, key).and_then(Entry::into_value)
 }
 
 /// The result of a future of a local store, which never waits.
@@ -310,7 +310,7 @@ fn a_weigher_may_call_the_store() {
             .capacity(1000)
             .weigher(|key, &value| {
                 let store = STORE.get().unwrap();
-                let old = LocalStore::get(store, key).map_or(0, Entry::into_value);
+                let old = LocalStore::get(store, key).and_then(Entry::into_value).unwrap_or(0);
                 ready(Store::del(store, key)).unwrap();
                 old + value
             })

@@ -20,14 +20,17 @@ pub(crate) fn all(steps: &mut Steps) -> Result {
     model(steps)
 }
 
-/// Where the models are: the crate, and the module that holds them.
-const MODELS: [(&str, &str); 1] = [("cache-core", "fence::model")];
+/// Where the models are: the crate, the module that holds them, and the checkers that it is for.
+const MODELS: [(&str, &str, &[&str]); 2] =
+    [("cache-core", "fence::model", &["shuttle", "loom"]), ("cache-chain", "flight::model", &["shuttle"])];
 
 /// Runs the model checkers.
 pub(crate) fn model(steps: &mut Steps) -> Result {
     let workspace = Workspace::read()?;
-    for (package, module) in MODELS {
-        for (checker, profile) in [("shuttle", None), ("loom", Some("--release"))] {
+    for (package, module, checkers) in MODELS {
+        for checker in checkers {
+            // Loom's search is long.
+            let profile = (*checker == "loom").then_some("--release");
             steps.step(format!("model of {package} {module} under {checker}"), || {
                 let command = |last: &[&str]| -> Command {
                     let mut command = cargo(&["test", "--package", package, "--lib"]);

@@ -39,7 +39,7 @@ impl Rig {
     }
 
     pub(crate) fn value(&self, tier: usize, key: &str) -> Option<String> {
-        self.held(tier, key).map(Entry::into_value)
+        self.held(tier, key).and_then(Entry::into_value)
     }
 
     /// Puts a value into one tier only.

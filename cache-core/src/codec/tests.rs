@@ -129,7 +129,7 @@ fn round_trips(codec: &(impl Codec<Rich> + Clone), value: &Rich) {
     let encoded = bytes.strip_prefix(b"what was there").expect("encode appends");
     assert_eq!(&codec.decode(encoded).unwrap(), value);
 
-    let life = Life { created: 1, expires: Some(u64::MAX) };
+    let life = Life::new(1, Some(u64::MAX));
     let envelope = Envelope::new(codec.clone(), Envelope::schema_tag("rich"));
     let record = envelope.seal(value, life, 7).unwrap();
     assert_eq!(&record[42..], encoded, "the payload is what the codec wrote");

@@ -3,7 +3,7 @@
 use std::{sync::mpsc, thread, time::Duration};
 
 use super::{Clause, Harness, drop_after, join_all};
-use crate::{Entry, ErrorKind, Expiry, Key, MAX_TTL, SharedClock, Store, Ticket, Ttl, Write};
+use crate::{Claim, Entry, ErrorKind, Expiry, Key, MAX_TTL, SharedClock, Store, Ticket, Ttl, Write};
 
 type Verdict<T = ()> = Result<T, String>;
 
@@ -36,6 +36,8 @@ pub(super) async fn check<H: Harness>(clause: Clause, harness: &H) -> Verdict {
         Clause::S16 => test.secrets().await,
         Clause::S17 => test.void_fill().await,
         Clause::S18 => test.void_set().await,
+        Clause::S19 => test.claims().await,
+        Clause::S20 => test.facets().await,
     }
 }
 
@@ -70,7 +72,10 @@ impl<H: Harness> Test<'_, H> {
 
     async fn entry(&self, name: &str) -> Verdict<Option<(String, Ttl)>> {
         let entry = self.store.get(&key(name)).await.map_err(fault("get"))?;
-        Ok(entry.map(|entry| (entry.value().clone(), entry.remaining(self.clock.now()))))
+        Ok(entry.and_then(|entry| {
+            let remaining = entry.remaining(self.clock.now());
+            Some((entry.into_value()?, remaining))
+        }))
     }
 
     async fn value(&self, name: &str) -> Verdict<Option<String>> {
@@ -238,9 +243,9 @@ impl<H: Harness> Test<'_, H> {
         let found = self.store.get_many(&keys).await;
         ensure!(found.len() == keys.len(), "get_many gave {} results for {} keys", found.len(), keys.len());
         for (at, (found, key)) in found.into_iter().zip(&keys).enumerate() {
-            let found = found.map_err(fault("get_many"))?.map(Entry::into_value);
+            let found = found.map_err(fault("get_many"))?.and_then(Entry::into_value);
             ensure!(found == Some(at.to_string()), "key {at} gave {found:?} from get_many");
-            let single = self.store.get(key).await.map_err(fault("get"))?.map(Entry::into_value);
+            let single = self.store.get(key).await.map_err(fault("get"))?.and_then(Entry::into_value);
             ensure!(single == found, "key {at} gave {single:?} from get");
         }
         let (gone, kept) = keys.split_at(7);
@@ -340,7 +345,7 @@ impl<H: Harness> Test<'_, H> {
     async fn clones(&self) -> Verdict {
         let clone = self.store.clone();
         self.put("k", "v").await?;
-        let found = clone.get(&key("k")).await.map_err(fault("get"))?.map(Entry::into_value);
+        let found = clone.get(&key("k")).await.map_err(fault("get"))?.and_then(Entry::into_value);
         ensure!(found.as_deref() == Some("v"), "the clone of a store gave {found:?}");
         clone.del(&key("k")).await.map_err(fault("del"))?;
         let found = self.value("k").await?;
@@ -483,9 +488,78 @@ impl<H: Harness> Test<'_, H> {
         set.into_iter().try_for_each(|set| set.map_err(fault("set_many")))?;
         self.store.wait().await.map_err(fault("wait"))?;
         for (name, found) in names.iter().zip(self.store.get_many(&keys).await) {
-            let found = found.map_err(fault("get_many"))?.map(Entry::into_value);
+            let found = found.map_err(fault("get_many"))?.and_then(Entry::into_value);
             ensure!(found.as_ref() == Some(name), "after a set_many with good tickets, {name} is {found:?}");
         }
+        Ok(())
+    }
+
+    async fn claim(&self, name: &str) -> Verdict<Claim> {
+        self.store.claim(&key(name)).await.map_err(fault("claim"))
+    }
+
+    async fn claims(&self) -> Verdict {
+        let fill = |claim: Claim| self.store.fill(self.write("k", "loaded", Ttl::Never, claim.ticket));
+        let first = self.claim("k").await?;
+        ensure!(first.granted, "the first claim of an absent key was refused");
+        let second = self.claim("k").await?;
+        ensure!(second.granted != self.store.profile().claims, "a second claim: granted is {}", second.granted);
+        ensure!(fill(second).await.map_err(fault("fill"))?, "a fill with the ticket of a second claim was refused");
+        ensure!(fill(first).await.map_err(fault("fill"))?, "a fill with the ticket of the first claim was refused");
+        self.store.release(&key("k"), first.ticket).await.map_err(fault("release"))?;
+        self.expect("k", Some("loaded"), "after a release that came after a fill").await?;
+
+        self.store.del(&key("k")).await.map_err(fault("del"))?;
+        let reader = self.lease("k").await?;
+        let claim = self.claim("k").await?;
+        ensure!(claim.granted, "a claim was refused for a plain lease, or for one from before a del");
+        let _ = reader;
+        self.store.release(&key("k"), claim.ticket).await.map_err(fault("release"))?;
+        let again = self.claim("k").await?;
+        ensure!(again.granted, "a claim was refused after the one before was released");
+        ensure!(fill(claim).await.is_ok(), "a fill after its claim's release failed");
+        Ok(())
+    }
+
+    async fn facets(&self) -> Verdict {
+        let now = self.clock.now();
+        let at = |seconds| Expiry::after(now, Duration::from_secs(seconds).into());
+        let load_time = Duration::from_millis(1500);
+        let stale = Entry::new("v".to_owned(), at(100)).fresh_until(at(50)).created_at(now).loaded_in(load_time);
+        let absent = Entry::absent(at(100)).fresh_until(at(50)).created_at(now);
+        let (unconditional, resolution) = (Ticket::unconditional(), self.store.profile().ttl_resolution);
+        for (name, entry) in [("stale", stale), ("absent", absent)] {
+            let lease = self.lease(name).await?;
+            let fill = Write { key: key(name), entry: entry.clone(), ticket: lease };
+            self.store.fill(fill).await.map_err(fault("fill"))?;
+            self.faceted(name, &entry, resolution).await?;
+            let write = Write { key: key(name), entry: entry.clone(), ticket: unconditional };
+            self.store.set(write.clone()).await.map_err(fault("set"))?;
+            self.faceted(name, &entry, resolution).await?;
+            self.store.set_many(vec![write]).await.remove(0).map_err(fault("set_many"))?;
+            self.faceted(name, &entry, resolution).await?;
+        }
+        Ok(())
+    }
+
+    /// What the store has of the entry, if it has it, is the entry.
+    async fn faceted(&self, name: &str, written: &Entry<String>, resolution: Duration) -> Verdict {
+        self.store.wait().await.map_err(fault("wait"))?;
+        let Some(found) = self.store.get(&key(name)).await.map_err(fault("get"))? else { return Ok(()) };
+        ensure!(found.value() == written.value(), "{name}: the value became {:?}", found.value());
+        ensure!(found.load_time() == written.load_time(), "{name}: the load time became {:?}", found.load_time());
+        let (now, slack) = (self.clock.now(), Duration::from_millis(1));
+        let Ttl::After(fresh) = found.stale_at().remaining(now) else { return Err(format!("{name}: never stale")) };
+        let Ttl::After(meant) = written.stale_at().remaining(now) else { return Err("no deadline".to_owned()) };
+        ensure!(fresh <= meant + slack, "{name}: fresh for {fresh:?} instead of {meant:?}");
+        // A real clock goes on, and a store may count a round trip against it.
+        ensure!(fresh + resolution + Duration::from_secs(20) > meant, "{name}: fresh for {fresh:?}, not {meant:?}");
+        let age = found.created().map(|created| now.since(created));
+        let real = written.created().map_or(Duration::ZERO, |created| now.since(created));
+        ensure!(
+            age.is_none_or(|age| age + slack >= real && age <= real + resolution + slack),
+            "{name}: it is {age:?} old instead of {real:?}"
+        );
         Ok(())
     }
 }

@@ -126,11 +126,13 @@ pub enum Clause {
     S16,
     S17,
     S18,
+    S19,
+    S20,
 }
 
 impl Clause {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::S1,
         Self::S2,
         Self::S3,
@@ -149,6 +151,8 @@ impl Clause {
         Self::S16,
         Self::S17,
         Self::S18,
+        Self::S19,
+        Self::S20,
     ];
 
     /// Tests a backend for this clause.
@@ -199,6 +203,8 @@ macro_rules! store_contract {
             s16_debug_and_errors_keep_secrets S16,
             s17_a_fill_with_a_void_ticket_is_refused S17,
             s18_a_set_with_a_void_ticket_leaves_the_key_absent S18,
+            s19_of_claims_one_is_granted S19,
+            s20_what_an_entry_says_comes_back S20,
         }
     };
     (@tests $harness:expr; $($name:ident $clause:ident,)*) => {$(

@@ -9,8 +9,8 @@ use std::{
 
 use super::{Clause, Harness, MapStore, block_on, yield_now};
 use crate::{
-    Clock as _, Entry, Error, ErrorKind, Expiry, Key, LocalStore, ManualClock, Profile, Result, SharedClock, Store,
-    Ticket, Ttl, Write,
+    Claim, Clock as _, Entry, Error, ErrorKind, Expiry, Key, LocalStore, ManualClock, Profile, Result, SharedClock,
+    Store, Ticket, Ttl, Write,
 };
 
 /// A store that breaks one clause of the contract and keeps the others.
@@ -27,6 +27,7 @@ struct State {
     last: HashMap<Key, (Entry<String>, Ttl)>,
     removed: Vec<Write<String>>,
     corrupt: HashSet<Key>,
+    claimed: HashSet<Key>,
     slot: Option<Key>,
     busy: bool,
 }
@@ -85,7 +86,14 @@ impl Broken {
         {
             expiry = old.expiry();
         }
-        let entry = Entry::new(entry.into_value(), expiry);
+        // Breaks S20: that there is no value becomes one, and all else is lost.
+        let entry = if self.breaks(Clause::S20) {
+            Entry::new(entry.into_value().unwrap_or_default(), expiry)
+        } else if self.breaks(Clause::S4) || self.breaks(Clause::S7) {
+            with_expiry(entry, expiry)
+        } else {
+            entry
+        };
         let ticket = if self.breaks(Clause::S18) { Ticket::unconditional() } else { ticket };
         let mut state = self.state();
         state.written.insert(key.clone());
@@ -109,7 +117,7 @@ impl Broken {
         }
         let write = self.prepare(write);
         let forget = self.breaks(Clause::S6) && self.state().written.len().is_multiple_of(100);
-        if write.entry.value().len() > ROOM || forget {
+        if write.entry.value().map_or(0, String::len) > ROOM || forget {
             // No room: the old entry must go as well.
             return if self.breaks(Clause::S5) { Ok(()) } else { self.map.del(&write.key).await };
         }
@@ -117,11 +125,25 @@ impl Broken {
     }
 }
 
+/// The same value with another expiry.
+fn with_expiry(entry: Entry<String>, expiry: Expiry) -> Entry<String> {
+    let (stale_at, created, load_time) = (entry.stale_at(), entry.created(), entry.load_time());
+    let made = match entry.into_value() {
+        Some(value) => Entry::new(value, expiry),
+        None => Entry::absent(expiry),
+    };
+    let made = made.fresh_until(stale_at).loaded_in(load_time);
+    match created {
+        Some(created) => made.created_at(created),
+        None => made,
+    }
+}
+
 impl Store for Broken {
     type Value = String;
 
     fn profile(&self) -> Profile {
-        Store::profile(&self.map)
+        Store::profile(&self.map).claims(true)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<String>>> {
@@ -140,7 +162,7 @@ impl Store for Broken {
         match (found, state.last.get(key)) {
             (None, Some((last, _))) if self.breaks(Clause::S2) && last.is_expired(now) => Ok(Some(last.clone())),
             (Some(found), Some((_, ttl))) if self.breaks(Clause::S3) => {
-                Ok(Some(Entry::new(found.into_value(), Expiry::after(now, *ttl))))
+                Ok(Some(with_expiry(found, Expiry::after(now, *ttl))))
             }
             (found, _) => Ok(found),
         }
@@ -149,6 +171,18 @@ impl Store for Broken {
     async fn lease(&self, key: &Key) -> Result<Ticket> {
         self.enter().await?;
         self.map.lease(&self.key(key)).await
+    }
+
+    async fn claim(&self, key: &Key) -> Result<Claim> {
+        let ticket = self.lease(key).await?;
+        let free = self.state().claimed.insert(self.key(key));
+        // Breaks S19: everybody may load.
+        Ok(Claim { ticket, granted: free || self.breaks(Clause::S19) })
+    }
+
+    async fn release(&self, key: &Key, _ticket: Ticket) -> Result<()> {
+        self.state().claimed.remove(&self.key(key));
+        Ok(())
     }
 
     async fn fill(&self, write: Write<String>) -> Result<bool> {
@@ -171,6 +205,7 @@ impl Store for Broken {
             self.state().removed.push(Write { key: key.clone(), entry, ticket });
         }
         self.state().corrupt.remove(&key);
+        self.state().claimed.remove(&key);
         self.map.del(&key).await
     }
 
@@ -235,7 +270,7 @@ impl fmt::Debug for Broken {
         shown.field("clause", &self.clause);
         if self.breaks(Clause::S16) {
             let state = self.state();
-            shown.field("values", &state.last.values().map(|(entry, _)| entry.value().clone()).collect::<Vec<_>>());
+            shown.field("values", &state.last.values().map(|(entry, _)| entry.value().cloned()).collect::<Vec<_>>());
         }
         shown.finish_non_exhaustive()
     }

@@ -5,7 +5,7 @@ use std::{
     task::{Poll, Waker},
 };
 
-use crate::{Entry, Error, ErrorKind, Key, Profile, Result, Store, Ticket, Write};
+use crate::{Claim, Entry, Error, ErrorKind, Key, Profile, Result, Store, Ticket, Write};
 
 /// A store around another that records every call, fails and stalls as it is told, and never answers as a local one.
 ///
@@ -24,6 +24,8 @@ pub struct ScriptedStore<S> {
 pub enum Operation {
     Get,
     Lease,
+    Claim,
+    Release,
     Fill,
     Set,
     Del,
@@ -194,6 +196,14 @@ impl<S: Store> Store for ScriptedStore<S> {
 
     async fn lease(&self, key: &Key) -> Result<Ticket> {
         self.call(Operation::Lease, vec![key.clone()], self.store.lease(key)).await?
+    }
+
+    async fn claim(&self, key: &Key) -> Result<Claim> {
+        self.call(Operation::Claim, vec![key.clone()], self.store.claim(key)).await?
+    }
+
+    async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
+        self.call(Operation::Release, vec![key.clone()], self.store.release(key, ticket)).await?
     }
 
     async fn fill(&self, write: Write<S::Value>) -> Result<bool> {
