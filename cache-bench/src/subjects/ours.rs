@@ -28,13 +28,7 @@ impl Subject for Ours {
     }
 
     async fn load(&self, load: Load) -> Answer {
-        // NAIVE-PLACEHOLDER
-        if let Some(value) = self.0.get(KEY).await.map_err(|error| error.to_string())? {
-            return Ok(value);
-        }
-        let value = load.run().await.map_err(|error| error.to_string())?;
-        self.0.set(KEY, value.clone()).await.map_err(|error| error.to_string())?;
-        Ok(value)
+        self.0.get_or_load(KEY, || load.run()).await.map_err(|error| error.to_string())
     }
 
     async fn write(&self, write: Write) -> Result<(), String> {
