@@ -13,9 +13,10 @@ use crate::{
 /// Installs what is missing and runs every test.
 pub(crate) fn all(steps: &mut Steps) -> Result {
     steps.step("programs that the tests start", tools::install_programs)?;
+    let workspace = Workspace::read()?;
     // Without `--all-targets`, which would leave out the doc tests. It builds the examples, too.
-    let test = ["test", "--workspace", "--all-features", "--no-fail-fast"];
-    steps.step("tests", || run(&mut cargo(&test)))?;
+    let test = ["--all-features", "--no-fail-fast"];
+    steps.step("tests", || run(cargo(&["test"]).args(workspace.in_ci()).args(test)))?;
     model(steps)
 }
 
