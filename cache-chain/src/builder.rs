@@ -13,6 +13,7 @@ use crate::{
     chain::{ChainCache, Inner},
     completion::Ground,
     flight::Flights,
+    mend::Mending,
     pauses::Pauses,
     read_through::ReadThrough,
     stats::LoadCounters,
@@ -165,6 +166,7 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
             loads: Flights::new(),
             permits: Semaphore::new(read_through.concurrent_loads.min(Semaphore::MAX_PERMITS)),
             pauses: Pauses::default(),
+            mending: Mending::default(),
             load_counters: LoadCounters::default(),
             read_through,
         }))

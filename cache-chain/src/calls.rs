@@ -115,6 +115,11 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         Ok(())
     }
 
+    /// An attempt to repair that no read waits for.
+    pub(crate) async fn mend(&self) -> Result<()> {
+        self.guarded(self.write_timeout, async |_| self.repair(true).await).await
+    }
+
     /// Why this key must not be read here, if so, after an attempt to repair that ended like this.
     fn distrusted(&self, key: &Key, repaired: &Result<()>) -> Option<Error> {
         if self.journal.is_clean() || !self.journal.distrusts(key) {

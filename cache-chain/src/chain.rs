@@ -16,6 +16,7 @@ use crate::{
     flight::Flights,
     load::{Landed, Landing},
     loaded::{Load, Loader, loader},
+    mend::Mending,
     outcome::{Outcome, Source},
     pauses::Pauses,
     read::Looked,
@@ -77,6 +78,7 @@ pub(crate) struct Inner<V> {
     pub(crate) loads: Flights<Landing<V>>,
     pub(crate) permits: Semaphore,
     pub(crate) pauses: Pauses,
+    pub(crate) mending: Mending,
     pub(crate) load_counters: LoadCounters,
     pub(crate) read_through: ReadThrough,
 }
@@ -288,7 +290,12 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        self.inner.ground.complete(write(Arc::clone(&self.inner)))
+        let inner = Arc::clone(&self.inner);
+        let write = write(Arc::clone(&inner));
+        self.inner.ground.complete(async move {
+            // What failed is made up for, in the background.
+            write.await.inspect_err(|_| inner.mend())
+        })
     }
 
     /// A write whose caller waits no longer than the chain's deadline.

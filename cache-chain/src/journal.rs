@@ -67,6 +67,11 @@ impl Journal {
         self.clean.load(Ordering::Acquire)
     }
 
+    /// Whether there is something to delete in the tier.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.is_clean() && self.state().has_work()
+    }
+
     /// How many keys are distrusted, one by one.
     pub(crate) fn len(&self) -> usize {
         self.state().keys.len()
@@ -155,12 +160,17 @@ impl Journal {
     pub(crate) fn take_on(&self, at_once: bool) -> Option<Task<'_>> {
         let mut state = self.state();
         let early = !at_once && state.next_attempt.is_some_and(|next| Instant::now() < next);
-        let idle = state.keys.is_empty() && !matches!(state.all, All::Distrusted(_));
-        if state.working || early || idle {
+        if state.working || early || !state.has_work() {
             return None;
         }
         state.working = true;
         Some(Task { journal: self, keys: state.keys.keys().cloned().collect(), mark: Mark(state.now), done: false })
+    }
+}
+
+impl State {
+    fn has_work(&self) -> bool {
+        !self.keys.is_empty() || matches!(self.all, All::Distrusted(_))
     }
 }
 

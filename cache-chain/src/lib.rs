@@ -15,6 +15,7 @@ mod journal;
 mod load;
 mod load_many;
 mod loaded;
+mod mend;
 mod outcome;
 mod panics;
 mod pauses;

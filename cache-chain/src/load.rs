@@ -234,9 +234,9 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             }
         };
         if loaded.is_ok() {
-            self.load_counters.loaded.one()
+            self.load_counters.loaded.one();
         } else {
-            self.load_counters.failed.one()
+            self.load_counters.failed.one();
         }
         (loaded, time)
     }
