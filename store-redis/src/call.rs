@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use cache_core::{Error, ErrorKind, Result};
+use cache_core::{Error, ErrorKind, Result, backend::ServerClock};
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
-use crate::{connection::Shared, error, scripts::Script, server_clock::ServerClock};
+use crate::{connection::Shared, error, scripts::Script};
 
 pub(crate) struct Call<'a> {
     connection: &'a Shared,

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use cache_core::{Error, ErrorKind, Key, Result, SharedClock, SystemClock};
+use cache_core::{Error, ErrorKind, Key, Result, SharedClock, SystemClock, backend::ServerClock};
 use redis::{
     Client, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
@@ -14,7 +14,7 @@ use redis::{
 };
 use tokio::time::Instant;
 
-use crate::{call::Call, error, server_clock::ServerClock};
+use crate::{call::Call, error};
 
 /// A connection to a Redis server, for stores to share. A clone is the same connection.
 ///

@@ -9,10 +9,8 @@ mod layout;
 mod namespace;
 mod read;
 mod scripts;
-mod server_clock;
 mod store;
 mod write;
-mod write_id;
 
 pub use crate::{
     builder::{DefaultCodec, RedisStoreBuilder},

@@ -33,13 +33,13 @@ macro_rules! script {
 }
 
 /// The write id of what is there. Where there is nothing, or no record, it puts a marker and returns the marker's id; a
-/// marker lives on for the full time.
+/// marker lives on for the full time, unless it is somebody's claim, who may have died.
 ///
 /// ARGV: the marker, its life in milliseconds.
 pub(crate) static LEASE: Script = script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 17)
-if type(head) == 'string' and #head == 18 and head:sub(1, 4) == ARGV[1]:sub(1, 4) then
-  if head:sub(5, 5) == ARGV[1]:sub(5, 5) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+if type(head) == 'string' and #head == 18 and head:find('^MLC[\1\2]') then
+  if head:sub(4, 5) == '\1\1' and head:byte(18) < 128 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
   return head:sub(11, 18)
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -72,7 +72,7 @@ mod tests {
     fn the_scripts_know_where_the_write_id_stands() {
         assert_eq!(Envelope::WRITE_ID, 10..18);
         assert_eq!(Envelope::lease(u64::MAX)[10..18], [0xff; 8]);
-        // The flags, which tell a marker from a value, stand right behind the magic.
-        assert_eq!(Envelope::lease(0)[4], 1);
+        // The version and the flags, which tell a marker from a value, stand right behind the magic.
+        assert_eq!(Envelope::lease(0)[..5], *b"MLC\x01\x01");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, slice, sync::Arc};
 
-use cache_core::{Codec, Entry, Envelope, Key, Moment, Profile, Result, Store, Ticket, Write};
+use cache_core::{Codec, Entry, Envelope, Key, Moment, Profile, Result, Store, Ticket, Write, backend::write_id};
 use redis::{Cmd, cmd};
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     error,
     layout::Layout,
     namespace::Namespace,
-    scripts, write_id,
+    scripts,
 };
 
 /// A store of values of type `V` in Redis, encoded by the codec `C`.

@@ -1,29 +1,36 @@
 //! How entries are written and refused.
 
-use cache_core::{Codec, ErrorKind, Moment, Result, Write};
+use cache_core::{Codec, ErrorKind, Life, Moment, Result, Write};
 use redis::{Cmd, Value, cmd};
 
 use crate::{
     call::Call,
     error,
-    layout::Lifetime,
     scripts::{self, Script},
     store::Inner,
 };
 
 impl<V, C: Codec<V>> Inner<V, C> {
-    /// The server's time, for the lives of records to be written; 0 where nothing notes it.
+    /// The server's time in microseconds, for the lives of records to be written; 0 where nothing notes it.
     async fn server_now(&self, call: &Call<'_>, writes: &[Write<V>]) -> Result<(Moment, u64)> {
         let server_clock = match writes.first() {
             Some(first) if !self.layout.is_plain() => Some(call.server_clock(self.link_of(&first.key)).await?),
             _ => None,
         };
         let now = self.now();
-        Ok((now, server_clock.map_or(0, |clock| clock.earliest(now))))
+        Ok((now, server_clock.map_or(0, |clock| clock.earliest_micros(now))))
+    }
+
+    /// For how long Redis is to keep what lives like that. A plain value cannot say that it has turned stale, and goes then.
+    fn ttl_millis(&self, life: Life) -> Option<u64> {
+        match life.stale {
+            Some(stale) if self.layout.is_plain() => Some(stale.saturating_sub(life.created)),
+            _ => life.ttl_millis(),
+        }
     }
 
     /// The command that installs these bytes, by `script` if it depends on the ticket.
-    fn install(&self, script: &Script, write: &Write<V>, bytes: &[u8], millis: Option<u64>) -> (usize, Cmd) {
+    fn install(&self, script: &Script, write: &Write<V>, bytes: &[u8], life: Life) -> (usize, Cmd) {
         let key = self.namespace.key(&write.key);
         let mut install = match write.ticket.version() {
             Some(version) if !self.layout.is_plain() => {
@@ -38,7 +45,7 @@ impl<V, C: Codec<V>> Inner<V, C> {
             }
         };
         install.arg(bytes);
-        if let Some(millis) = millis {
+        if let Some(millis) = self.ttl_millis(life) {
             install.arg("PX").arg(millis);
         }
         (self.link_of(&write.key), install)
@@ -50,14 +57,14 @@ impl<V, C: Codec<V>> Inner<V, C> {
         let mut results: Vec<Result<bool>> = writes.iter().map(|_| Ok(false)).collect();
         let (mut places, mut commands) = (Vec::new(), Vec::new());
         for (at, write) in writes.iter().enumerate() {
-            let Lifetime::Millis(millis) = Lifetime::of(&write.entry, now, 0) else { continue };
-            let Some(value) = write.entry.value() else { continue };
+            let Some(life) = Life::of_fill(&write.entry, now, server_now) else { continue };
             // The id stays the ticket's: a fill voids no ticket of another.
-            match self.layout.seal(value, millis, write.ticket.version(), server_now) {
-                Ok(bytes) => {
+            match self.layout.seal(&write.entry, life, write.ticket.version()) {
+                Ok(Some(bytes)) => {
                     places.push(at);
-                    commands.push(self.install(&scripts::FILL, write, &bytes, millis));
+                    commands.push(self.install(&scripts::FILL, write, &bytes, life));
                 }
+                Ok(None) => {}
                 Err(error) => results[at] = Err(error),
             }
         }
@@ -77,16 +84,12 @@ impl<V, C: Codec<V>> Inner<V, C> {
         let mut refused = Vec::with_capacity(writes.len());
         let mut commands = Vec::with_capacity(writes.len());
         for write in writes {
-            let sealed = match (Lifetime::of(&write.entry, now, 1), write.entry.value()) {
-                (Lifetime::Millis(millis), Some(value)) => {
-                    let sealed = self.layout.seal(value, millis, None, server_now);
-                    sealed.map(|bytes| self.install(&scripts::SET, write, &bytes, millis))
-                }
-                _ => Ok(self.unlink(&write.key)),
-            };
+            let sealed = Life::of_set(&write.entry, now, server_now)
+                .map_or(Ok(None), |life| Ok(self.layout.seal(&write.entry, life, None)?.map(|bytes| (bytes, life))));
             // What cannot be written must not leave the older entry there.
             let (command, error) = match sealed {
-                Ok(command) => (command, None),
+                Ok(Some((bytes, life))) => (self.install(&scripts::SET, write, &bytes, life), None),
+                Ok(None) => (self.unlink(&write.key), None),
                 Err(error) => (self.unlink(&write.key), Some(error)),
             };
             commands.push(command);

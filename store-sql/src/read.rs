@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use cache_core::{Codec, Entry, Expiry, Key, Opened, Result, Ticket, Ttl};
+use cache_core::{Codec, Entry, Expiry, Key, Opened, Result, Ticket, Ttl, backend::write_id};
 
 use crate::{
     call::{Mode, Work},
@@ -12,7 +12,6 @@ use crate::{
     rows::{IDS, NewRow, Rows},
     statement::Row,
     store::Inner,
-    write_id,
 };
 
 type Found = HashMap<Vec<u8>, Row>;
@@ -114,16 +113,25 @@ impl<V, C: Codec<V>> Inner<V, C> {
                 return Ok(None);
             };
             let Some(record) = &row.value else { return Ok(None) };
-            let Opened::Value(value, life) = self.envelope.open(record)? else { return Ok(None) };
-            // Counted from before the asking: on the way back the life went on. The record knows how long the life was when
-            // it was written, so a clock that is set back lengthens none.
-            let after = |millis: i64| Ttl::After(Duration::from_millis(millis.try_into().unwrap_or(0)));
-            let remaining = row.number.map_or(Ttl::Never, after);
-            let written = life.remaining(life.created).map_or(Ttl::Never, Ttl::After);
-            let expiry = Expiry::after(asked, remaining.min(written));
-            Ok((!expiry.is_past(self.clock.now())).then(|| Entry::new(value, expiry)))
+            let (value, life) = match self.envelope.open(record)? {
+                Opened::Value(value, life) => (Some(value), life),
+                Opened::Absent(life) => (None, life),
+                Opened::Lease => return Ok(None),
+            };
+            // Counted from before the asking: on the way back the life went on; and a millisecond more, as the database's
+            // clock is read in whole ones. The record counts from zero and knows how long the life was when it was written,
+            // so a clock that is set back lengthens none.
+            let millis = |millis: i64| u64::try_from(millis).unwrap_or(0);
+            let elapsed = row.elapsed.map_or(0, millis).saturating_add(1);
+            let remaining = row.number.map_or(Ttl::Never, |left| Ttl::After(Duration::from_millis(millis(left))));
+            let entry = life.entry(value, asked, elapsed).expiring_by(Expiry::after(asked, remaining));
+            Ok((!entry.is_expired(self.clock.now())).then_some(entry))
         };
         Ok(identities.iter().map(entry).collect())
+    }
+
+    fn marker<'a>(&self, identity: &'a Identity, write_id: u64) -> NewRow<'a> {
+        NewRow { identity, value: None, write_id, written: None, millis: Some(self.lease_millis) }
     }
 
     pub(crate) async fn lease(&self, keys: &[Key]) -> Result<Vec<Result<Ticket>>> {
@@ -132,8 +140,7 @@ impl<V, C: Codec<V>> Inner<V, C> {
         let mut missing: Vec<&Identity> = identities.iter().filter(|of| !held.contains_key(&of.id)).collect();
         missing.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         missing.dedup_by(|a, b| a.id == b.id);
-        let new_marker =
-            |identity| NewRow { identity, value: None, write_id: write_id::next(), millis: Some(self.lease_millis) };
+        let new_marker = |identity| self.marker(identity, write_id::next());
         let markers: Vec<NewRow<'_>> = missing.into_iter().map(new_marker).collect();
         let fresh = match &markers[..] {
             [] => Found::new(),

@@ -1,8 +1,16 @@
 //! The store.
 
-use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    marker::PhantomData,
+    slice,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use cache_core::{Codec, Entry, Envelope, Key, Profile, Result, SharedClock, Store, Ticket, Write};
+use cache_core::{
+    Codec, Entry, Envelope, Key, Profile, Result, SharedClock, Store, Ticket, Write, backend::ServerClock,
+};
 
 use crate::{
     builder::{DefaultCodec, Place, SqlStoreBuilder},
@@ -35,6 +43,7 @@ pub(crate) struct Inner<V, C> {
     pub(crate) rows: Arc<Rows>,
     pub(crate) envelope: Envelope<C>,
     pub(crate) clock: SharedClock,
+    pub(crate) server_clock: Mutex<Option<ServerClock>>,
     pub(crate) deadline: Duration,
     pub(crate) lease_millis: u64,
     /// It ends with the last handle.
@@ -188,6 +197,19 @@ where
 
 impl<V, C> Inner<V, C> {
     pub(crate) async fn run<W: Work>(&self, work: &W) -> Result<W::Output> {
-        self.database.run(self.deadline, work).await
+        let done = self.database.run(self.deadline, work).await;
+        if done.is_err() {
+            // The next database may have another clock.
+            self.set_server_clock(None);
+        }
+        done
+    }
+
+    pub(crate) fn server_clock(&self) -> Option<ServerClock> {
+        *self.server_clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_server_clock(&self, clock: Option<ServerClock>) {
+        *self.server_clock.lock().unwrap_or_else(PoisonError::into_inner) = clock;
     }
 }
