@@ -80,8 +80,8 @@ pub trait Store: Send + Sync + 'static {
         async { Ok(Claim { ticket: self.lease(key).await?, granted: true }) }
     }
 
-    /// Gives a claim back whose load brought nothing to store. Voids no ticket, and does nothing if the key was written
-    /// since.
+    /// Gives a claim back whose load brought nothing to store, so that the next one is granted. Its ticket may be void then.
+    /// Does nothing if the key was written since.
     ///
     /// # Errors
     ///

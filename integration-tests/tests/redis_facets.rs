@@ -43,7 +43,7 @@ async fn a_backfill_does_not_make_an_old_value_young() {
             assert!(ours.fill(write(&entry, ticket)).await.unwrap());
             let found = theirs.get(&key("k")).await.unwrap().unwrap();
             let age = SystemClock.now().since(found.created().unwrap());
-            assert!(age >= SystemClock.now().since(made) - Duration::from_millis(1) && age < HOUR + SLACK, "{age:?}");
+            assert!(age < HOUR + SLACK, "{age:?}");
             assert!(found.created().unwrap() <= made, "it looks younger than it is");
             assert_eq!(found.load_time(), Duration::from_millis(1_500));
             // Written on by another, as from tier to tier.

@@ -6,6 +6,7 @@ mod clear;
 mod connection;
 mod error;
 mod layout;
+mod lease;
 mod namespace;
 mod read;
 mod scripts;

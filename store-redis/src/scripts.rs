@@ -46,6 +46,31 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ARGV[1]:sub(11, 18)"
 );
 
+/// Puts a claim's marker and returns its id and 1; it gives way to nothing but another's claim, whose id comes back with a 0.
+/// A plain marker is replaced, which voids its tickets.
+///
+/// A record that is there is no marker, and its id comes back with a 1: who claims has found no value, so this one has just
+/// come or cannot be read by who claims, and in the latter case nobody else would load it.
+///
+/// ARGV: the marker, its life in milliseconds.
+pub(crate) static CLAIM: Script = script!(
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 17)
+if type(head) == 'string' and #head == 18 and head:find('^MLC[\1\2]') then
+  if head:sub(4, 5) ~= '\1\1' then return {head:sub(11, 18), 1} end
+  if head:byte(18) >= 128 then return {head:sub(11, 18), 0} end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {ARGV[1]:sub(11, 18), 1}"
+);
+
+/// Removes the marker if it is still this one; a value may have the same id.
+///
+/// ARGV: the marker.
+pub(crate) static RELEASE: Script = script!(
+    r"if redis.pcall('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end
+return 0"
+);
+
 /// Installs the record if the write id is still the ticket's; whether it did.
 ///
 /// ARGV: the write id, the record, then PX and its life unless it does not expire.

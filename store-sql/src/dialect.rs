@@ -56,6 +56,9 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// `{table}` in it is the quoted table.
     fn leasing(&self) -> &'static str;
 
+    /// What follows the row of an `INSERT` of a claim's marker, which replaces what has expired and plain markers.
+    fn claiming(&self) -> &'static str;
+
     /// Whether the `INSERT` of markers returns the rows that are there then.
     fn leasing_returns(&self) -> bool {
         true

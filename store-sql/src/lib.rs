@@ -10,6 +10,7 @@ mod database;
 mod dialect;
 mod error;
 mod identity;
+mod lease;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod names;

@@ -54,6 +54,16 @@ impl Dialect for MySql {
          expires_at = IF(value IS NOT NULL OR write_id < 0, expires_at, VALUES(expires_at))"
     }
 
+    fn claiming(&self) -> &'static str {
+        // As above: each assignment sees those before, and ids are drawn once.
+        " ON DUPLICATE KEY UPDATE \
+         full_key = IF(value IS NULL AND write_id >= 0 OR expires_at <= {now}, VALUES(full_key), full_key), \
+         written_at = IF(value IS NULL AND write_id >= 0 OR expires_at <= {now}, VALUES(written_at), written_at), \
+         value = IF(expires_at <= {now}, NULL, value), \
+         write_id = IF(value IS NULL AND write_id >= 0 OR expires_at <= {now}, VALUES(write_id), write_id), \
+         expires_at = IF(write_id = VALUES(write_id), VALUES(expires_at), expires_at)"
+    }
+
     fn leasing_returns(&self) -> bool {
         false
     }

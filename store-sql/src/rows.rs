@@ -74,6 +74,13 @@ impl Rows {
         select
     }
 
+    /// The write ids of the live markers of these ids.
+    pub(crate) fn select_ids_of_markers<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
+        let mut select = self.select_ids(ids);
+        select.push(" AND value IS NULL");
+        select
+    }
+
     /// The same as [`select_ids`](Self::select_ids), to be changed afterwards.
     pub(crate) fn lock_ids<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
         let mut select = self.select_ids(ids);
@@ -141,6 +148,13 @@ impl Rows {
     pub(crate) fn delete<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
         let mut delete = self.statement("DELETE FROM ");
         delete.push(" WHERE ").push_ids(&self.namespace, ids);
+        delete
+    }
+
+    /// Deletes the marker of this id if its write id is this one.
+    pub(crate) fn delete_marker<'a>(&'a self, id: &'a [u8], write_id: u64) -> Statement<'a> {
+        let mut delete = self.delete(&[id]);
+        delete.push(" AND value IS NULL AND write_id = ").bind(Argument::Int(Some(signed(write_id))));
         delete
     }
 

@@ -61,6 +61,13 @@ impl Dialect for Sqlite {
          WHERE {table}.value IS NULL OR {table}.expires_at <= {now} RETURNING id, full_key, write_id"
     }
 
+    fn claiming(&self) -> &'static str {
+        " ON CONFLICT (namespace, id) DO UPDATE SET full_key = excluded.full_key, value = NULL, \
+         write_id = excluded.write_id, written_at = excluded.written_at, expires_at = excluded.expires_at \
+         WHERE {table}.value IS NULL AND {table}.write_id >= 0 OR {table}.expires_at <= {now} \
+         RETURNING id, full_key, write_id"
+    }
+
     fn delete_some<'a>(&self, delete: &mut Statement<'a>, table: &str, which: Which<'a>, limit: usize) {
         delete.push("DELETE FROM ").push(table).push(" WHERE rowid IN (SELECT rowid FROM ").push(table);
         match which {

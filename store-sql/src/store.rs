@@ -9,7 +9,8 @@ use std::{
 };
 
 use cache_core::{
-    Codec, Entry, Envelope, Key, Profile, Result, SharedClock, Store, Ticket, Write, backend::ServerClock,
+    Claim, Codec, Entry, Envelope, Key, Profile, Result, SharedClock, Store, Ticket, Write,
+    backend::{ServerClock, write_id},
 };
 
 use crate::{
@@ -134,7 +135,7 @@ where
 
     fn profile(&self) -> Profile {
         let Inner { database, deadline, .. } = &*self.0;
-        Profile::new(database.dialect.name()).retains(true).ttl_resolution(*deadline)
+        Profile::new(database.dialect.name()).retains(true).claims(true).ttl_resolution(*deadline)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {
@@ -143,6 +144,17 @@ where
 
     async fn lease(&self, key: &Key) -> Result<Ticket> {
         only(self.lease_many(slice::from_ref(key)).await)
+    }
+
+    async fn claim(&self, key: &Key) -> Result<Claim> {
+        self.0.claim(key).await
+    }
+
+    async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
+        match ticket.version().filter(|&id| write_id::is_claim(id)) {
+            Some(id) => self.0.release(key, id).await,
+            None => Ok(()),
+        }
     }
 
     async fn fill(&self, write: Write<V>) -> Result<bool> {
