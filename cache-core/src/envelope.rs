@@ -86,9 +86,12 @@ impl Envelope<()> {
         crc32fast::hash(name.as_bytes())
     }
 
-    /// The record that marks a lease.
-    pub fn lease(write_id: u64) -> Vec<u8> {
-        let mut record = header(1, LEASE, (0, 0), write_id, Life::new(0, None));
+    /// Where in a record stands when it was written, likewise.
+    pub const CREATED: std::ops::Range<usize> = 18..26;
+
+    /// The record that marks a lease which is taken at `created`.
+    pub fn lease(write_id: u64, created: u64) -> Vec<u8> {
+        let mut record = header(1, LEASE, (0, 0), write_id, Life::new(created, None));
         finish(&mut record);
         record
     }

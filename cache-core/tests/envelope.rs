@@ -79,7 +79,7 @@ macro_rules! for_each_codec {
 fn every_record<C: Codec<Value> + Copy>(codec: C) -> [Vec<u8>; 6] {
     let absent = Envelope::new(codec, SCHEMA).seal_absent(LIFE, 7);
     let stays = seal(codec, Life { expires: None, ..LIFE });
-    [seal(codec, LIFE), stays, seal(codec, STALES), seal(codec, AGELESS), absent, Envelope::lease(7)]
+    [seal(codec, LIFE), stays, seal(codec, STALES), seal(codec, AGELESS), absent, Envelope::lease(7, 0)]
 }
 
 #[test]
@@ -104,8 +104,9 @@ fn what_was_sealed_opens() {
                 assert_eq!(envelope.open::<Value>(&record).unwrap(), Opened::Absent(life));
             }
         }
-        let lease = Envelope::lease(u64::MAX);
+        let lease = Envelope::lease(u64::MAX, 9);
         assert_eq!(lease[Envelope::WRITE_ID], [255; 8]);
+        assert_eq!(lease[Envelope::CREATED], 9_u64.to_le_bytes());
         assert_eq!(envelope.open::<Value>(&lease).unwrap(), Opened::Lease);
     });
 }
@@ -139,7 +140,7 @@ fn every_changed_bit_is_noticed() {
 fn every_forged_header_byte_is_refused_or_harmless() {
     for_each_codec!(|codec| {
         for record in every_record(codec) {
-            let is_lease = record == Envelope::lease(7);
+            let is_lease = record == Envelope::lease(7, 0);
             for at in 0..header_of(&record) {
                 for byte in 0..=255_u8 {
                     let mut forged = record.clone();

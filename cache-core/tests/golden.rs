@@ -59,7 +59,7 @@ fn records<C: Codec<User> + Copy>(name: &str, codec: C) -> [(String, Vec<u8>); 2
 }
 
 fn lease() -> (String, Vec<u8>) {
-    (format!("{VERSION}-lease.bin"), Envelope::lease(WRITE_ID))
+    (format!("{VERSION}-lease.bin"), Envelope::lease(WRITE_ID, 0))
 }
 
 fn path(name: &str) -> PathBuf {

@@ -175,7 +175,9 @@ async fn markers_tell_claims_from_leases_by_the_top_bit_of_their_ids() {
     let claim = granted(&store).await.version().unwrap();
     assert!(lease >> 63 == 0 && claim >> 63 == 1);
     for (name, id) in [(&b"n:l"[..], lease), (b"n:k", claim)] {
-        assert_eq!(server.raw(&[b"GET", name]), Envelope::lease(id));
+        let marker = server.raw(&[b"GET", name]);
+        let created = u64::from_le_bytes(marker[Envelope::CREATED].try_into().unwrap());
+        assert_eq!(marker, Envelope::lease(id, created));
     }
 }
 

@@ -4,37 +4,43 @@ use cache_core::{Claim, Envelope, Key, Result, Ticket, backend::write_id};
 use redis::{Cmd, Value};
 
 use crate::{
+    call::Known,
     error,
     scripts::{self, Script},
     store::{Inner, only},
 };
 
 impl<V, C> Inner<V, C> {
-    /// The script on the key, given a marker with this id and its life.
-    fn mark(&self, script: &Script, key: &Key, id: u64) -> (usize, Cmd) {
+    /// The script that leaves a marker with this id.
+    fn mark(&self, script: &Script, key: &Key, id: u64, known: Known) -> (usize, Cmd) {
         let mut mark = script.run(&self.namespace.key(key));
-        mark.arg(Envelope::lease(id)).arg(self.lease_millis);
+        let created = known.earliest_micros(self.now()) / 1000;
+        mark.arg(Envelope::lease(id, created)).arg(self.lease_millis).arg(known.oldest);
         (self.link_of(key), mark)
     }
 
-    pub(crate) async fn lease(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
-        let leases = keys.iter().map(|key| self.mark(&scripts::LEASE, key, write_id::next()));
+    pub(crate) async fn lease(&self, keys: &[Key]) -> Result<Vec<Result<Ticket>>> {
+        let Some(first) = keys.first() else { return Ok(Vec::new()) };
         let call = self.connection.shared().call();
-        let replies = call.each(Some(&scripts::LEASE), leases.collect()).await;
-        replies.into_iter().map(|reply| reply.and_then(ticket)).collect()
+        let known = call.known(self.link_of(first)).await?;
+        let leases = keys.iter().map(|key| self.mark(&scripts::LEASE, key, write_id::next(), known));
+        let replies = call.each(Some(&scripts::LEASE), Some(known), leases.collect()).await;
+        Ok(replies.into_iter().map(|reply| reply.and_then(ticket)).collect())
     }
 
     pub(crate) async fn claim(&self, key: &Key) -> Result<Claim> {
-        let claim = self.mark(&scripts::CLAIM, key, write_id::next_claim());
         let call = self.connection.shared().call();
-        let [id, granted] = error::array(only(call.each(Some(&scripts::CLAIM), vec![claim]).await)?)?;
+        let known = call.known(self.link_of(key)).await?;
+        let claim = self.mark(&scripts::CLAIM, key, write_id::next_claim(), known);
+        let [id, granted] = error::array(only(call.each(Some(&scripts::CLAIM), Some(known), vec![claim]).await)?)?;
         Ok(Claim { ticket: ticket(id)?, granted: error::integer(granted)? == 1 })
     }
 
     pub(crate) async fn release(&self, key: &Key, id: u64) -> Result<()> {
-        let release = self.mark(&scripts::RELEASE, key, id);
+        let mut release = scripts::RELEASE.run(&self.namespace.key(key));
+        release.arg(id.to_le_bytes().as_slice());
         let call = self.connection.shared().call();
-        only(call.each(Some(&scripts::RELEASE), vec![release]).await).map(drop)
+        only(call.each(Some(&scripts::RELEASE), None, vec![(self.link_of(key), release)]).await).map(drop)
     }
 }
 

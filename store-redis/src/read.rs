@@ -43,8 +43,12 @@ impl<V, C: Codec<V>> Inner<V, C> {
             Opened::Absent(life) => (None, life),
             Opened::Lease => return Ok(None),
         };
+        let known = call.known(link).await?;
+        if life.created < known.oldest {
+            return Ok(None);
+        }
         // Counted from before the asking: on the way back the life went on.
-        let entry = life.entry(value, asked, call.server_clock(link).await?.latest(asked));
+        let entry = life.entry(value, asked, known.latest(asked));
         Ok((!entry.is_expired(self.now())).then_some(entry))
     }
 

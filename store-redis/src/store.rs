@@ -7,7 +7,8 @@ use redis::{Cmd, cmd};
 
 use crate::{
     builder::{DefaultCodec, RedisStoreBuilder},
-    connection::{RedisConnection, RedisConnectionBuilder},
+    connection::RedisConnection,
+    connection_builder::RedisConnectionBuilder,
     error,
     layout::Layout,
     namespace::Namespace,
@@ -140,7 +141,7 @@ where
         if self.0.layout.is_plain() {
             return vec![Ok(Ticket::unconditional()); keys.len()];
         }
-        self.0.lease(keys).await
+        self.0.lease(keys).await.unwrap_or_else(|error| vec![Err(error); keys.len()])
     }
 
     async fn fill_many(&self, writes: Vec<Write<V>>) -> Vec<Result<bool>> {
@@ -153,7 +154,7 @@ where
 
     async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
         let call = self.0.connection.shared().call();
-        let replies = call.each(None, keys.iter().map(|key| self.0.unlink(key)).collect()).await;
+        let replies = call.each(None, None, keys.iter().map(|key| self.0.unlink(key)).collect()).await;
         replies.into_iter().map(|reply| reply.map(drop)).collect()
     }
 }
@@ -169,7 +170,7 @@ impl<V, C> Inner<V, C> {
     }
 
     pub(crate) fn now(&self) -> Moment {
-        self.connection.shared().clock.now()
+        self.connection.shared().clock().now()
     }
 
     pub(crate) fn unlink(&self, key: &Key) -> (usize, Cmd) {
