@@ -50,11 +50,11 @@ impl Cache for CacheAside {
     }
 
     fn set_with_ttl(&self, _: impl CacheKey, _: u32, _: Duration) -> impl Future<Output = Result<()>> + Send {
-        async { unreachable!("no race does") }
+        std::future::pending() // No race does that.
     }
 
     fn get_with_ttl(&self, _: impl CacheKey) -> impl Future<Output = Result<Option<(u32, Ttl)>>> + Send {
-        async { unreachable!("no race does") }
+        std::future::pending() // No race does that.
     }
 
     fn del(&self, key: impl CacheKey) -> impl Future<Output = Result<()>> + Send {
@@ -90,11 +90,11 @@ impl Cache for CacheAside {
     }
 
     fn set_many<K: CacheKey>(&self, _: impl IntoIterator<Item = (K, u32)>) -> impl Future<Output = Result<()>> + Send {
-        async { unreachable!("no race does") }
+        std::future::pending() // No race does that.
     }
 
     fn del_many<K: CacheKey>(&self, _: impl IntoIterator<Item = K>) -> impl Future<Output = Result<()>> + Send {
-        async { unreachable!("no race does") }
+        std::future::pending() // No race does that.
     }
 }
 
@@ -158,6 +158,7 @@ fn g1_no_order_of_effects_caches_what_was_loaded_before_a_write() {
         &[&[Get], &[Clear]],
         &[&[Get], &[Set(1), Get]],
         &[&[Get], &[Del, Get]],
+        &[&[Get], &[Clear, Get]],
         &[&[GetMany], &[Set(1), Get]],
         &[&[Get], &[Set(1)], &[Set(2)]],
         &[&[Get], &[Get], &[Set(1)]],

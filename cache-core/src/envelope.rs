@@ -1,8 +1,8 @@
 //! The envelope: what a store that keeps bytes puts in front of every payload.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
-use crate::{Codec, Error, ErrorKind, Result};
+use crate::{Codec, Error, ErrorKind, Life, Result};
 
 /// Seals values into records and opens them again.
 ///
@@ -12,17 +12,18 @@ use crate::{Codec, Error, ErrorKind, Result};
 /// |---|---|
 /// | 0..3 | magic, `MLC` |
 /// | 3 | format version, 1 or 2 |
-/// | 4 | flags: 1 lease (no payload), 2 expires; in version 2 also 4 turns stale, 8 absent (no payload) |
+/// | 4 | flags: 1 lease (no payload), 2 expires; in version 2 also 4 turns stale, 8 absent (no payload), 16 of unknown age |
 /// | 5 | the codec's id, 0 in a lease |
 /// | 6..10 | schema tag, 0 in a lease |
 /// | 10..18 | id of this write: random, what a [`Ticket`](crate::Ticket) remembers |
-/// | 18..26 | created, Unix milliseconds |
+/// | 18..26 | created: when this record was written, Unix milliseconds |
 /// | 26..34 | expires, Unix milliseconds; 0 without the flag |
 /// | 34..38 | length of the payload |
 /// | 38..42 | CRC-32 (ISO-HDLC) of bytes 0..38 and 42.. |
 /// | 42..50 | version 2 alone: stale from, Unix milliseconds; 0 without the flag |
 /// | 50..54 | version 2 alone: how long it took to load, in milliseconds |
-/// | 42.. or 54.. | payload |
+/// | 54..58 | version 2 alone: how old it was when it was written, in milliseconds; 0 with the flag |
+/// | 42.. or 58.. | payload |
 ///
 /// What needs nothing of version 2 is written as version 1. The checksum leaves out itself.
 ///
@@ -32,39 +33,6 @@ use crate::{Codec, Error, ErrorKind, Result};
 pub struct Envelope<C> {
     codec: C,
     schema: u32,
-}
-
-/// When a record was created and when it expires, in Unix milliseconds by the clock of the store that keeps it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Life {
-    /// When it was written.
-    pub created: u64,
-    /// When it expires, `None` if it does not.
-    pub expires: Option<u64>,
-    /// When it turns stale, `None` if it does not before it expires.
-    pub stale: Option<u64>,
-    /// How long it took to load, in milliseconds.
-    pub load_millis: u32,
-}
-
-impl Life {
-    /// The life of a record that does not turn stale.
-    pub const fn new(created: u64, expires: Option<u64>) -> Self {
-        Self { created, expires, stale: None, load_millis: 0 }
-    }
-
-    /// How long it stays fresh at `now`, `None` if it does not turn stale; never longer than was written.
-    pub fn fresh(self, now: u64) -> Option<Duration> {
-        Self { expires: self.stale, ..self }.remaining(now)
-    }
-
-    /// What remains at `now`, `None` if it does not expire; never more than the TTL that was written, however the clocks
-    /// of writer and reader differ. Zero once it has expired.
-    pub fn remaining(self, now: u64) -> Option<Duration> {
-        let expires = self.expires?;
-        let written = expires.saturating_sub(self.created);
-        Some(Duration::from_millis(expires.saturating_sub(now).min(written)))
-    }
 }
 
 /// What a record holds, before the payload is decoded.
@@ -98,12 +66,13 @@ impl<V> fmt::Debug for Opened<V> {
 const MAGIC: [u8; 3] = *b"MLC";
 const HEADER: usize = 42;
 /// What version 2 adds to the header.
-const ADDED: usize = 12;
+const ADDED: usize = 16;
 const CHECKSUM: usize = 38;
 const LEASE: u8 = 1;
 const EXPIRES: u8 = 2;
 const STALES: u8 = 4;
 const ABSENT: u8 = 8;
+const AGELESS: u8 = 16;
 
 impl Envelope<()> {
     /// The most bytes of payload that a record may have: 16 MiB.
@@ -117,9 +86,12 @@ impl Envelope<()> {
         crc32fast::hash(name.as_bytes())
     }
 
-    /// The record that marks a lease.
-    pub fn lease(write_id: u64) -> Vec<u8> {
-        let mut record = header(1, LEASE, (0, 0), write_id, Life::new(0, None));
+    /// Where in a record stands when it was written, likewise.
+    pub const CREATED: std::ops::Range<usize> = 18..26;
+
+    /// The record that marks a lease which is taken at `created`.
+    pub fn lease(write_id: u64, created: u64) -> Vec<u8> {
+        let mut record = header(1, LEASE, (0, 0), write_id, Life::new(created, None));
         finish(&mut record);
         record
     }
@@ -170,7 +142,8 @@ impl<C> Envelope<C> {
 
     fn begin(&self, mut flags: u8, codec: u8, life: Life, write_id: u64) -> Vec<u8> {
         flags |= life.expires.map_or(0, |_| EXPIRES) | life.stale.map_or(0, |_| STALES);
-        let version = if flags & !EXPIRES != 0 || life.load_millis > 0 { 2 } else { 1 };
+        flags |= life.age_millis.map_or(AGELESS, |_| 0);
+        let version = if flags & !EXPIRES != 0 || life.load_millis > 0 || life.age_millis != Some(0) { 2 } else { 1 };
         header(version, flags, (codec, self.schema), write_id, life)
     }
 
@@ -209,6 +182,7 @@ fn header(version: u8, flags: u8, (codec, schema): (u8, u32), write_id: u64, lif
     if version > 1 {
         record.extend_from_slice(&life.stale.unwrap_or(0).to_le_bytes());
         record.extend_from_slice(&life.load_millis.to_le_bytes());
+        record.extend_from_slice(&life.age_millis.unwrap_or(0).to_le_bytes());
     }
     record
 }
@@ -250,13 +224,15 @@ fn parse(record: &[u8], codec: u8, schema: u32) -> Result<Sealed<'_>> {
     if (version, flags, id, tag) == (1, LEASE, 0, 0) && payload.is_empty() && u64_at(record, 26) == 0 {
         return Ok(Sealed::Lease);
     }
-    let known = if version > 1 { EXPIRES | STALES | ABSENT } else { EXPIRES };
+    let known = if version > 1 { EXPIRES | STALES | ABSENT | AGELESS } else { EXPIRES };
     let mut life = Life::new(u64_at(record, 18), (flags & EXPIRES != 0).then(|| u64_at(record, 26)));
     let mut unused = life.expires.is_none() && u64_at(record, 26) != 0;
     if version > 1 {
         life.stale = (flags & STALES != 0).then(|| u64_at(record, 42));
         life.load_millis = u32_at(record, 50);
+        life.age_millis = (flags & AGELESS == 0).then(|| u32_at(record, 54));
         unused |= life.stale.is_none() && u64_at(record, 42) != 0;
+        unused |= life.age_millis.is_none() && u32_at(record, 54) != 0;
     }
     if flags & !known != 0 || unused {
         return bad("the stored record has flags that this version does not know");

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod backend;
 mod cache;
 pub mod codec;
 mod delegate;
@@ -8,6 +9,7 @@ mod envelope;
 mod error;
 mod fence;
 mod key;
+mod life;
 mod local;
 mod origin;
 mod store;
@@ -21,10 +23,11 @@ pub use crate::{
     codec::Codec,
     delegate::DelegateCache,
     entry::Entry,
-    envelope::{Envelope, Life, Opened},
+    envelope::{Envelope, Opened},
     error::{Error, ErrorKind, Failure, Result},
     fence::{Fence, Ticket},
     key::{CacheKey, Fingerprint, Key, KeyWriter},
+    life::Life,
     local::{Displaced, LocalStore},
     origin::Origin,
     store::{Claim, Profile, Store, Write},

@@ -37,7 +37,7 @@ use crate::{Entry, Key, LocalStore, Result, Ticket};
 /// - **S19** Of concurrent claims of an absent key one is granted, until it is released, the key is written, or the claim
 ///   runs out; only if [`Profile::claims`] says so. A plain lease is no claim.
 /// - **S20** What an entry says besides its value (that there is none, when it turns stale, how long it took to load, when
-///   it was made) comes back with it; or the entry does not come back.
+///   it was made) comes back with it; or the entry does not come back. Only the last two may be forgotten.
 ///
 /// # Tickets
 ///
@@ -80,8 +80,8 @@ pub trait Store: Send + Sync + 'static {
         async { Ok(Claim { ticket: self.lease(key).await?, granted: true }) }
     }
 
-    /// Gives a claim back whose load brought nothing to store. Voids no ticket, and does nothing if the key was written
-    /// since.
+    /// Gives a claim back whose load brought nothing to store, so that the next one is granted. Its ticket may be void then.
+    /// Does nothing if the key was written since.
     ///
     /// # Errors
     ///

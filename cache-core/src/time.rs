@@ -29,6 +29,11 @@ impl Moment {
         Self(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
     }
 
+    /// The moment `by` earlier, `None` if that lies before the clock's origin.
+    pub fn minus(self, by: Duration) -> Option<Self> {
+        u64::try_from(by.as_nanos()).ok().and_then(|by| self.0.checked_sub(by)).map(Self)
+    }
+
     /// How much later this moment is than `earlier`; zero if it is not.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -135,9 +140,10 @@ impl SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Moment {
-        static ORIGIN: OnceLock<Instant> = OnceLock::new();
-        let origin = ORIGIN.get_or_init(Instant::now);
-        Moment(0).plus(origin.elapsed())
+        static START: OnceLock<Instant> = OnceLock::new();
+        let start = START.get_or_init(Instant::now);
+        // The origin lies before the process began, since an entry may be older than the process that reads it.
+        Moment(0).plus(MAX_TTL).plus(start.elapsed())
     }
 }
 

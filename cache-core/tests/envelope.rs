@@ -13,7 +13,8 @@ type Value = (u64, Vec<String>);
 
 const HEADER: usize = 42;
 const LIFE: Life = Life::new(1_700_000_000_000, Some(1_700_000_060_000));
-const STALES: Life = Life { stale: Some(1_700_000_030_000), load_millis: 250, ..LIFE };
+const STALES: Life = Life { stale: Some(1_700_000_030_000), load_millis: 250, age_millis: Some(9), ..LIFE };
+const AGELESS: Life = Life { age_millis: None, ..LIFE };
 const SCHEMA: u32 = 0x5EED;
 
 fn value() -> Value {
@@ -33,7 +34,7 @@ fn resealed(mut record: Vec<u8>) -> Vec<u8> {
 
 /// How many bytes come before the payload.
 fn header_of(record: &[u8]) -> usize {
-    if record[3] == 2 { HEADER + 12 } else { HEADER }
+    if record[3] == 2 { HEADER + 16 } else { HEADER }
 }
 
 fn with_checksum(mut record: Vec<u8>) -> Vec<u8> {
@@ -73,10 +74,12 @@ macro_rules! for_each_codec {
     }};
 }
 
-/// Values that expire, values that do not, values that turn stale, the news that there is none, and leases.
-fn every_record<C: Codec<Value> + Copy>(codec: C) -> [Vec<u8>; 5] {
+/// Values that expire, values that do not, values that turn stale, those of unknown age, the news that there
+/// is none, and leases.
+fn every_record<C: Codec<Value> + Copy>(codec: C) -> [Vec<u8>; 6] {
     let absent = Envelope::new(codec, SCHEMA).seal_absent(LIFE, 7);
-    [seal(codec, LIFE), seal(codec, Life { expires: None, ..LIFE }), seal(codec, STALES), absent, Envelope::lease(7)]
+    let stays = seal(codec, Life { expires: None, ..LIFE });
+    [seal(codec, LIFE), stays, seal(codec, STALES), seal(codec, AGELESS), absent, Envelope::lease(7, 0)]
 }
 
 #[test]
@@ -90,8 +93,10 @@ fn what_was_sealed_opens() {
             let record = envelope.seal(&value(), life, 9).unwrap();
             assert_eq!(record[Envelope::WRITE_ID], 9_u64.to_le_bytes());
             assert_eq!(envelope.open(&record).unwrap(), Opened::Value(value(), life));
-            for (stale, load_millis) in [(None, 1), (Some(0), 0), (Some(u64::MAX), u32::MAX)] {
-                let life = Life { stale, load_millis, ..life };
+            for (stale, load_millis, age_millis) in
+                [(None, 1, Some(0)), (Some(0), 0, None), (None, 0, Some(u32::MAX)), (Some(u64::MAX), u32::MAX, Some(1))]
+            {
+                let life = Life { stale, load_millis, age_millis, ..life };
                 let record = envelope.seal(&value(), life, 9).unwrap();
                 assert_eq!(record[Envelope::WRITE_ID], 9_u64.to_le_bytes());
                 assert_eq!(envelope.open(&record).unwrap(), Opened::Value(value(), life));
@@ -99,8 +104,9 @@ fn what_was_sealed_opens() {
                 assert_eq!(envelope.open::<Value>(&record).unwrap(), Opened::Absent(life));
             }
         }
-        let lease = Envelope::lease(u64::MAX);
+        let lease = Envelope::lease(u64::MAX, 9);
         assert_eq!(lease[Envelope::WRITE_ID], [255; 8]);
+        assert_eq!(lease[Envelope::CREATED], 9_u64.to_le_bytes());
         assert_eq!(envelope.open::<Value>(&lease).unwrap(), Opened::Lease);
     });
 }
@@ -134,7 +140,7 @@ fn every_changed_bit_is_noticed() {
 fn every_forged_header_byte_is_refused_or_harmless() {
     for_each_codec!(|codec| {
         for record in every_record(codec) {
-            let is_lease = record == Envelope::lease(7);
+            let is_lease = record == Envelope::lease(7, 0);
             for at in 0..header_of(&record) {
                 for byte in 0..=255_u8 {
                     let mut forged = record.clone();
@@ -146,9 +152,14 @@ fn every_forged_header_byte_is_refused_or_harmless() {
                     let free = Envelope::WRITE_ID.contains(&at) || (18..26).contains(&at) || (38..42).contains(&at);
                     let expires = (26..34).contains(&at) && record[4] & 2 != 0;
                     let stales = (42..50).contains(&at) && record[4] & 4 != 0 || (50..54).contains(&at);
+                    let aged = (54..58).contains(&at) && record[4] & 16 == 0;
+                    // What has no age in it may say so by the flag alone, or have been just made.
+                    let ageless = record[3] == 2 && record[54..58] == [0; 4];
                     let flags: &[u8] = if record[3] == 2 { &[2, 4] } else { &[2] };
-                    let long_ago = at == 4 && !is_lease && flags.iter().any(|flag| byte == record[4] | flag);
-                    if forged == record || free || expires || stales || long_ago {
+                    let same_age = (byte ^ record[4]) & 16 == 0 || ageless;
+                    let long_ago = flags.iter().chain(&[0]).any(|flag| byte & !16 == record[4] & !16 | flag);
+                    let flags = at == 4 && !is_lease && long_ago && same_age;
+                    if forged == record || free || expires || stales || aged || flags {
                         assert_eq!(matches!(opened.unwrap(), Opened::Lease), is_lease);
                     } else {
                         refusal(opened);

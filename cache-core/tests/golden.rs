@@ -59,7 +59,7 @@ fn records<C: Codec<User> + Copy>(name: &str, codec: C) -> [(String, Vec<u8>); 2
 }
 
 fn lease() -> (String, Vec<u8>) {
-    (format!("{VERSION}-lease.bin"), Envelope::lease(WRITE_ID))
+    (format!("{VERSION}-lease.bin"), Envelope::lease(WRITE_ID, 0))
 }
 
 fn path(name: &str) -> PathBuf {
@@ -107,16 +107,21 @@ fn message_pack_records_of_version_1() {
     opens_and_is_reproduced("messagepack", MessagePack);
 }
 
-const STALES: Life = Life { stale: Some(1_700_000_030_789), load_millis: 1_234, ..EXPIRES };
+const STALES: Life = Life { stale: Some(1_700_000_030_789), load_millis: 1_234, age_millis: Some(5_678), ..EXPIRES };
+const AGELESS: Life = Life { age_millis: None, ..EXPIRES };
 
-/// What version 1 has no room for: that a value turns stale and took time to load, and that there is none.
+/// What version 1 has no room for: that a value turns stale, took time to load and had an age or an unknown one, and that
+/// there is none.
 fn version_2<C: Codec<User> + Copy>(name: &str, codec: C) {
     let envelope = Envelope::new(codec, Envelope::schema_tag("golden user"));
     let stale = envelope.seal(&user(), STALES, WRITE_ID).unwrap();
+    let ageless = envelope.seal(&user(), AGELESS, WRITE_ID).unwrap();
     let absent = envelope.seal_absent(EXPIRES, WRITE_ID);
-    for (what, record, meant) in
-        [("stale", stale, Opened::Value(user(), STALES)), ("absent", absent, Opened::Absent(EXPIRES))]
-    {
+    for (what, record, meant) in [
+        ("stale", stale, Opened::Value(user(), STALES)),
+        ("ageless", ageless, Opened::Value(user(), AGELESS)),
+        ("absent", absent, Opened::Absent(EXPIRES)),
+    ] {
         let file = format!("v2-{name}-{what}.bin");
         let golden = golden(&file, &record);
         assert_eq!(envelope.open(&golden).unwrap(), meant, "{file} reads as something else");

@@ -90,7 +90,7 @@ async fn a_server_that_cannot_persist_is_read_only() {
 #[tokio::test]
 async fn credentials_by_url_and_none_shown() {
     let server = RedisServer::start().await;
-    let rules = "on >s3cret%pass ~users:* +@read +@write +@scripting +@connection +time -@dangerous";
+    let rules = "on >s3cret%pass ~users:* +@read +@write +@scripting +@connection +time -@dangerous +info";
     let mut user = vec!["ACL", "SETUSER", "alice"];
     user.extend(rules.split(' '));
     assert_eq!(server.cli(&user), "OK");

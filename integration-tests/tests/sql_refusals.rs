@@ -69,7 +69,7 @@ async fn a_table_of_another_shape_is_said(place: SqlPlace) {
             let bytes = if place.kind == SqlKind::Postgres { "BYTEA" } else { "BLOB" };
             format!(
                 "CREATE TABLE {{t}} (namespace VARCHAR(64) NOT NULL, id {bytes} NOT NULL, full_key {bytes}, value {bytes}, \
-                 write_id BIGINT NOT NULL, expires_at BIGINT)"
+                 write_id BIGINT NOT NULL, written_at BIGINT NOT NULL, expires_at BIGINT)"
             )
         })
         .await;

@@ -5,9 +5,7 @@ use std::{fmt, time::Duration};
 use cache_core::{Envelope, Error, ErrorKind, Result, SharedClock};
 
 use crate::{
-    connection::{RedisConnection, RedisConnectionBuilder},
-    layout::Layout,
-    namespace::Namespace,
+    connection::RedisConnection, connection_builder::RedisConnectionBuilder, layout::Layout, namespace::Namespace,
     store::RedisStore,
 };
 
@@ -133,6 +131,12 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
     /// See [`RedisConnectionBuilder::clock`].
     pub fn clock(mut self, clock: SharedClock) -> Self {
         self.on = self.on.clock(clock);
+        self
+    }
+
+    /// See [`RedisConnectionBuilder::trust_restarts`].
+    pub fn trust_restarts(mut self, trust: bool) -> Self {
+        self.on = self.on.trust_restarts(trust);
         self
     }
 

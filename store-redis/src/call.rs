@@ -2,16 +2,37 @@
 
 use std::collections::BTreeMap;
 
-use cache_core::{Error, ErrorKind, Result};
+use cache_core::{Error, ErrorKind, Moment, Result, backend::ServerClock};
 use futures_util::future::join_all;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline, Value, aio::MultiplexedConnection};
 use tokio::time::Instant;
 
-use crate::{connection::Shared, error, scripts::Script, server_clock::ServerClock};
+use crate::{connection::Shared, error, scripts::Script, server};
 
 pub(crate) struct Call<'a> {
     connection: &'a Shared,
     started: Instant,
+}
+
+/// What is known of the server.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    /// Records from before this moment count for nothing, in Unix milliseconds by the server's clock.
+    pub(crate) oldest: u64,
+    clock: ServerClock,
+}
+
+impl Known {
+    /// The earliest that it can be on the server, for what is to be written: in Unix *micro*seconds.
+    pub(crate) fn earliest_micros(&self, now: Moment) -> u64 {
+        // Should the server's clock be set back, what is written now still counts.
+        self.clock.earliest_micros(now).max(self.oldest.saturating_mul(1000))
+    }
+
+    /// The latest that it can be on the server, in Unix milliseconds.
+    pub(crate) fn latest(&self, now: Moment) -> u64 {
+        self.clock.latest(now)
+    }
 }
 
 impl<'a> Call<'a> {
@@ -19,44 +40,66 @@ impl<'a> Call<'a> {
         Self { connection, started: Instant::now() }
     }
 
-    /// The replies to the commands, sent in one go.
-    async fn send(&self, link: usize, commands: &Pipeline) -> Result<Vec<Value>> {
+    /// The connection of a link, and which one it is.
+    pub(crate) async fn connect(&self, link: usize) -> Result<(MultiplexedConnection, u64)> {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Error::new(ErrorKind::Closed, "store-redis works inside a Tokio runtime only"));
         }
-        let (mut manager, generation) = self.connection.manager(link);
+        let (connecting, generation) = self.connection.connecting(link);
+        match self.in_time(link, generation, connecting).await? {
+            Ok(connection) => Ok((connection, generation)),
+            Err(error) => {
+                self.connection.replace(link, generation);
+                Err(error)
+            }
+        }
+    }
+
+    /// What comes of it before the deadline.
+    async fn in_time<F: Future>(&self, link: usize, generation: u64, future: F) -> Result<F::Output> {
+        let output = tokio::time::timeout_at(self.started + self.connection.deadline, future).await;
+        output.map_err(|_| {
+            self.connection.silent(link, generation);
+            error::late(self.connection.deadline)
+        })
+    }
+
+    /// The replies to the commands, sent in one go; an error if they were made for another server than the link leads to now.
+    async fn send(&self, link: usize, known: Option<Known>, commands: &Pipeline) -> Result<Vec<Value>> {
+        let (mut connection, generation) = self.connect(link).await?;
+        if known.is_some_and(|known| known.oldest != self.connection.server().oldest()) {
+            return Err(error::restarted());
+        }
         // What a transaction answers before its end is skipped.
         let (skipped, count) = if commands.is_transaction() { (commands.len() + 1, 1) } else { (0, commands.len()) };
-        let replies = manager.send_packed_commands(commands, skipped, count);
-        match tokio::time::timeout_at(self.started + self.connection.deadline, replies).await {
-            Ok(Ok(replies)) => {
+        let replies = connection.send_packed_commands(commands, skipped, count);
+        match self.in_time(link, generation, replies).await? {
+            Ok(replies) => {
                 self.connection.answered(link);
                 Ok(replies)
             }
-            Ok(Err(error)) => {
-                self.connection.set_server_clock(None);
-                if !error.is_io_error() {
-                    self.connection.replace(link, generation);
-                }
+            Err(error) => {
+                self.connection.replace(link, generation);
                 Err(error::broken(&error))
-            }
-            Err(_) => {
-                self.connection.silent(link, generation);
-                Err(error::late(self.connection.deadline))
             }
         }
     }
 
     /// The reply to one command or transaction.
     pub(crate) async fn ask(&self, link: usize, commands: &Pipeline) -> Result<Value> {
-        self.send(link, commands).await?.pop().ok_or_else(error::unexpected).and_then(error::check)
+        self.send(link, None, commands).await?.pop().ok_or_else(error::unexpected).and_then(error::check)
     }
 
     /// The replies to commands, each with the link that it goes by, in their order. Those that run `script` work even if the
-    /// server has not seen it.
+    /// server has not seen it. `known` is what the commands were made for.
     ///
     /// There is one pipeline per link concerned, and all are sent at once.
-    pub(crate) async fn each(&self, script: Option<&Script>, commands: Vec<(usize, Cmd)>) -> Vec<Result<Value>> {
+    pub(crate) async fn each(
+        &self,
+        script: Option<&Script>,
+        known: Option<Known>,
+        commands: Vec<(usize, Cmd)>,
+    ) -> Vec<Result<Value>> {
         let mut replies: Vec<_> = commands.iter().map(|_| Err(error::unexpected())).collect();
         let mut by_link = BTreeMap::<usize, (Vec<usize>, Vec<Cmd>)>::new();
         for (at, (link, command)) in commands.into_iter().enumerate() {
@@ -66,7 +109,7 @@ impl<'a> Call<'a> {
         }
         let groups = by_link
             .into_iter()
-            .map(|(link, (places, commands))| async move { (places, self.group(link, script, commands).await) });
+            .map(|(link, (places, commands))| async move { (places, self.group(link, script, known, commands).await) });
         for (places, answers) in join_all(groups).await {
             for (at, answer) in places.into_iter().zip(answers) {
                 replies[at] = answer;
@@ -75,7 +118,13 @@ impl<'a> Call<'a> {
         replies
     }
 
-    async fn group(&self, link: usize, script: Option<&Script>, commands: Vec<Cmd>) -> Vec<Result<Value>> {
+    async fn group(
+        &self,
+        link: usize,
+        script: Option<&Script>,
+        known: Option<Known>,
+        commands: Vec<Cmd>,
+    ) -> Vec<Result<Value>> {
         let count = commands.len();
         // A batch brings the script along; a single command only once it turns out to be missing.
         let batch = script.filter(|_| count > 1);
@@ -83,14 +132,14 @@ impl<'a> Call<'a> {
         for command in batch.map(Script::load).into_iter().chain(commands) {
             pipeline.add_command(command);
         }
-        let mut result = self.send(link, &pipeline).await;
+        let mut result = self.send(link, known, &pipeline).await;
         if let (Some(script), Ok([Value::ServerError(error)])) = (script, result.as_deref())
             && error.code() == "NOSCRIPT"
         {
             let mut loading = Pipeline::with_capacity(2);
             loading.add_command(script.load());
             pipeline.cmd_iter().for_each(|command| _ = loading.add_command(command.clone()));
-            result = self.send(link, &loading).await;
+            result = self.send(link, known, &loading).await;
         }
         match result {
             // What the loading answered comes first.
@@ -102,34 +151,38 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The server's clock, measured if it is not known or not fresh.
-    pub(crate) async fn server_clock(&self, link: usize) -> Result<ServerClock> {
-        match self.connection.server_clock() {
-            Some(clock) if clock.is_fresh(self.connection.clock.now()) => Ok(clock),
-            _ => self.measure(link).await,
+    /// What is known of the server that this link leads to. It is asked for its time if that is not known or not fresh.
+    pub(crate) async fn known(&self, link: usize) -> Result<Known> {
+        let server = self.connection.server();
+        loop {
+            let oldest = server.oldest();
+            let clock = match self.fresh_clock() {
+                Some(clock) => clock,
+                None => self.measure(link).await?,
+            };
+            // A link that was made anew meanwhile may lead to another server.
+            if server.oldest() == oldest {
+                return Ok(Known { oldest, clock });
+            }
         }
     }
 
-    /// Asks the server for its time.
-    pub(crate) async fn measure(&self, link: usize) -> Result<ServerClock> {
+    fn fresh_clock(&self) -> Option<ServerClock> {
+        self.connection.server().clock().filter(|clock| clock.is_fresh(self.connection.clock().now()))
+    }
+
+    async fn measure(&self, link: usize) -> Result<ServerClock> {
+        // Whoever connects asks for the time, too.
+        self.connect(link).await?;
+        if let Some(clock) = self.fresh_clock() {
+            return Ok(clock);
+        }
         let mut time = Pipeline::with_capacity(1);
         time.cmd("TIME");
-        // The first answer on a link waits for the connection, which would count as the way of the time.
-        if self.connection.server_clock().is_none() {
-            let mut ping = Pipeline::with_capacity(1);
-            ping.cmd("PING");
-            self.ask(link, &ping).await?;
-        }
-        let sent = self.connection.clock.now();
-        let reply = self.ask(link, &time).await?;
-        let received = self.connection.clock.now();
-        let [seconds, micros] = error::array(reply)?.map(|part| {
-            let digits = error::bytes(part)?.ok_or_else(error::unexpected)?;
-            str::from_utf8(&digits).ok().and_then(|digits| digits.parse::<u64>().ok()).ok_or_else(error::unexpected)
-        });
-        let stamp = seconds?.saturating_mul(1_000_000).saturating_add(micros?);
-        let clock = ServerClock { stamp, sent, received };
-        self.connection.set_server_clock(Some(clock));
+        let sent = self.connection.clock().now();
+        let stamp = server::micros(self.ask(link, &time).await?)?;
+        let clock = ServerClock { stamp, sent, received: self.connection.clock().now() };
+        self.connection.server().set_clock(Some(clock));
         Ok(clock)
     }
 }

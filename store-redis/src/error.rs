@@ -29,6 +29,14 @@ pub(crate) fn late(deadline: Duration) -> Error {
     )
 }
 
+/// The link was made anew in the middle of a call, and leads to another server now.
+pub(crate) fn restarted() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "Redis was restarted, or another has taken its place, while this was being asked",
+    )
+}
+
 /// The error of a write that was refused for want of room, after its older entry was removed or was not.
 pub(crate) fn full(error: Error, removed: bool) -> Error {
     let message = if removed {

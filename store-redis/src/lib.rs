@@ -4,18 +4,21 @@ mod builder;
 mod call;
 mod clear;
 mod connection;
+mod connection_builder;
 mod error;
 mod layout;
+mod lease;
+mod link;
 mod namespace;
 mod read;
 mod scripts;
-mod server_clock;
+mod server;
 mod store;
 mod write;
-mod write_id;
 
 pub use crate::{
     builder::{DefaultCodec, RedisStoreBuilder},
-    connection::{RedisConnection, RedisConnectionBuilder},
+    connection::RedisConnection,
+    connection_builder::RedisConnectionBuilder,
     store::RedisStore,
 };

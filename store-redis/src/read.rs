@@ -38,14 +38,18 @@ impl<V, C: Codec<V>> Inner<V, C> {
         asked: Moment,
     ) -> Result<Option<Entry<V>>> {
         let Some(bytes) = error::bytes(reply)? else { return Ok(None) };
-        let Opened::Value(value, life) = envelope.open(&bytes)? else { return Ok(None) };
-        let mut expiry = Expiry::Never;
-        if life.expires.is_some() {
-            // Counted from before the asking: on the way back the life went on.
-            let server_now = call.server_clock(link).await?.latest(asked);
-            expiry = Expiry::after(asked, life.remaining(server_now).map_or(Ttl::Never, Ttl::After));
+        let (value, life) = match envelope.open(&bytes)? {
+            Opened::Value(value, life) => (Some(value), life),
+            Opened::Absent(life) => (None, life),
+            Opened::Lease => return Ok(None),
+        };
+        let known = call.known(link).await?;
+        if life.created < known.oldest {
+            return Ok(None);
         }
-        Ok((!expiry.is_past(self.now())).then(|| Entry::new(value, expiry)))
+        // Counted from before the asking: on the way back the life went on.
+        let entry = life.entry(value, asked, known.latest(asked));
+        Ok((!entry.is_expired(self.now())).then_some(entry))
     }
 
     /// A value of others carries no deadline; it is read together with what remains of its key, or the two might not

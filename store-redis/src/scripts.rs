@@ -1,4 +1,6 @@
 //! The scripts that keep leases. Each touches one key; whatever is under the key is the lease.
+//!
+//! What was written before a certain moment is nothing to them: a server that was restarted may have it again.
 
 use std::sync::LazyLock;
 
@@ -33,25 +35,55 @@ macro_rules! script {
 }
 
 /// The write id of what is there. Where there is nothing, or no record, it puts a marker and returns the marker's id; a
-/// marker lives on for the full time.
+/// marker lives on for the full time, unless it is somebody's claim, who may have died.
 ///
-/// ARGV: the marker, its life in milliseconds.
+/// ARGV: the marker, its life in milliseconds, the moment.
 pub(crate) static LEASE: Script = script!(
-    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 17)
-if type(head) == 'string' and #head == 18 and head:sub(1, 4) == ARGV[1]:sub(1, 4) then
-  if head:sub(5, 5) == ARGV[1]:sub(5, 5) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 25)
+if type(head) == 'string' and #head == 26 and head:find('^MLC[\1\2]')
+  and struct.unpack('<I8', head, 19) >= tonumber(ARGV[3]) then
+  if head:sub(4, 5) == '\1\1' and head:byte(18) < 128 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
   return head:sub(11, 18)
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ARGV[1]:sub(11, 18)"
 );
 
+/// Puts a claim's marker and returns its id and 1; it gives way to nothing but another's claim, whose id comes back with a 0.
+/// A plain marker is replaced, which voids its tickets.
+///
+/// A record that is there is no marker, and its id comes back with a 1: who claims has found no value, so this one has just
+/// come or cannot be read by who claims, and in the latter case nobody else would load it.
+///
+/// ARGV: as of `LEASE`.
+pub(crate) static CLAIM: Script = script!(
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 25)
+if type(head) == 'string' and #head == 26 and head:find('^MLC[\1\2]')
+  and struct.unpack('<I8', head, 19) >= tonumber(ARGV[3]) then
+  if head:sub(4, 5) ~= '\1\1' then return {head:sub(11, 18), 1} end
+  if head:byte(18) >= 128 then return {head:sub(11, 18), 0} end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {ARGV[1]:sub(11, 18), 1}"
+);
+
+/// Removes the marker if it is still this one; a value may have the same id.
+///
+/// ARGV: the write id.
+pub(crate) static RELEASE: Script = script!(
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 17)
+if type(head) ~= 'string' or head:sub(1, 5) ~= 'MLC\1\1' or head:sub(11, 18) ~= ARGV[1] then return 0 end
+return redis.call('UNLINK', KEYS[1])"
+);
+
 /// Installs the record if the write id is still the ticket's; whether it did.
 ///
-/// ARGV: the write id, the record, then PX and its life unless it does not expire.
+/// ARGV: the write id, the moment, the record, then PX and its life unless it does not expire.
 pub(crate) static FILL: Script = script!(
-    r"if redis.pcall('GETRANGE', KEYS[1], 10, 17) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], unpack(ARGV, 3))
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 25)
+if type(head) ~= 'string' or #head < 16 or head:sub(1, 8) ~= ARGV[1]
+  or struct.unpack('<I8', head, 9) < tonumber(ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[3], unpack(ARGV, 4))
 return 1"
 );
 
@@ -59,8 +91,10 @@ return 1"
 ///
 /// ARGV: as of `FILL`.
 pub(crate) static SET: Script = script!(
-    r"if redis.pcall('GETRANGE', KEYS[1], 10, 17) ~= ARGV[1] then return redis.call('UNLINK', KEYS[1]) end
-return redis.call('SET', KEYS[1], ARGV[2], unpack(ARGV, 3))"
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 25)
+if type(head) ~= 'string' or #head < 16 or head:sub(1, 8) ~= ARGV[1]
+  or struct.unpack('<I8', head, 9) < tonumber(ARGV[2]) then return redis.call('UNLINK', KEYS[1]) end
+return redis.call('SET', KEYS[1], ARGV[3], unpack(ARGV, 4))"
 );
 
 #[cfg(test)]
@@ -69,10 +103,10 @@ mod tests {
 
     /// The scripts compare in place.
     #[test]
-    fn the_scripts_know_where_the_write_id_stands() {
-        assert_eq!(Envelope::WRITE_ID, 10..18);
-        assert_eq!(Envelope::lease(u64::MAX)[10..18], [0xff; 8]);
-        // The flags, which tell a marker from a value, stand right behind the magic.
-        assert_eq!(Envelope::lease(0)[4], 1);
+    fn the_scripts_know_where_things_stand() {
+        assert_eq!((Envelope::WRITE_ID, Envelope::CREATED), (10..18, 18..26));
+        assert_eq!(Envelope::lease(u64::MAX, 1)[10..19], [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
+        // The version and the flags, which tell a marker from a value, stand right behind the magic.
+        assert_eq!(Envelope::lease(0, 0)[..5], *b"MLC\x01\x01");
     }
 }

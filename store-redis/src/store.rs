@@ -2,16 +2,16 @@
 
 use std::{fmt, marker::PhantomData, slice, sync::Arc};
 
-use cache_core::{Codec, Entry, Envelope, Key, Moment, Profile, Result, Store, Ticket, Write};
+use cache_core::{Claim, Codec, Entry, Key, Moment, Profile, Result, Store, Ticket, Write, backend::write_id};
 use redis::{Cmd, cmd};
 
 use crate::{
     builder::{DefaultCodec, RedisStoreBuilder},
-    connection::{RedisConnection, RedisConnectionBuilder},
+    connection::RedisConnection,
+    connection_builder::RedisConnectionBuilder,
     error,
     layout::Layout,
     namespace::Namespace,
-    scripts, write_id,
 };
 
 /// A store of values of type `V` in Redis, encoded by the codec `C`.
@@ -83,7 +83,8 @@ where
     type Value = V;
 
     fn profile(&self) -> Profile {
-        Profile::new("redis").leases(!self.0.layout.is_plain()).ttl_resolution(self.0.connection.shared().deadline)
+        let records = !self.0.layout.is_plain();
+        Profile::new("redis").leases(records).claims(records).ttl_resolution(self.0.connection.shared().deadline)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {
@@ -92,6 +93,20 @@ where
 
     async fn lease(&self, key: &Key) -> Result<Ticket> {
         only(self.lease_many(slice::from_ref(key)).await)
+    }
+
+    async fn claim(&self, key: &Key) -> Result<Claim> {
+        if self.0.layout.is_plain() {
+            return Ok(Claim { ticket: Ticket::unconditional(), granted: true });
+        }
+        self.0.claim(key).await
+    }
+
+    async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
+        match ticket.version().filter(|&id| write_id::is_claim(id)) {
+            Some(id) if !self.0.layout.is_plain() => self.0.release(key, id).await,
+            _ => Ok(()),
+        }
     }
 
     async fn fill(&self, write: Write<V>) -> Result<bool> {
@@ -126,18 +141,7 @@ where
         if self.0.layout.is_plain() {
             return vec![Ok(Ticket::unconditional()); keys.len()];
         }
-        let lease = |key| {
-            let mut lease = scripts::LEASE.run(&self.0.namespace.key(key));
-            lease.arg(Envelope::lease(write_id::next())).arg(self.0.lease_millis);
-            (self.0.link_of(key), lease)
-        };
-        let call = self.0.connection.shared().call();
-        let replies = call.each(Some(&scripts::LEASE), keys.iter().map(lease).collect()).await;
-        let ticket = |reply| {
-            let id = error::bytes(reply)?.and_then(|id| id.try_into().ok()).ok_or_else(error::unexpected)?;
-            Ok(Ticket::at(u64::from_le_bytes(id)))
-        };
-        replies.into_iter().map(|reply| reply.and_then(ticket)).collect()
+        self.0.lease(keys).await.unwrap_or_else(|error| vec![Err(error); keys.len()])
     }
 
     async fn fill_many(&self, writes: Vec<Write<V>>) -> Vec<Result<bool>> {
@@ -150,13 +154,13 @@ where
 
     async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
         let call = self.0.connection.shared().call();
-        let replies = call.each(None, keys.iter().map(|key| self.0.unlink(key)).collect()).await;
+        let replies = call.each(None, None, keys.iter().map(|key| self.0.unlink(key)).collect()).await;
         replies.into_iter().map(|reply| reply.map(drop)).collect()
     }
 }
 
 /// The one result of a batch of one.
-fn only<T>(results: Vec<Result<T>>) -> Result<T> {
+pub(crate) fn only<T>(results: Vec<Result<T>>) -> Result<T> {
     results.into_iter().next().unwrap_or_else(|| Err(error::unexpected()))
 }
 
@@ -166,7 +170,7 @@ impl<V, C> Inner<V, C> {
     }
 
     pub(crate) fn now(&self) -> Moment {
-        self.connection.shared().clock.now()
+        self.connection.shared().clock().now()
     }
 
     pub(crate) fn unlink(&self, key: &Key) -> (usize, Cmd) {

@@ -1,44 +1,53 @@
 //! How entries are written and refused.
 
-use cache_core::{Codec, ErrorKind, Moment, Result, Write};
+use cache_core::{Codec, ErrorKind, Life, Result, Write};
 use redis::{Cmd, Value, cmd};
 
 use crate::{
-    call::Call,
+    call::{Call, Known},
     error,
-    layout::Lifetime,
     scripts::{self, Script},
     store::Inner,
 };
 
 impl<V, C: Codec<V>> Inner<V, C> {
-    /// The server's time, for the lives of records to be written; 0 where nothing notes it.
-    async fn server_now(&self, call: &Call<'_>, writes: &[Write<V>]) -> Result<(Moment, u64)> {
-        let server_clock = match writes.first() {
-            Some(first) if !self.layout.is_plain() => Some(call.server_clock(self.link_of(&first.key)).await?),
-            _ => None,
-        };
-        let now = self.now();
-        Ok((now, server_clock.map_or(0, |clock| clock.earliest(now))))
+    /// What is known of the server, for the records to be written; `None` where there are none.
+    async fn known(&self, call: &Call<'_>, writes: &[Write<V>]) -> Result<Option<Known>> {
+        match writes.first() {
+            Some(first) if !self.layout.is_plain() => call.known(self.link_of(&first.key)).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// For how long Redis is to keep what lives like that. A plain value cannot say that it has turned stale, and goes then.
+    fn ttl_millis(&self, life: Life) -> Option<u64> {
+        match life.stale {
+            Some(stale) if self.layout.is_plain() => Some(stale.saturating_sub(life.created)),
+            _ => life.ttl_millis(),
+        }
     }
 
     /// The command that installs these bytes, by `script` if it depends on the ticket.
-    fn install(&self, script: &Script, write: &Write<V>, bytes: &[u8], millis: Option<u64>) -> (usize, Cmd) {
+    fn install(
+        &self,
+        script: &Script,
+        write: &Write<V>,
+        bytes: &[u8],
+        life: Life,
+        known: Option<Known>,
+    ) -> (usize, Cmd) {
         let key = self.namespace.key(&write.key);
-        let mut install = match write.ticket.version() {
-            Some(version) if !self.layout.is_plain() => {
-                let mut run = script.run(&key);
-                run.arg(version.to_le_bytes().as_slice());
-                run
-            }
-            _ => {
-                let mut set = cmd("SET");
-                set.arg(key);
-                set
-            }
+        let mut install = if let (Some(version), Some(known)) = (write.ticket.version(), known) {
+            let mut run = script.run(&key);
+            run.arg(version.to_le_bytes().as_slice()).arg(known.oldest);
+            run
+        } else {
+            let mut set = cmd("SET");
+            set.arg(key);
+            set
         };
         install.arg(bytes);
-        if let Some(millis) = millis {
+        if let Some(millis) = self.ttl_millis(life) {
             install.arg("PX").arg(millis);
         }
         (self.link_of(&write.key), install)
@@ -46,22 +55,24 @@ impl<V, C: Codec<V>> Inner<V, C> {
 
     pub(crate) async fn fill(&self, writes: &[Write<V>]) -> Result<Vec<Result<bool>>> {
         let call = self.connection.shared().call();
-        let (now, server_now) = self.server_now(&call, writes).await?;
+        let known = self.known(&call, writes).await?;
+        let now = self.now();
+        let server_now = known.map_or(0, |known| known.earliest_micros(now));
         let mut results: Vec<Result<bool>> = writes.iter().map(|_| Ok(false)).collect();
         let (mut places, mut commands) = (Vec::new(), Vec::new());
         for (at, write) in writes.iter().enumerate() {
-            let Lifetime::Millis(millis) = Lifetime::of(&write.entry, now, 0) else { continue };
-            let Some(value) = write.entry.value() else { continue };
+            let Some(life) = Life::of_fill(&write.entry, now, server_now) else { continue };
             // The id stays the ticket's: a fill voids no ticket of another.
-            match self.layout.seal(value, millis, write.ticket.version(), server_now) {
-                Ok(bytes) => {
+            match self.layout.seal(&write.entry, life, write.ticket.version()) {
+                Ok(Some(bytes)) => {
                     places.push(at);
-                    commands.push(self.install(&scripts::FILL, write, &bytes, millis));
+                    commands.push(self.install(&scripts::FILL, write, &bytes, life, known));
                 }
+                Ok(None) => {}
                 Err(error) => results[at] = Err(error),
             }
         }
-        for (at, reply) in places.into_iter().zip(call.each(Some(&scripts::FILL), commands).await) {
+        for (at, reply) in places.into_iter().zip(call.each(Some(&scripts::FILL), known, commands).await) {
             results[at] = reply.and_then(|reply| match reply {
                 Value::Int(filled) => Ok(filled == 1),
                 Value::Okay => Ok(true),
@@ -73,27 +84,25 @@ impl<V, C: Codec<V>> Inner<V, C> {
 
     pub(crate) async fn set(&self, writes: &[Write<V>]) -> Result<Vec<Result<()>>> {
         let call = self.connection.shared().call();
-        let (now, server_now) = self.server_now(&call, writes).await?;
+        let known = self.known(&call, writes).await?;
+        let now = self.now();
+        let server_now = known.map_or(0, |known| known.earliest_micros(now));
         let mut refused = Vec::with_capacity(writes.len());
         let mut commands = Vec::with_capacity(writes.len());
         for write in writes {
-            let sealed = match (Lifetime::of(&write.entry, now, 1), write.entry.value()) {
-                (Lifetime::Millis(millis), Some(value)) => {
-                    let sealed = self.layout.seal(value, millis, None, server_now);
-                    sealed.map(|bytes| self.install(&scripts::SET, write, &bytes, millis))
-                }
-                _ => Ok(self.unlink(&write.key)),
-            };
+            let sealed = Life::of_set(&write.entry, now, server_now)
+                .map_or(Ok(None), |life| Ok(self.layout.seal(&write.entry, life, None)?.map(|bytes| (bytes, life))));
             // What cannot be written must not leave the older entry there.
             let (command, error) = match sealed {
-                Ok(command) => (command, None),
+                Ok(Some((bytes, life))) => (self.install(&scripts::SET, write, &bytes, life, known), None),
+                Ok(None) => (self.unlink(&write.key), None),
                 Err(error) => (self.unlink(&write.key), Some(error)),
             };
             commands.push(command);
             refused.push(error);
         }
         let versioned = writes.iter().any(|write| write.ticket.version().is_some());
-        let replies = call.each(versioned.then_some(&scripts::SET), commands).await;
+        let replies = call.each(versioned.then_some(&scripts::SET), known, commands).await;
         let mut results: Vec<Result<()>> = replies
             .into_iter()
             .zip(refused)
@@ -108,7 +117,7 @@ impl<V, C: Codec<V>> Inner<V, C> {
         let full = |result: &Result<()>| matches!(result, Err(error) if error.kind() == ErrorKind::Full);
         let places: Vec<usize> = (0..results.len()).filter(|&at| full(&results[at])).collect();
         let unlinks = places.iter().map(|&at| self.unlink(&writes[at].key)).collect();
-        for (at, removed) in places.iter().zip(call.each(None, unlinks).await) {
+        for (at, removed) in places.iter().zip(call.each(None, None, unlinks).await) {
             if let Err(error) = &results[*at] {
                 results[*at] = Err(error::full(error.clone(), removed.is_ok()));
             }

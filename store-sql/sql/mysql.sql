@@ -4,6 +4,7 @@ CREATE TABLE IF NOT EXISTS `cache_entries` (
     full_key   MEDIUMBLOB     NULL,
     value      LONGBLOB       NULL,
     write_id   BIGINT         NOT NULL,
+    written_at BIGINT         NOT NULL,
     expires_at BIGINT         NULL,
     PRIMARY KEY (namespace, id),
     KEY (expires_at)

@@ -4,6 +4,7 @@ CREATE TABLE "cache_entries" (
     full_key   BYTEA            NULL,
     value      BYTEA            NULL,
     write_id   BIGINT           NOT NULL,
+    written_at BIGINT           NOT NULL,
     expires_at BIGINT           NULL,
     PRIMARY KEY (namespace, id)
 );

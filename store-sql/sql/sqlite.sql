@@ -4,6 +4,7 @@ CREATE TABLE IF NOT EXISTS "cache_entries" (
     full_key   BLOB    NULL,
     value      BLOB    NULL,
     write_id   INTEGER NOT NULL,
+    written_at INTEGER NOT NULL,
     expires_at INTEGER NULL,
     PRIMARY KEY (namespace, id)
 );

@@ -223,6 +223,7 @@ impl<V, C> SqlStoreBuilder<V, C> {
             rows,
             envelope: Envelope::new(self.codec, schema),
             clock: self.clock,
+            server_clock: std::sync::Mutex::new(None),
             deadline: self.deadline,
             lease_millis,
             _sweeper: sweeper,

@@ -6,13 +6,12 @@ use std::{
     time::Duration,
 };
 
-use cache_core::Result;
+use cache_core::{Result, backend::write_id};
 
 use crate::{
     database::Database,
     error::{self, Fault},
     pool::Session,
-    write_id,
 };
 
 /// How a piece of work is run.

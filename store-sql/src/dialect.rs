@@ -7,7 +7,7 @@ use sqlx::error::DatabaseError;
 use crate::{error::Fault, statement::Statement};
 
 /// The table's columns, in the order in which rows are inserted.
-pub(crate) const COLUMNS: &str = "(namespace, id, full_key, value, write_id, expires_at)";
+pub(crate) const COLUMNS: &str = "(namespace, id, full_key, value, write_id, written_at, expires_at)";
 
 /// What makes a row one that is still there.
 pub(crate) const LIVE: &str = "(expires_at IS NULL OR expires_at > {now})";
@@ -35,6 +35,11 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// The time by the database's clock when the statement began, in whole Unix milliseconds.
     fn now(&self) -> &'static str;
 
+    /// The function that gives the smaller of two numbers.
+    fn least(&self) -> &'static str {
+        "LEAST"
+    }
+
     /// The statement that begins a transaction that writes.
     fn begin(&self) -> &'static str;
 
@@ -46,9 +51,13 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// What follows the rows of an `INSERT` that replaces the rows of the same keys.
     fn replacing(&self) -> &'static str;
 
-    /// What follows the rows of an `INSERT` of markers, which leaves live rows alone but for the lives of markers.
+    /// What follows the rows of an `INSERT` of markers, which leaves live rows alone but for the lives of markers that are no
+    /// claims.
     /// `{table}` in it is the quoted table.
     fn leasing(&self) -> &'static str;
+
+    /// What follows the row of an `INSERT` of a claim's marker, which replaces what has expired and plain markers.
+    fn claiming(&self) -> &'static str;
 
     /// Whether the `INSERT` of markers returns the rows that are there then.
     fn leasing_returns(&self) -> bool {

@@ -5,11 +5,12 @@
 mod builder;
 mod call;
 mod clear;
+mod clock;
 mod database;
 mod dialect;
 mod error;
 mod identity;
-mod lifetime;
+mod lease;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod names;
@@ -25,7 +26,6 @@ mod store;
 mod sweep;
 mod table;
 mod write;
-mod write_id;
 
 pub use crate::{
     builder::{DefaultCodec, SqlStoreBuilder},

@@ -42,7 +42,7 @@ impl Dialect for MySql {
     fn replacing(&self) -> &'static str {
         // MariaDB does not know the alias that MySQL would rather have in the place of VALUES().
         " ON DUPLICATE KEY UPDATE full_key = VALUES(full_key), value = VALUES(value), write_id = VALUES(write_id), \
-         expires_at = VALUES(expires_at)"
+         written_at = VALUES(written_at), expires_at = VALUES(expires_at)"
     }
 
     fn leasing(&self) -> &'static str {
@@ -51,7 +51,17 @@ impl Dialect for MySql {
          full_key = IF(expires_at IS NULL OR expires_at > {now}, full_key, VALUES(full_key)), \
          write_id = IF(expires_at IS NULL OR expires_at > {now}, write_id, VALUES(write_id)), \
          value = IF(expires_at IS NULL OR expires_at > {now}, value, NULL), \
-         expires_at = IF(value IS NOT NULL, expires_at, VALUES(expires_at))"
+         expires_at = IF(value IS NOT NULL OR write_id < 0, expires_at, VALUES(expires_at))"
+    }
+
+    fn claiming(&self) -> &'static str {
+        // As above: each assignment sees those before, and ids are drawn once.
+        " ON DUPLICATE KEY UPDATE \
+         full_key = IF(value IS NULL AND write_id >= 0 OR expires_at <= {now}, VALUES(full_key), full_key), \
+         written_at = IF(value IS NULL AND write_id >= 0 OR expires_at <= {now}, VALUES(written_at), written_at), \
+         value = IF(expires_at <= {now}, NULL, value), \
+         write_id = IF(value IS NULL AND write_id >= 0 OR expires_at <= {now}, VALUES(write_id), write_id), \
+         expires_at = IF(write_id = VALUES(write_id), VALUES(expires_at), expires_at)"
     }
 
     fn leasing_returns(&self) -> bool {

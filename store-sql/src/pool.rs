@@ -85,6 +85,13 @@ impl Session {
         })
     }
 
+    /// The number that a statement gives.
+    pub(crate) async fn number(&mut self, statement: &Statement<'_>) -> sqlx::Result<i64> {
+        each!(Connection, self.connection()?, connection => {
+            sqlx::Row::try_get(&query(statement).fetch_one(&mut **connection).await?, 0)
+        })
+    }
+
     /// How many rows a statement changed.
     pub(crate) async fn change(&mut self, statement: &Statement<'_>) -> sqlx::Result<u64> {
         each!(Connection, self.connection()?, connection => {
@@ -138,6 +145,6 @@ where
     Vec<u8>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
     i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
 {
-    let value = if row.len() > 3 { row.try_get(3)? } else { None };
-    Ok(Row { id: row.try_get(0)?, full_key: row.try_get(1)?, number: row.try_get(2)?, value })
+    let (elapsed, value) = if row.len() > 3 { (row.try_get(3)?, row.try_get(4)?) } else { (None, None) };
+    Ok(Row { id: row.try_get(0)?, full_key: row.try_get(1)?, number: row.try_get(2)?, elapsed, value })
 }

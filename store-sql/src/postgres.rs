@@ -46,15 +46,24 @@ impl Dialect for Postgres {
 
     fn replacing(&self) -> &'static str {
         " ON CONFLICT (namespace, id) DO UPDATE SET full_key = excluded.full_key, value = excluded.value, \
-         write_id = excluded.write_id, expires_at = excluded.expires_at"
+         write_id = excluded.write_id, written_at = excluded.written_at, expires_at = excluded.expires_at"
     }
 
     fn leasing(&self) -> &'static str {
         // What is live and no marker is not touched, so it does not come back either.
         " ON CONFLICT (namespace, id) DO UPDATE SET full_key = excluded.full_key, value = NULL, \
          write_id = CASE WHEN {table}.expires_at IS NULL OR {table}.expires_at > {now} \
-         THEN {table}.write_id ELSE excluded.write_id END, expires_at = excluded.expires_at \
+         THEN {table}.write_id ELSE excluded.write_id END, written_at = excluded.written_at, \
+         expires_at = CASE WHEN {table}.write_id < 0 AND {table}.expires_at > {now} \
+         THEN {table}.expires_at ELSE excluded.expires_at END \
          WHERE {table}.value IS NULL OR {table}.expires_at <= {now} RETURNING id, full_key, write_id"
+    }
+
+    fn claiming(&self) -> &'static str {
+        " ON CONFLICT (namespace, id) DO UPDATE SET full_key = excluded.full_key, value = NULL, \
+         write_id = excluded.write_id, written_at = excluded.written_at, expires_at = excluded.expires_at \
+         WHERE {table}.value IS NULL AND {table}.write_id >= 0 OR {table}.expires_at <= {now} \
+         RETURNING id, full_key, write_id"
     }
 
     fn delete_some<'a>(&self, delete: &mut Statement<'a>, table: &str, which: Which<'a>, limit: usize) {

@@ -20,6 +20,9 @@ pub(crate) struct NewRow<'a> {
     /// `None` in a marker.
     pub(crate) value: Option<&'a [u8]>,
     pub(crate) write_id: u64,
+    /// The time by the database's clock, as far as it is known: it may be later by the way of the statement. `None` for the
+    /// moment of the statement.
+    pub(crate) written: Option<u64>,
     /// `None` if it does not expire.
     pub(crate) millis: Option<u64>,
 }
@@ -43,9 +46,16 @@ impl Rows {
         statement
     }
 
-    /// The live values of these ids, and what remains of them in milliseconds.
+    /// The time by the database's clock.
+    pub(crate) fn clock(&self) -> Statement<'_> {
+        let mut select = Statement::new(self.dialect);
+        select.push("SELECT {now}");
+        select
+    }
+
+    /// The live values of these ids, what remains of them and how long ago they were written, in milliseconds.
     pub(crate) fn select<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
-        let mut select = self.statement("SELECT id, full_key, expires_at - {now}, value FROM ");
+        let mut select = self.statement("SELECT id, full_key, expires_at - {now}, {now} - written_at, value FROM ");
         select.push(" WHERE ").push_ids(&self.namespace, ids).push(" AND value IS NOT NULL AND ").push(LIVE);
         select
     }
@@ -61,6 +71,13 @@ impl Rows {
     pub(crate) fn select_ids_of_values<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
         let mut select = self.select_ids(ids);
         select.push(" AND value IS NOT NULL");
+        select
+    }
+
+    /// The write ids of the live markers of these ids.
+    pub(crate) fn select_ids_of_markers<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
+        let mut select = self.select_ids(ids);
+        select.push(" AND value IS NULL");
         select
     }
 
@@ -99,7 +116,11 @@ impl Rows {
             insert.push(", ").bind(Argument::Bytes(row.identity.full_key.as_deref()));
             insert.push(", ").bind(Argument::Bytes(row.value));
             insert.push(", ").bind(Argument::Int(Some(signed(row.write_id))));
-            insert.push(", {now} + ").bind(millis(row.millis)).push(")");
+            insert.push(", ");
+            written(&mut insert, row);
+            insert.push(", ");
+            written(&mut insert, row);
+            insert.push(" + ").bind(millis(row.millis)).push(")");
         }
         insert.push(&tail.replace("{table}", &self.quoted));
         insert
@@ -111,7 +132,11 @@ impl Rows {
         update.push(" SET full_key = ").bind(Argument::Bytes(row.identity.full_key.as_deref()));
         update.push(", value = ").bind(Argument::Bytes(row.value));
         update.push(", write_id = ").bind(Argument::Int(Some(signed(row.write_id))));
-        update.push(", expires_at = {now} + ").bind(millis(row.millis));
+        update.push(", written_at = ");
+        written(&mut update, row);
+        update.push(", expires_at = ");
+        written(&mut update, row);
+        update.push(" + ").bind(millis(row.millis));
         update.push(" WHERE namespace = ").bind(Argument::Text(&self.namespace));
         update.push(" AND id = ").bind(Argument::Bytes(Some(&row.identity.id)));
         update.push(" AND write_id = ").bind(Argument::Int(Some(signed(ticket))));
@@ -126,6 +151,13 @@ impl Rows {
         delete
     }
 
+    /// Deletes the marker of this id if its write id is this one.
+    pub(crate) fn delete_marker<'a>(&'a self, id: &'a [u8], write_id: u64) -> Statement<'a> {
+        let mut delete = self.delete(&[id]);
+        delete.push(" AND value IS NULL AND write_id = ").bind(Argument::Int(Some(signed(write_id))));
+        delete
+    }
+
     /// Deletes at most `limit` rows: of the namespace, or of all namespaces those that have expired.
     pub(crate) fn delete_some(&self, expired: bool, limit: usize) -> Statement<'_> {
         let which = if expired { Which::Expired } else { Which::Namespace(&self.namespace) };
@@ -133,6 +165,15 @@ impl Rows {
         self.dialect.delete_some(&mut delete, &self.quoted, which, limit);
         delete
     }
+}
+
+/// Appends when the row is written. A clock that was set back since it was learned makes no life longer.
+fn written(statement: &mut Statement<'_>, row: &NewRow<'_>) {
+    let Some(written) = row.written else {
+        statement.push("{now}");
+        return;
+    };
+    statement.push(statement.least()).push("({now}, ").bind(millis(Some(written))).push(")");
 }
 
 fn millis<'a>(millis: Option<u64>) -> Argument<'a> {

@@ -33,6 +33,10 @@ impl Dialect for Sqlite {
         "CAST(round(unixepoch('now', 'subsec') * 1000) AS INTEGER)"
     }
 
+    fn least(&self) -> &'static str {
+        "MIN"
+    }
+
     fn begin(&self) -> &'static str {
         // A transaction that begins as a reader cannot always become a writer.
         "BEGIN IMMEDIATE"
@@ -44,15 +48,24 @@ impl Dialect for Sqlite {
 
     fn replacing(&self) -> &'static str {
         " ON CONFLICT (namespace, id) DO UPDATE SET full_key = excluded.full_key, value = excluded.value, \
-         write_id = excluded.write_id, expires_at = excluded.expires_at"
+         write_id = excluded.write_id, written_at = excluded.written_at, expires_at = excluded.expires_at"
     }
 
     fn leasing(&self) -> &'static str {
         // What is live and no marker is not touched, so it does not come back either.
         " ON CONFLICT (namespace, id) DO UPDATE SET full_key = excluded.full_key, value = NULL, \
          write_id = CASE WHEN {table}.expires_at IS NULL OR {table}.expires_at > {now} \
-         THEN {table}.write_id ELSE excluded.write_id END, expires_at = excluded.expires_at \
+         THEN {table}.write_id ELSE excluded.write_id END, written_at = excluded.written_at, \
+         expires_at = CASE WHEN {table}.write_id < 0 AND {table}.expires_at > {now} \
+         THEN {table}.expires_at ELSE excluded.expires_at END \
          WHERE {table}.value IS NULL OR {table}.expires_at <= {now} RETURNING id, full_key, write_id"
+    }
+
+    fn claiming(&self) -> &'static str {
+        " ON CONFLICT (namespace, id) DO UPDATE SET full_key = excluded.full_key, value = NULL, \
+         write_id = excluded.write_id, written_at = excluded.written_at, expires_at = excluded.expires_at \
+         WHERE {table}.value IS NULL AND {table}.write_id >= 0 OR {table}.expires_at <= {now} \
+         RETURNING id, full_key, write_id"
     }
 
     fn delete_some<'a>(&self, delete: &mut Statement<'a>, table: &str, which: Which<'a>, limit: usize) {

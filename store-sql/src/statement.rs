@@ -17,17 +17,23 @@ pub(crate) enum Argument<'a> {
     Int(Option<i64>),
 }
 
-/// What every statement that gives rows gives: of what key, a number, and where there is a fourth column, a value.
+/// What every statement that gives rows gives: of what key, a number, and where there are more columns, how long ago it was
+/// written and a value.
 pub(crate) struct Row {
     pub(crate) id: Vec<u8>,
     pub(crate) full_key: Option<Vec<u8>>,
     pub(crate) number: Option<i64>,
+    pub(crate) elapsed: Option<i64>,
     pub(crate) value: Option<Vec<u8>>,
 }
 
 impl<'a> Statement<'a> {
     pub(crate) fn new(dialect: &'static dyn Dialect) -> Self {
         Self { dialect, text: String::with_capacity(512), arguments: Vec::new() }
+    }
+
+    pub(crate) fn least(&self) -> &'static str {
+        self.dialect.least()
     }
 
     /// Appends text. `{now}` in it becomes the time by the database's clock.

@@ -1,8 +1,17 @@
 //! The store.
 
-use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    marker::PhantomData,
+    slice,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use cache_core::{Codec, Entry, Envelope, Key, Profile, Result, SharedClock, Store, Ticket, Write};
+use cache_core::{
+    Claim, Codec, Entry, Envelope, Key, Profile, Result, SharedClock, Store, Ticket, Write,
+    backend::{ServerClock, write_id},
+};
 
 use crate::{
     builder::{DefaultCodec, Place, SqlStoreBuilder},
@@ -35,6 +44,7 @@ pub(crate) struct Inner<V, C> {
     pub(crate) rows: Arc<Rows>,
     pub(crate) envelope: Envelope<C>,
     pub(crate) clock: SharedClock,
+    pub(crate) server_clock: Mutex<Option<ServerClock>>,
     pub(crate) deadline: Duration,
     pub(crate) lease_millis: u64,
     /// It ends with the last handle.
@@ -125,7 +135,7 @@ where
 
     fn profile(&self) -> Profile {
         let Inner { database, deadline, .. } = &*self.0;
-        Profile::new(database.dialect.name()).retains(true).ttl_resolution(*deadline)
+        Profile::new(database.dialect.name()).retains(true).claims(true).ttl_resolution(*deadline)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {
@@ -134,6 +144,17 @@ where
 
     async fn lease(&self, key: &Key) -> Result<Ticket> {
         only(self.lease_many(slice::from_ref(key)).await)
+    }
+
+    async fn claim(&self, key: &Key) -> Result<Claim> {
+        self.0.claim(key).await
+    }
+
+    async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
+        match ticket.version().filter(|&id| write_id::is_claim(id)) {
+            Some(id) => self.0.release(key, id).await,
+            None => Ok(()),
+        }
     }
 
     async fn fill(&self, write: Write<V>) -> Result<bool> {
@@ -188,6 +209,19 @@ where
 
 impl<V, C> Inner<V, C> {
     pub(crate) async fn run<W: Work>(&self, work: &W) -> Result<W::Output> {
-        self.database.run(self.deadline, work).await
+        let done = self.database.run(self.deadline, work).await;
+        if done.is_err() {
+            // The next database may have another clock.
+            self.set_server_clock(None);
+        }
+        done
+    }
+
+    pub(crate) fn server_clock(&self) -> Option<ServerClock> {
+        *self.server_clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_server_clock(&self, clock: Option<ServerClock>) {
+        *self.server_clock.lock().unwrap_or_else(PoisonError::into_inner) = clock;
     }
 }

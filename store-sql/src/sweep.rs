@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use cache_core::backend::write_id;
 use tokio::{task::AbortHandle, time::sleep};
 
-use crate::{clear, database::Database, rows::Rows, write_id};
+use crate::{clear, database::Database, rows::Rows};
 
 /// The task, which ends with this value.
 pub(crate) struct Sweeper(AbortHandle);

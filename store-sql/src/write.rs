@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use cache_core::{Codec, Error, ErrorKind, Key, Life, Result, Write};
+use cache_core::{Codec, Entry, Error, ErrorKind, Key, Life, Result, Write, backend::write_id};
 
 use crate::{
     call::{Mode, Work},
+    clock::Now,
     identity::Identity,
-    lifetime::Lifetime,
     pool::Session,
     rows::{IDS, NewRow, Rows, signed},
     store::Inner,
-    write_id,
 };
 
 /// A record on its way into the table.
 struct Put {
     record: Vec<u8>,
+    written: u64,
     millis: Option<u64>,
     write_id: u64,
 }
@@ -32,8 +32,9 @@ struct Plan {
 
 impl Plan {
     fn row<'a>(&'a self, put: &'a Put) -> NewRow<'a> {
-        let Put { record, millis, write_id } = put;
-        NewRow { identity: &self.identity, value: Some(record), write_id: *write_id, millis: *millis }
+        let Put { record, written, millis, write_id } = put;
+        let (identity, value) = (&self.identity, Some(&record[..]));
+        NewRow { identity, value, write_id: *write_id, written: Some(*written), millis: *millis }
     }
 }
 
@@ -129,20 +130,25 @@ impl Work for Remove<'_> {
 }
 
 impl<V, C: Codec<V>> Inner<V, C> {
-    fn seal(&self, value: &V, millis: Option<u64>, write_id: u64) -> Result<Put> {
-        // The database's clock is read by the statement; the record counts its life from zero.
-        let record = self.envelope.seal(value, Life::new(0, millis), write_id)?;
-        Ok(Put { record, millis, write_id })
+    /// The entry as a record whose life counts from zero, which is the row's `written_at`.
+    fn seal(&self, entry: &Entry<V>, life: Life, now: Now, write_id: u64) -> Result<Put> {
+        let record = match entry.value() {
+            Some(value) => self.envelope.seal(value, life, write_id)?,
+            None => self.envelope.seal_absent(life, write_id),
+        };
+        Ok(Put { record, written: now.database / 1000, millis: life.ttl_millis(), write_id })
     }
 
     pub(crate) async fn fill(&self, writes: &[Write<V>]) -> Vec<Result<bool>> {
-        let now = self.clock.now();
+        let now = match self.now(writes).await {
+            Ok(now) => now,
+            Err(error) => return vec![Err(error); writes.len()],
+        };
         let plan = |write: &Write<V>| {
-            let Lifetime::Millis(millis) = Lifetime::of(&write.entry, now, 0) else { return Ok(None) };
-            let Some(value) = write.entry.value() else { return Ok(None) };
+            let Some(life) = Life::of_fill(&write.entry, now.here, now.database % 1000) else { return Ok(None) };
             let ticket = write.ticket.version();
             // The id stays the ticket's: a fill voids no ticket of another.
-            let put = self.seal(value, millis, ticket.unwrap_or_else(write_id::next))?;
+            let put = self.seal(&write.entry, life, now, ticket.unwrap_or_else(write_id::next))?;
             Ok(Some(Plan { identity: Identity::of(&write.key), ticket, put: Some(put) }))
         };
         let plans = writes.iter().map(plan).collect();
@@ -150,14 +156,15 @@ impl<V, C: Codec<V>> Inner<V, C> {
     }
 
     pub(crate) async fn set(&self, writes: &[Write<V>]) -> Vec<Result<()>> {
-        let now = self.clock.now();
+        let now = match self.now(writes).await {
+            Ok(now) => now,
+            Err(error) => return vec![Err(error); writes.len()],
+        };
         let mut errors = Vec::with_capacity(writes.len());
         let mut plans = Vec::with_capacity(writes.len());
         for write in writes {
-            let put = match (Lifetime::of(&write.entry, now, 1), write.entry.value()) {
-                (Lifetime::Millis(millis), Some(value)) => self.seal(value, millis, write_id::next()).map(Some),
-                _ => Ok(None),
-            };
+            let life = Life::of_set(&write.entry, now.here, now.database % 1000);
+            let put = life.map(|life| self.seal(&write.entry, life, now, write_id::next())).transpose();
             // What cannot be written must not leave the older entry there.
             let (put, error) = put.map_or_else(|error| (None, Some(error)), |put| (put, None));
             plans.push(Ok(Some(Plan { identity: Identity::of(&write.key), ticket: write.ticket.version(), put })));

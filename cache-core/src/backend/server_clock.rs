@@ -2,35 +2,38 @@
 
 use std::time::Duration;
 
-use cache_core::Moment;
+use crate::Moment;
 
-/// What the server answered to TIME, and when it was asked.
+/// What the server said its clock shows, and when it was asked.
 ///
 /// The server read its clock at some moment between the two, so its time is known within one round trip. Writers count
 /// from the earliest that it can be and readers from the latest, so no life grows between them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ServerClock {
+pub struct ServerClock {
     /// Unix microseconds.
-    pub(crate) stamp: u64,
-    pub(crate) sent: Moment,
-    pub(crate) received: Moment,
+    pub stamp: u64,
+    /// Before it was asked.
+    pub sent: Moment,
+    /// After it answered.
+    pub received: Moment,
 }
 
 impl ServerClock {
     /// After this time it is measured anew: the clocks of two machines drift apart, and a server's clock may be set.
     const FRESH: Duration = Duration::from_secs(60);
 
-    pub(crate) fn is_fresh(&self, now: Moment) -> bool {
+    /// Whether it need not be measured anew.
+    pub fn is_fresh(&self, now: Moment) -> bool {
         now.since(self.received) < Self::FRESH
     }
 
-    /// The earliest that it can be on the server, in Unix milliseconds.
-    pub(crate) fn earliest(&self, now: Moment) -> u64 {
-        self.after(now.since(self.received)) / 1000
+    /// The earliest that it can be on the server, in Unix *micro*seconds.
+    pub fn earliest_micros(&self, now: Moment) -> u64 {
+        self.after(now.since(self.received))
     }
 
     /// The latest that it can be on the server, in Unix milliseconds.
-    pub(crate) fn latest(&self, now: Moment) -> u64 {
+    pub fn latest(&self, now: Moment) -> u64 {
         self.after(now.since(self.sent)).saturating_add(1).div_ceil(1000)
     }
 
@@ -39,7 +42,7 @@ impl ServerClock {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 
@@ -47,9 +50,9 @@ mod tests {
     fn the_time_is_known_within_the_round_trip_of_the_measurement() {
         let at = |ms: u64| Moment::from_nanos(ms * 1_000_000);
         let clock = ServerClock { stamp: 5_000_300, sent: at(100), received: at(140) };
-        assert_eq!(clock.earliest(at(140)), 5000);
+        assert_eq!(clock.earliest_micros(at(140)), 5_000_300);
         assert_eq!(clock.latest(at(140)), 5041);
-        assert_eq!(clock.earliest(at(1140)), 6000);
+        assert_eq!(clock.earliest_micros(at(1140)), 6_000_300);
         assert_eq!(clock.latest(at(1140)), 6041);
         assert!(clock.is_fresh(at(60_139)));
         assert!(!clock.is_fresh(at(60_140)));

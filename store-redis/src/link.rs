@@ -1,0 +1,86 @@
+//! One connection of the driver.
+
+use std::{sync::Arc, time::Duration};
+
+use cache_core::Result;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use redis::{
+    AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind,
+    aio::{MultiplexedConnection, SendError},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{error, server::Server};
+
+/// Where links lead, and how.
+pub(crate) struct Target {
+    pub(crate) client: Client,
+    pub(crate) config: AsyncConnectionConfig,
+    /// How long it may take to connect.
+    pub(crate) patience: Duration,
+    pub(crate) server: Server,
+}
+
+/// A connection that is there or comes about, or why it did not.
+pub(crate) type Connecting = Shared<BoxFuture<'static, Result<MultiplexedConnection>>>;
+
+/// A link to the target, and how often it was made anew.
+///
+/// It is not the driver's own manager that reconnects: a connection must not be used before it is known which server it leads
+/// to, and that manager does not tell when it has made a new one.
+pub(crate) struct Link {
+    pub(crate) connecting: Connecting,
+    pub(crate) generation: u64,
+    /// When it last answered or was made anew.
+    pub(crate) alive: Instant,
+    /// Whether it was connected before it was made anew.
+    again: bool,
+}
+
+/// Between two attempts: a server that is down must not be hammered.
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl Link {
+    /// A link that connects when somebody waits for it. `on_breakage` is called when the driver notices by itself that the
+    /// connection has broken, which it does with RESP3.
+    pub(crate) fn new(target: &Arc<Target>, on_breakage: impl Fn() + Send + Sync + 'static) -> Self {
+        let connecting = connect(Arc::clone(target), false, on_breakage).boxed().shared();
+        Self { connecting, generation: 0, alive: Instant::now(), again: false }
+    }
+
+    /// Makes it anew, at once, and gives back what it was.
+    pub(crate) fn restart(&mut self, target: &Arc<Target>, on_breakage: impl Fn() + Send + Sync + 'static) -> Self {
+        let again = self.again || matches!(self.connecting.peek(), Some(Ok(_)));
+        let connecting = connect(Arc::clone(target), again, on_breakage).boxed().shared();
+        tokio::spawn(connecting.clone().map(drop));
+        std::mem::replace(self, Self { connecting, generation: self.generation + 1, alive: Instant::now(), again })
+    }
+}
+
+async fn connect(
+    target: Arc<Target>,
+    again: bool,
+    on_breakage: impl Fn() + Send + Sync + 'static,
+) -> Result<MultiplexedConnection> {
+    let mut config = target.config.clone();
+    if target.client.get_connection_info().redis_settings().protocol() == ProtocolVersion::RESP3 {
+        config = config.set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                on_breakage();
+            }
+            Ok::<(), SendError>(())
+        });
+    }
+    let mut connected = target.client.get_multiplexed_async_connection_with_config(&config).await;
+    if connected.as_ref().is_err_and(redis::RedisError::is_io_error) {
+        sleep(PAUSE).await;
+        connected = target.client.get_multiplexed_async_connection_with_config(&config).await;
+    }
+    let mut connection = connected.map_err(|error| error::broken(&error))?;
+    let met = timeout(target.patience, target.server.meet(&mut connection, again)).await;
+    met.unwrap_or_else(|_| Err(error::late(target.patience)))?;
+    Ok(connection)
+}

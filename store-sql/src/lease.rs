@@ -1,0 +1,190 @@
+//! How leases and claims are taken.
+
+use cache_core::{Claim, Key, Result, Ticket, backend::write_id};
+
+use crate::{
+    call::{Mode, Work},
+    identity::Identity,
+    pool::Session,
+    read::{Found, Read, collect},
+    rows::{IDS, NewRow, Rows},
+    statement::Row,
+    store::Inner,
+};
+
+/// The write ids of the values of these keys.
+struct Held<'a>(Read<'a>);
+
+impl Work for Held<'_> {
+    type Output = Found;
+
+    fn mode(&self) -> Mode {
+        Mode::Read
+    }
+
+    async fn run(&self, session: &mut Session) -> sqlx::Result<Found> {
+        let mut found = Found::new();
+        for some in self.0.identities.chunks(IDS) {
+            let ids: Vec<&[u8]> = some.iter().map(|identity| &identity.id[..]).collect();
+            collect(&mut found, session.rows(&self.0.rows.select_ids_of_values(&ids)).await?);
+        }
+        Ok(found)
+    }
+}
+
+/// Leaves markers where there is no live row, lets those that are there live on, and gives the write ids.
+///
+/// It is harmless if it takes effect late: it replaces only what has expired.
+struct Mark<'a> {
+    rows: &'a Rows,
+    markers: &'a [NewRow<'a>],
+}
+
+impl Work for Mark<'_> {
+    type Output = Found;
+
+    fn mode(&self) -> Mode {
+        Mode::Single
+    }
+
+    async fn run(&self, session: &mut Session) -> sqlx::Result<Found> {
+        let mut found = Found::new();
+        let dialect = self.rows.dialect;
+        for insert in self.rows.insert(self.markers, dialect.leasing()) {
+            if dialect.leasing_returns() {
+                collect(&mut found, session.rows(&insert).await?);
+            } else {
+                session.change(&insert).await?;
+            }
+        }
+        if !dialect.leasing_returns() {
+            for some in self.markers.chunks(IDS) {
+                let ids: Vec<&[u8]> = some.iter().map(|marker| &marker.identity.id[..]).collect();
+                collect(&mut found, session.rows(&self.rows.select_ids(&ids)).await?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// How often a claim looks again when what stood in its way has gone.
+const ATTEMPTS: u32 = 3;
+
+/// Leaves a claim's marker unless there is a live claim or a live value; the write id that is there then, and whether it
+/// is no other's claim.
+///
+/// It is harmless if it takes effect late: it voids some tickets, and runs out.
+struct Stake<'a> {
+    rows: &'a Rows,
+    marker: &'a [NewRow<'a>; 1],
+}
+
+impl Work for Stake<'_> {
+    /// `None` if what was in the way has gone each time.
+    type Output = Option<(Row, bool)>;
+
+    fn mode(&self) -> Mode {
+        Mode::Single
+    }
+
+    async fn run(&self, session: &mut Session) -> sqlx::Result<Self::Output> {
+        let mut found = None;
+        // What is in the way may be gone before it is looked at, by running out for example.
+        for _ in 0..ATTEMPTS {
+            found = self.attempt(session).await?;
+            if found.is_some() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Stake<'_> {
+    async fn attempt(&self, session: &mut Session) -> sqlx::Result<Option<(Row, bool)>> {
+        let (dialect, [marker]) = (self.rows.dialect, self.marker);
+        for insert in self.rows.insert(self.marker, dialect.claiming()) {
+            if !dialect.leasing_returns() {
+                session.change(&insert).await?;
+            } else if let Some(row) = session.rows(&insert).await?.pop() {
+                return Ok(Some((row, true)));
+            }
+        }
+        let id = [&marker.identity.id[..]];
+        if let Some(row) = session.rows(&self.rows.select_ids_of_markers(&id)).await?.pop() {
+            let ours = row.number == Some(marker.write_id.cast_signed());
+            // A plain marker has come since.
+            let is_claim = row.number.is_some_and(|id| write_id::is_claim(id.cast_unsigned()));
+            return Ok(is_claim.then_some((row, ours)));
+        }
+        // Who claims has found no value. So this one has just come, or cannot be read by who claims, and in that case nobody
+        // else would load it.
+        let value = session.rows(&self.rows.select_ids_of_values(&id)).await?.pop();
+        Ok(value.map(|row| (row, true)))
+    }
+}
+
+/// Removes a claim's marker. It is harmless if it takes effect late: there is no other with this id.
+struct Release<'a> {
+    rows: &'a Rows,
+    identity: &'a Identity,
+    write_id: u64,
+}
+
+impl Work for Release<'_> {
+    type Output = ();
+
+    fn mode(&self) -> Mode {
+        Mode::Single
+    }
+
+    async fn run(&self, session: &mut Session) -> sqlx::Result<()> {
+        session.change(&self.rows.delete_marker(&self.identity.id, self.write_id)).await.map(drop)
+    }
+}
+
+/// The ticket of a row.
+fn ticket(row: &Row) -> Option<Ticket> {
+    row.number.map(|write_id| Ticket::at(write_id.cast_unsigned()))
+}
+
+impl<V, C> Inner<V, C> {
+    fn marker<'a>(&self, identity: &'a Identity, write_id: u64) -> NewRow<'a> {
+        NewRow { identity, value: None, write_id, written: None, millis: Some(self.lease_millis) }
+    }
+
+    pub(crate) async fn lease(&self, keys: &[Key]) -> Result<Vec<Result<Ticket>>> {
+        let identities: Vec<Identity> = keys.iter().map(Identity::of).collect();
+        let held = self.run(&Held(Read { rows: &self.rows, identities: &identities })).await?;
+        let mut missing: Vec<&Identity> = identities.iter().filter(|of| !held.contains_key(&of.id)).collect();
+        missing.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        missing.dedup_by(|a, b| a.id == b.id);
+        let new_marker = |identity| self.marker(identity, write_id::next());
+        let markers: Vec<NewRow<'_>> = missing.into_iter().map(new_marker).collect();
+        let fresh = match &markers[..] {
+            [] => Found::new(),
+            markers => self.run(&Mark { rows: &self.rows, markers }).await?,
+        };
+        let of = |identity: &Identity| {
+            let row = held.get(&identity.id).or_else(|| fresh.get(&identity.id));
+            // Another has written the value meanwhile, or removed the marker: a ticket that is void.
+            Ok(row.and_then(ticket).unwrap_or_else(|| Ticket::at(write_id::next())))
+        };
+        Ok(identities.iter().map(of).collect())
+    }
+
+    pub(crate) async fn claim(&self, key: &Key) -> Result<Claim> {
+        let identity = Identity::of(key);
+        let marker = [self.marker(&identity, write_id::next_claim())];
+        let found = self.run(&Stake { rows: &self.rows, marker: &marker }).await?;
+        let (row, granted) = found.unzip();
+        // A ticket that is void, if what was in the way has gone each time.
+        let ticket = row.as_ref().and_then(ticket).unwrap_or_else(|| Ticket::at(write_id::next()));
+        Ok(Claim { ticket, granted: granted.unwrap_or(true) })
+    }
+
+    pub(crate) async fn release(&self, key: &Key, write_id: u64) -> Result<()> {
+        let identity = Identity::of(key);
+        self.run(&Release { rows: &self.rows, identity: &identity, write_id }).await
+    }
+}
