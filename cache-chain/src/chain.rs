@@ -286,24 +286,25 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         }
     }
 
-    fn write<F>(&self, write: impl FnOnce(Arc<Inner<V>>) -> F) -> Completion
+    /// A write of these keys, `None` for all.
+    fn write<F>(&self, keys: Option<Arc<[Key]>>, write: impl FnOnce(Arc<Inner<V>>) -> F) -> Completion
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
         let inner = Arc::clone(&self.inner);
         let write = write(Arc::clone(&inner));
-        self.inner.ground.complete(async move {
+        self.inner.ground.complete(keys, async move {
             // What failed is made up for, in the background.
             write.await.inspect_err(|_| inner.mend())
         })
     }
 
     /// A write whose caller waits no longer than the chain's deadline.
-    async fn write_in_time<F>(&self, write: impl FnOnce(Arc<Inner<V>>) -> F) -> Result<()>
+    async fn write_in_time<F>(&self, keys: Arc<[Key]>, write: impl FnOnce(Arc<Inner<V>>) -> F) -> Result<()>
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        let write = self.write(write);
+        let write = self.write(Some(keys), write);
         match self.inner.deadline {
             None => write.await,
             deadline => self.inner.ground.within(Budget::new(deadline).bound(write)).await,
@@ -344,13 +345,13 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
     fn del(&self, key: impl CacheKey) -> impl Future<Output = Result<()>> + Send {
         let key = Key::new(&key);
         async move {
-            let key = key?;
-            self.write_in_time(|inner| async move { inner.del(&[key]).await }).await
+            let keys = Arc::from([key?]);
+            self.write_in_time(Arc::clone(&keys), |inner| async move { inner.del(&keys).await }).await
         }
     }
 
     async fn clear(&self) -> Result<()> {
-        self.write(|inner| async move { inner.clear().await }).await
+        self.write(None, |inner| async move { inner.clear().await }).await
     }
 
     async fn wait(&self) -> Result<()> {
@@ -375,15 +376,16 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
         let values: Result<Vec<_>> = values.into_iter().map(|(key, value)| Ok((Key::new(&key)?, value))).collect();
         async move {
             let values = last_of_each(values?);
-            self.write_in_time(|inner| async move { inner.set(values, Ttl::Never).await }).await
+            let keys = values.iter().map(|(key, _)| key.clone()).collect();
+            self.write_in_time(keys, |inner| async move { inner.set(values, Ttl::Never).await }).await
         }
     }
 
     fn del_many<K: CacheKey>(&self, keys: impl IntoIterator<Item = K>) -> impl Future<Output = Result<()>> + Send {
         let keys = Key::many(keys);
         async move {
-            let keys = keys?;
-            self.write_in_time(|inner| async move { inner.del(&keys).await }).await
+            let keys: Arc<[Key]> = keys?.into();
+            self.write_in_time(Arc::clone(&keys), |inner| async move { inner.del(&keys).await }).await
         }
     }
 }
@@ -398,7 +400,8 @@ fn last_of_each<V>(mut values: Vec<(Key, V)>) -> Vec<(Key, V)> {
 
 impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     async fn set_entry(&self, key: Key, value: V, ttl: Ttl) -> Result<()> {
-        self.write_in_time(|inner| async move { inner.set(vec![(key, value)], ttl).await }).await
+        let keys = Arc::from([key.clone()]);
+        self.write_in_time(keys, |inner| async move { inner.set(vec![(key, value)], ttl).await }).await
     }
 }
 

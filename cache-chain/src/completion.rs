@@ -1,4 +1,4 @@
-//! What is started is finished.
+//! What is started is finished, and what comes after it waits for that.
 
 use std::{
     pin::{Pin, pin},
@@ -6,19 +6,21 @@ use std::{
     task::{Context, Poll},
 };
 
-use cache_core::Result;
+use cache_core::{Key, Result};
 use tokio::{runtime::Handle, sync::watch};
+
+use crate::orphans::{Orphan, Orphans};
 
 /// The runtime that a chain works on, and the writes that go on there without their callers.
 #[derive(Clone)]
 pub(crate) struct Ground {
     runtime: Handle,
-    orphans: Arc<watch::Sender<usize>>,
+    orphans: Arc<watch::Sender<Orphans>>,
 }
 
 impl Ground {
     pub(crate) fn new(runtime: Handle) -> Self {
-        Self { runtime, orphans: Arc::new(watch::Sender::new(0)) }
+        Self { runtime, orphans: Arc::default() }
     }
 
     /// Polls the future inside a runtime: that of the caller or, on another executor, that of the chain.
@@ -36,23 +38,38 @@ impl Ground {
         Handle::try_current().unwrap_or_else(|_| self.runtime.clone()).spawn(future);
     }
 
-    /// A write that runs to its end: dropped before, the rest of it goes on in a task of its own. It is made when it is about
-    /// to be polled.
-    pub(crate) fn complete(&self, write: impl Future<Output = Result<()>> + Send + 'static) -> Completion {
+    /// A write of these keys (`None`: of all) that runs to its end: dropped before, the rest of it goes on in a task of its own.
+    /// It begins when the writes of the same keys have ended that go on so already: their callers gave up before this one began,
+    /// and must not have the last word.
+    ///
+    /// It is made when it is about to be polled.
+    pub(crate) fn complete(
+        &self,
+        keys: Option<Arc<[Key]>>,
+        write: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Completion {
         let ground = self.clone();
-        let write = Box::pin(async move { ground.within(write).await });
-        Completion { write: Some(write), ground: self.clone() }
+        let before = self.orphans.borrow().before(keys.as_deref());
+        let write = Box::pin(async move {
+            if !before.is_empty() {
+                // It cannot fail: this holds the sender.
+                let _ = ground.orphans.subscribe().wait_for(|orphans| !orphans.has_any_of(&before)).await;
+            }
+            ground.within(write).await
+        });
+        Completion { write: Some(write), keys, ground: self.clone() }
     }
 
     /// Returns when no write goes on without its caller.
     pub(crate) async fn orphans_done(&self) {
         // It cannot fail: this holds the sender.
-        let _ = self.orphans.subscribe().wait_for(|count| *count == 0).await;
+        let _ = self.orphans.subscribe().wait_for(Orphans::is_empty).await;
     }
 }
 
 pub(crate) struct Completion {
     write: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
+    keys: Option<Arc<[Key]>>,
     ground: Ground,
 }
 
@@ -73,28 +90,12 @@ impl Future for Completion {
 impl Drop for Completion {
     fn drop(&mut self) {
         if let Some(write) = self.write.take() {
-            let orphan = Orphan::new(Arc::clone(&self.ground.orphans));
+            let orphan = Orphan::new(&self.ground.orphans, self.keys.take());
             self.ground.spawn(async move {
                 let _counted = orphan;
                 // Its error has no caller to go to; the tiers have counted it.
                 let _ = write.await;
             });
         }
-    }
-}
-
-/// Counts a write for as long as it goes on, also if its task is thrown away.
-struct Orphan(Arc<watch::Sender<usize>>);
-
-impl Orphan {
-    fn new(count: Arc<watch::Sender<usize>>) -> Self {
-        count.send_modify(|count| *count += 1);
-        Self(count)
-    }
-}
-
-impl Drop for Orphan {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
     }
 }

@@ -16,6 +16,7 @@ mod load;
 mod load_many;
 mod loaded;
 mod mend;
+mod orphans;
 mod outcome;
 mod panics;
 mod pauses;

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::task::{Context, Waker};
+
 use cache_chain::{Cache, ChainCache};
 use cache_core::{
     Expiry,
@@ -125,4 +127,67 @@ async fn a_panic_beside_a_write_does_not_take_it_along() {
     gate.open();
     settle().await;
     assert_eq!(values(&rig, "k"), vec![Some("new".to_owned()); 3]);
+}
+
+/// A write whose caller gave up goes on; the one that comes after it has the last word all the same.
+#[tokio::test]
+async fn a_later_write_outlasts_one_whose_caller_gave_up() {
+    use cache_core::testkit::Operation;
+    for polls in 1..12 {
+        for (at, way) in [(0, "set"), (1, "del"), (2, "set_many"), (3, "clear")] {
+            let rig = Rig::new(2);
+            for store in &rig.stores {
+                store.at_every_step(|_, _| yield_now());
+            }
+            let gate = rig.stores[at % 2].stall(if at % 2 == 0 { Operation::Lease } else { Operation::Set });
+            given_up(polls, rig.chain.set("k", "given up".to_owned())).await;
+            let later = async {
+                match way {
+                    "set" => rig.chain.set("k", "later".to_owned()).await,
+                    "del" => rig.chain.del("k").await,
+                    "set_many" => rig.chain.set_many([("l", "l".to_owned()), ("k", "later".to_owned())]).await,
+                    _ => rig.chain.clear().await,
+                }
+            };
+            let opening = async {
+                settle().await;
+                // A write of another key waits for nobody.
+                rig.stores[at % 2].heal();
+                gate.open();
+            };
+            let (later, ()) = tokio::join!(later, opening);
+            later.unwrap();
+            settle().await;
+            rig.chain.wait().await.unwrap();
+            let expected = way.starts_with("set").then(|| "later".to_owned());
+            assert_eq!(values_of(&rig), [expected.clone(), expected], "{way} after {polls} polls");
+        }
+    }
+}
+
+/// Polls so often, whether the future asks for it or not, and drops it.
+async fn given_up<F: Future>(polls: usize, future: F) {
+    let mut future = Box::pin(future);
+    for _ in 0..polls {
+        if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return;
+        }
+        yield_now().await;
+    }
+}
+
+fn values_of(rig: &Rig) -> [Option<String>; 2] {
+    [0, 1].map(|tier| rig.value(tier, "k"))
+}
+
+#[tokio::test]
+async fn a_write_waits_for_no_other_keys() {
+    use cache_core::testkit::Operation;
+    let rig = Rig::new(2);
+    let gate = rig.stores[1].stall(Operation::Set);
+    given_up(1, rig.chain.set("k", "given up".to_owned())).await;
+    rig.chain.del("other").await.unwrap();
+    gate.open();
+    rig.chain.wait().await.unwrap();
+    assert_eq!(rig.value(1, "k").as_deref(), Some("given up"));
 }
