@@ -9,6 +9,7 @@ mod redis_server;
 mod server_process;
 mod skew;
 mod sql_place;
+mod workload;
 
 pub use crate::{
     cut_proxy::CutProxy,
@@ -18,6 +19,7 @@ pub use crate::{
     redis_server::RedisServer,
     skew::skewed,
     sql_place::{SqlKind, SqlPlace},
+    workload::{Report, Workload},
 };
 
 /// The code in CONTRIBUTING compiles.
