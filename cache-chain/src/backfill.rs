@@ -2,10 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Poll,
 };
 
 use cache_core::{Entry, Key, SharedClock, Ticket, Write};
@@ -13,6 +10,7 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 
 use crate::{
+    panics::caught,
     stats::{BackfillCounters, BackfillStats},
     tier::Tier,
 };
@@ -25,7 +23,7 @@ pub(crate) struct Job<V> {
     pub(crate) key: Key,
     pub(crate) entry: Entry<V>,
     pub(crate) tickets: Tickets,
-    /// The place of the tier that had it.
+    /// The place of the tier that had it; that of no tier if it was loaded.
     pub(crate) found_in: usize,
     pub(crate) bytes: usize,
 }
@@ -132,6 +130,10 @@ impl<V> Queue<V> {
         state.first + state.jobs.len() as u64
     }
 
+    pub(crate) fn counters(&self) -> &BackfillCounters {
+        &self.counters
+    }
+
     pub(crate) fn stats(&self) -> BackfillStats {
         let held = self.state().held;
         self.counters.snapshot(held.items, held.bytes)
@@ -197,7 +199,7 @@ pub(crate) async fn drain<V: Clone + Send + Sync + 'static>(
     while let Some(Batch { jobs, end, held }) = queue.next().await {
         let count = jobs.len();
         // A store or a value that panics must not end all backfilling.
-        if catch_panic(apply(jobs, &tiers, &clock, &queue.counters)).await.is_none() {
+        if caught(apply(jobs, &tiers, &clock, &queue.counters)).await.is_none() {
             queue.counters.failed.add(count);
         }
         queue.release(held);
@@ -208,7 +210,7 @@ pub(crate) async fn drain<V: Clone + Send + Sync + 'static>(
 }
 
 /// Offers the jobs to every tier that missed them, the first tier first: it is the fastest and serves most.
-async fn apply<V: Clone + Send + Sync + 'static>(
+pub(crate) async fn apply<V: Clone + Send + Sync + 'static>(
     jobs: Vec<Job<V>>,
     tiers: &[Tier<V>],
     clock: &SharedClock,
@@ -248,13 +250,4 @@ async fn apply<V: Clone + Send + Sync + 'static>(
             }
         }
     }
-}
-
-async fn catch_panic<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(poll) => poll.map(Some),
-        Err(_) => Poll::Ready(None),
-    })
-    .await
 }

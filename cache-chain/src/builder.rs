@@ -2,13 +2,21 @@
 
 use std::{collections::HashSet, fmt, panic::catch_unwind, sync::Arc, time::Duration};
 
-use cache_core::{Error, ErrorKind, Key, Result, SharedClock, SystemClock};
-use tokio::{runtime::Handle, sync::watch};
+use cache_core::{Error, ErrorKind, Key, Result, SharedClock, SystemClock, Ttl};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, watch},
+};
 
 use crate::{
     backfill::{self, Limits, Queue},
     chain::{ChainCache, Inner},
     completion::Ground,
+    flight::Flights,
+    mend::Mending,
+    pauses::Pauses,
+    read_through::ReadThrough,
+    stats::LoadCounters,
     tier::Tier,
 };
 
@@ -19,6 +27,10 @@ pub struct ChainBuilder<V> {
     clock: SharedClock,
     limits: Limits,
     weigher: Weigher<V>,
+    default_ttl: Ttl,
+    jitter: f64,
+    deadline: Option<Duration>,
+    read_through: ReadThrough,
 }
 
 pub(crate) type Weigher<V> = Arc<dyn Fn(&Key, &V) -> usize + Send + Sync>;
@@ -30,6 +42,10 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
             clock: SystemClock::shared(),
             limits: Limits { items: 10_000, bytes: 64 << 20 },
             weigher: Arc::new(|_, _| 0),
+            default_ttl: Ttl::Never,
+            jitter: 0.0,
+            deadline: None,
+            read_through: ReadThrough::default(),
         }
     }
 
@@ -42,6 +58,37 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
     /// Takes the time from this clock; it must be that of the stores. Default: the system's.
     pub fn clock(mut self, clock: SharedClock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// The TTL of what is set or loaded without one. Default: it does not expire, but as the tiers have it
+    /// ([`Tier::default_ttl`]).
+    pub fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.default_ttl = ttl.into();
+        self
+    }
+
+    /// Shortens every TTL that is set or loaded by a random part of it, up to this fraction (0 to 1), so that what was written
+    /// together does not expire together. It never lengthens one. Default 0, since it changes what a caller has asked for;
+    /// 0.1 is usual.
+    pub fn jitter(mut self, fraction: f64) -> Self {
+        self.jitter = fraction;
+        self
+    }
+
+    /// How long one call of the chain may take in all. A read divides it: each tier, and a loader, may use an equal share of
+    /// what is left, so that one that hangs leaves time for those below. A call whose time is up fails with
+    /// [`Timeout`](ErrorKind::Timeout); a write or a load goes on in the background. Default: none; the tiers' timeouts add up.
+    ///
+    /// `clear` and `wait` are not bounded by it.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// How to load what no tier has; see [`ChainCache::get_or_load`].
+    pub fn read_through(mut self, settings: ReadThrough) -> Self {
+        self.read_through = settings;
         self
     }
 
@@ -70,12 +117,18 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
     ///
     /// # Errors
     ///
-    /// Of kind [`InvalidInput`](ErrorKind::InvalidInput) if there is no tier, a tier's TTL or timeout is zero, the queue has
-    /// no room at all, two tiers have one name, or no tokio runtime with a timer is running.
+    /// Of kind [`InvalidInput`](ErrorKind::InvalidInput) if there is no tier, a TTL, a timeout or another setting is zero or out
+    /// of range, the queue has no room at all, two tiers have one name, or no tokio runtime with a timer is running.
     pub fn build(self) -> Result<ChainCache<V>> {
         let invalid = |message: &'static str| Err(Error::new(ErrorKind::InvalidInput, message));
         if self.tiers.is_empty() {
             return invalid("a chain needs at least one tier; add a store with `tier`");
+        }
+        if self.default_ttl == Ttl::After(Duration::ZERO) || self.deadline.is_some_and(|deadline| deadline.is_zero()) {
+            return invalid("the default TTL or the deadline of the chain is zero; leave it out or give it some time");
+        }
+        if !(0.0..=1.0).contains(&self.jitter) {
+            return invalid("the jitter must be a fraction from 0 to 1");
         }
         if self.limits.items == 0 || self.limits.bytes == 0 {
             return invalid("the backfill queue has no room; give it at least one item and its bytes");
@@ -87,7 +140,8 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         if catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_err() {
             return invalid("the tokio runtime has no timer; build it with `enable_time` or `enable_all`");
         }
-        let tiers = self.tiers.into_iter().enumerate().map(|(at, tier)| tier.placed(at + 1));
+        let read_through = self.read_through.checked()?;
+        let tiers = self.tiers.into_iter().enumerate().map(|(at, tier)| tier.placed(at + 1, &self.clock));
         let tiers: Arc<[Tier<V>]> = tiers.collect::<Result<Vec<_>>>()?.into();
         let mut names = HashSet::new();
         if let Some(twice) = tiers.iter().find(|tier| !names.insert(tier.title())) {
@@ -105,6 +159,16 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
             ground: Ground::new(runtime),
             clock: self.clock,
             weigher: self.weigher,
+            default_ttl: self.default_ttl,
+            jitter: self.jitter,
+            deadline: self.deadline,
+            reads: Flights::new(),
+            loads: Flights::new(),
+            permits: Semaphore::new(read_through.concurrent_loads.min(Semaphore::MAX_PERMITS)),
+            pauses: Pauses::default(),
+            mending: Mending::default(),
+            load_counters: LoadCounters::default(),
+            read_through,
         }))
     }
 }

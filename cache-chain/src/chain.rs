@@ -1,15 +1,27 @@
 //! The chain itself.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use cache_core::{Cache, CacheKey, Entry, Error, ErrorKind, Key, Result, SharedClock, Ttl};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 
 use crate::{
     backfill::Queue,
+    budget::Budget,
     builder::{ChainBuilder, Weigher},
     completion::{Completion, Ground},
-    stats::Stats,
+    flight::Flights,
+    load::{Landed, Landing},
+    loaded::{Load, Loader, loader},
+    mend::Mending,
+    outcome::{Outcome, Source},
+    pauses::Pauses,
+    read::Looked,
+    read_through::ReadThrough,
+    stats::{LoadCounters, Stats},
     tier::Tier,
     write::Failures,
 };
@@ -58,6 +70,17 @@ pub(crate) struct Inner<V> {
     pub(crate) ground: Ground,
     pub(crate) clock: SharedClock,
     pub(crate) weigher: Weigher<V>,
+    pub(crate) default_ttl: Ttl,
+    pub(crate) jitter: f64,
+    pub(crate) deadline: Option<Duration>,
+    /// Looks through the tiers, and loads. No key has more than one of each.
+    pub(crate) reads: Flights<Looked<V>>,
+    pub(crate) loads: Flights<Landing<V>>,
+    pub(crate) permits: Semaphore,
+    pub(crate) pauses: Pauses,
+    pub(crate) mending: Mending,
+    pub(crate) load_counters: LoadCounters,
+    pub(crate) read_through: ReadThrough,
 }
 
 impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
@@ -73,7 +96,11 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// What the chain has done so far.
     pub fn stats(&self) -> Stats {
         let tiers = self.inner.tiers.iter().map(Tier::stats).collect();
-        Stats { tiers, backfill: self.inner.queue.stats() }
+        Stats {
+            tiers,
+            backfill: self.inner.queue.stats(),
+            loads: self.inner.load_counters.snapshot(self.inner.loads.len()),
+        }
     }
 
     /// Finishes the queued backfills, the writes whose callers went away, and the stores' buffers, within `deadline`. Reads and writes go on to work; what
@@ -97,10 +124,164 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         })
     }
 
-    async fn entry(&self, key: Key) -> Result<Option<Entry<V>>> {
+    /// The value of the key or, if no tier has it, what `load` brings; that is cached.
+    ///
+    /// The loader may return a plain value, an `Option` whose `None` is remembered as well, or a [`Loaded`] with a TTL of its
+    /// own; see [`Load`] for what the caller gets then. How long callers wait, how stale values are served, and more, is set by
+    /// [`ReadThrough`].
+    ///
+    /// - **One load per key.** Callers of one key wait for one load, and so do other processes if a tier grants claims. Do not
+    ///   call this for the same key from its own loader: it would wait for itself.
+    /// - **No resurrection.** What is loaded is not cached if the key was set, deleted or cleared meanwhile, and who comes after
+    ///   that does not wait for the older load.
+    /// - **Failures are not cached.** The next caller loads again.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Loader`](ErrorKind::Loader) if the loader fails: its own error is the source, shared by all who waited; take
+    /// it back by [`Error::source_as`]. [`Panicked`](ErrorKind::Panicked) if it panics, [`Timeout`](ErrorKind::Timeout) if it
+    /// takes too long, [`Absent`](ErrorKind::Absent) if the caller's loader returns a plain value and another has found that
+    /// there is none. A tier that fails is passed over.
+    ///
+    /// # Cancel safety
+    ///
+    /// A caller that is dropped leaves the load to those who wait for it; it goes on where it is. The last one ends it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cache_chain::ChainCache;
+    /// use cache_core::testkit::MapStore;
+    ///
+    /// async fn name_of(id: u64) -> std::io::Result<String> {
+    ///     Ok(format!("user {id}")) // your query
+    /// }
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let names: ChainCache<String> = ChainCache::builder().tier(MapStore::new()).build()?;
+    /// let name = names.get_or_load(("name", 42), || name_of(42)).await?;
+    /// assert_eq!(name, "user 42");
+    ///
+    /// let error = names.get_or_load(7, || async { Err::<String, _>(std::fmt::Error) }).await.unwrap_err();
+    /// assert_eq!(error.source_as::<std::fmt::Error>(), Some(&std::fmt::Error));
+    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+    /// ```
+    pub fn get_or_load<T, E, F, Fut>(
+        &self,
+        key: impl CacheKey,
+        load: F,
+    ) -> impl Future<Output = Result<T::Output>> + Send
+    where
+        T: Load<V>,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let key = Key::new(&key);
+        async move {
+            let key = key?;
+            let first = self.inner.first(&key);
+            // The common case first: it builds no other future and allocates nothing.
+            match first {
+                Some(entry) if self.inner.is_plain(&entry) => T::output(entry.into_value()),
+                first => T::output(self.loaded(key, first, loader(load)).await?.value),
+            }
+        }
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), and where the value came from.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load`](Self::get_or_load); that there is no value is none.
+    pub fn get_or_load_detailed<T, E, F, Fut>(
+        &self,
+        key: impl CacheKey,
+        load: F,
+    ) -> impl Future<Output = Result<Outcome<V>>> + Send
+    where
+        T: Load<V>,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let key = Key::new(&key);
+        async move {
+            let key = key?;
+            let first = self.inner.first(&key);
+            self.loaded(key, first, loader(load)).await
+        }
+    }
+
+    /// The values of `keys`, in their order; what no tier has is loaded by one call of `load` for all of it, and what another
+    /// caller is loading already is waited for.
+    ///
+    /// `load` is given the keys that are missing and returns pairs of keys and what it found; what it does not mention is
+    /// remembered as absent. It is not called if nothing is missing. Other processes are not waited for.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load`](Self::get_or_load), of the first key that has one.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cache_chain::ChainCache;
+    /// use cache_core::testkit::MapStore;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let squares: ChainCache<u64> = ChainCache::builder().tier(MapStore::new()).build()?;
+    /// let load = |missing: Vec<u64>| async move {
+    ///     Ok::<_, std::io::Error>(missing.into_iter().map(|n| (n, n * n)).collect::<Vec<_>>())
+    /// };
+    /// assert_eq!(squares.get_or_load_many([2, 3], load).await?, [Some(4), Some(9)]);
+    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+    /// ```
+    pub async fn get_or_load_many<K, T, E, I, F, Fut>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        load: F,
+    ) -> Result<Vec<Option<V>>>
+    where
+        K: CacheKey + Send + 'static,
+        T: Load<V>,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+        I: IntoIterator<Item = (K, T)>,
+        F: FnOnce(Vec<K>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<I, E>> + Send + 'static,
+    {
+        let keys: Vec<K> = keys.into_iter().collect();
+        Box::pin(self.inner.ground.within(self.inner.through_many(keys, load))).await
+    }
+
+    /// As [`get`](Cache::get), and where the value came from.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Cache::get).
+    pub fn get_detailed(&self, key: impl CacheKey) -> impl Future<Output = Result<Outcome<V>>> + Send {
+        let key = Key::new(&key);
+        async move {
+            let found = self.entry(key?).await?;
+            Ok(found.map_or_else(Outcome::nowhere, |(at, entry)| {
+                self.inner.outcome(Landed { entry, source: Source::Tier(at) })
+            }))
+        }
+    }
+
+    async fn loaded(&self, key: Key, first: Option<Entry<V>>, loader: Loader<V>) -> Result<Outcome<V>> {
+        Box::pin(self.inner.ground.within(self.inner.through(key, first, loader))).await
+    }
+
+    /// The fresh entry of a key, and the place of its tier.
+    async fn entry(&self, key: Key) -> Result<Option<(usize, Entry<V>)>> {
         // The common case first: it builds no other future and allocates nothing.
-        match self.inner.first(&key) {
-            Some(entry) => Ok(Some(entry)),
+        match self.inner.first_fresh(&key) {
+            Some(entry) => Ok(Some((0, entry))),
             None => Box::pin(self.inner.ground.within(self.inner.read(key))).await,
         }
     }
@@ -109,7 +290,24 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        self.inner.ground.complete(write(Arc::clone(&self.inner)))
+        let inner = Arc::clone(&self.inner);
+        let write = write(Arc::clone(&inner));
+        self.inner.ground.complete(async move {
+            // What failed is made up for, in the background.
+            write.await.inspect_err(|_| inner.mend())
+        })
+    }
+
+    /// A write whose caller waits no longer than the chain's deadline.
+    async fn write_in_time<F>(&self, write: impl FnOnce(Arc<Inner<V>>) -> F) -> Result<()>
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let write = self.write(write);
+        match self.inner.deadline {
+            None => write.await,
+            deadline => self.inner.ground.within(Budget::new(deadline).bound(write)).await,
+        }
     }
 }
 
@@ -123,7 +321,7 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
 
     fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<V>>> + Send {
         let key = Key::new(&key);
-        async move { Ok(self.entry(key?).await?.and_then(Entry::into_value)) }
+        async move { Ok(self.entry(key?).await?.and_then(|(_, entry)| entry.into_value())) }
     }
 
     fn set_with_ttl(&self, key: impl CacheKey, value: V, ttl: Duration) -> impl Future<Output = Result<()>> + Send {
@@ -135,8 +333,9 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
         let key = Key::new(&key);
         async move {
             let entry = self.entry(key?).await?;
-            Ok(entry.and_then(|entry| {
-                let remaining = entry.remaining(self.inner.clock.now());
+            Ok(entry.and_then(|(_, entry)| {
+                // What is stale is not served here.
+                let remaining = entry.stale_at().remaining(self.inner.clock.now());
                 Some((entry.into_value()?, remaining))
             }))
         }
@@ -146,7 +345,7 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
         let key = Key::new(&key);
         async move {
             let key = key?;
-            self.write(|inner| async move { inner.del(&[key]).await }).await
+            self.write_in_time(|inner| async move { inner.del(&[key]).await }).await
         }
     }
 
@@ -165,8 +364,7 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
         let keys = Key::many(keys);
         async move {
             let keys = keys?;
-            let entries = Box::pin(self.inner.ground.within(self.inner.read_many(keys))).await?;
-            Ok(entries.into_iter().map(|entry| entry.and_then(Entry::into_value)).collect())
+            Box::pin(self.inner.ground.within(self.inner.read_many(keys))).await
         }
     }
 
@@ -177,7 +375,7 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
         let values: Result<Vec<_>> = values.into_iter().map(|(key, value)| Ok((Key::new(&key)?, value))).collect();
         async move {
             let values = last_of_each(values?);
-            self.write(|inner| async move { inner.set(values, Ttl::Never).await }).await
+            self.write_in_time(|inner| async move { inner.set(values, Ttl::Never).await }).await
         }
     }
 
@@ -185,7 +383,7 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
         let keys = Key::many(keys);
         async move {
             let keys = keys?;
-            self.write(|inner| async move { inner.del(&keys).await }).await
+            self.write_in_time(|inner| async move { inner.del(&keys).await }).await
         }
     }
 }
@@ -199,12 +397,23 @@ fn last_of_each<V>(mut values: Vec<(Key, V)>) -> Vec<(Key, V)> {
 }
 
 impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
-    fn set_entry(&self, key: Key, value: V, ttl: Ttl) -> Completion {
-        self.write(|inner| async move { inner.set(vec![(key, value)], ttl).await })
+    async fn set_entry(&self, key: Key, value: V, ttl: Ttl) -> Result<()> {
+        self.write_in_time(|inner| async move { inner.set(vec![(key, value)], ttl).await }).await
     }
 }
 
 impl<V: Clone + Send + Sync + 'static> Inner<V> {
+    async fn read(self: &Arc<Self>, key: Key) -> Result<Option<(usize, Entry<V>)>> {
+        let budget = Budget::new(self.deadline);
+        budget.bound(self.look(&key, budget, false)).await?.fresh()
+    }
+
+    async fn read_many(&self, keys: Vec<Key>) -> Result<Vec<Option<V>>> {
+        let budget = Budget::new(self.deadline);
+        let looked = budget.bound(async { Ok(self.look_for_many(&keys, budget, false).await) }).await?;
+        looked.into_iter().map(|looked| Ok(looked.fresh()?.and_then(|(_, entry)| entry.into_value()))).collect()
+    }
+
     async fn wait(&self) -> Result<()> {
         let end = self.queue.end();
         let mut drained = self.drained.clone();

@@ -31,6 +31,11 @@ impl Ground {
         .await
     }
 
+    /// Has the future run in a task of its own, where this is called or, on another executor, where the chain was built.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        Handle::try_current().unwrap_or_else(|_| self.runtime.clone()).spawn(future);
+    }
+
     /// A write that runs to its end: dropped before, the rest of it goes on in a task of its own. It is made when it is about
     /// to be polled.
     pub(crate) fn complete(&self, write: impl Future<Output = Result<()>> + Send + 'static) -> Completion {
@@ -69,9 +74,7 @@ impl Drop for Completion {
     fn drop(&mut self) {
         if let Some(write) = self.write.take() {
             let orphan = Orphan::new(Arc::clone(&self.ground.orphans));
-            // Where it was polled so far; the runtime that built the chain may have ended.
-            let runtime = Handle::try_current().unwrap_or_else(|_| self.ground.runtime.clone());
-            runtime.spawn(async move {
+            self.ground.spawn(async move {
                 let _counted = orphan;
                 // Its error has no caller to go to; the tiers have counted it.
                 let _ = write.await;

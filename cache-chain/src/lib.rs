@@ -1,13 +1,29 @@
 #![doc = include_str!("../README.md")]
 
 mod backfill;
+mod breaker;
+mod budget;
 mod builder;
+mod calls;
 mod chain;
+mod claim;
 mod completion;
 mod erased;
+mod flight;
 mod guard;
+mod journal;
+mod load;
+mod load_many;
+mod loaded;
+mod mend;
+mod outcome;
+mod panics;
+mod pauses;
+mod random;
 mod read;
+mod read_through;
 mod stats;
+mod sync;
 mod tier;
 mod write;
 
@@ -25,6 +41,9 @@ pub use store_stretto as stretto;
 pub use crate::{
     builder::ChainBuilder,
     chain::ChainCache,
-    stats::{BackfillStats, Stats, TierStats},
+    loaded::{Load, Loaded},
+    outcome::{Outcome, Source},
+    read_through::ReadThrough,
+    stats::{BackfillStats, LoadStats, Stats, TierStats},
     tier::Tier,
 };

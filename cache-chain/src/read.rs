@@ -1,15 +1,42 @@
 //! Reads: down from the first tier to the first hit.
 
+use std::sync::Arc;
+
 use cache_core::{Entry, Error, Expiry, Key, Result};
 
 use crate::{
     backfill::{Job, Tickets},
+    budget::Budget,
     chain::Inner,
-    tier::Found,
+    tier::Tier,
 };
 
+/// What the tiers have of a key.
+pub(crate) struct Looked<V> {
+    /// A fresh entry, and the place of its tier. The tiers above are being backfilled.
+    pub(crate) hit: Option<(usize, Entry<V>)>,
+    /// The first stale entry above that, if there was one.
+    pub(crate) stale: Option<(usize, Entry<V>)>,
+    /// Of the tiers that have nothing fresh, the last excepted.
+    pub(crate) tickets: Tickets,
+    /// The tiers that failed.
+    pub(crate) failed: Vec<(usize, Error)>,
+}
+
+impl<V: Clone> Looked<V> {
+    /// The fresh entry, if there is one. Without one, "not found" would be a guess where a tier has failed.
+    pub(crate) fn fresh(&self) -> Result<Option<(usize, Entry<V>)>> {
+        match (&self.hit, self.failed.first()) {
+            (Some(hit), _) => Ok(Some(hit.clone())),
+            (None, Some((_, error))) => Err(error.clone()),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
 impl<V: Clone + Send + Sync + 'static> Inner<V> {
-    /// The first tier's answer if it is local and has one. A miss is not counted: [`read`](Self::read) asks it again.
+    /// The first tier's answer if it is local and has one. A miss is not counted: [`look`](Self::look) asks it again.
+    #[inline]
     pub(crate) fn first(&self, key: &Key) -> Option<Entry<V>> {
         let tier = &self.tiers[0];
         let entry = tier.local()?.get(key)?;
@@ -17,89 +44,131 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         Some(entry)
     }
 
-    /// The first hit from the first tier down. Before a tier is read, the leases of those above are taken.
-    pub(crate) async fn read(&self, key: Key) -> Result<Option<Entry<V>>> {
-        let last = self.tiers.len() - 1;
-        let mut tickets = Tickets::new();
-        let mut failed: Option<Error> = None;
-        for (at, tier) in self.tiers.iter().enumerate() {
-            // A tier that gives no lease is not backfilled.
-            match tier.look_up(&key, at < last).await {
-                Ok(Found::Entry(entry)) => return Ok(self.found(at, key, entry, tickets)),
-                Ok(Found::Nothing(ticket)) => tickets.extend(ticket.map(|ticket| (at, ticket))),
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        failed.map_or(Ok(None), Err)
+    /// As [`first`](Self::first), if it is fresh.
+    #[inline]
+    pub(crate) fn first_fresh(&self, key: &Key) -> Option<Entry<V>> {
+        self.first(key).filter(|entry| self.tiers[0].is_fresh(entry))
     }
 
-    /// As [`read`](Self::read) for each key, each tier being asked once, for what the tiers above lack.
-    pub(crate) async fn read_many(&self, keys: Vec<Key>) -> Result<Vec<Option<Entry<V>>>> {
+    /// What the tiers have of the key, together with all who look for it now. `loading` says whether there is a loader to
+    /// leave time for.
+    pub(crate) async fn look(self: &Arc<Self>, key: &Key, budget: Budget, loading: bool) -> Result<Arc<Looked<V>>> {
+        if self.tiers.iter().all(|tier| tier.local().is_some()) {
+            return Ok(Arc::new(self.look_down(key, budget, loading).await));
+        }
+        let (waiter, _) = self.reads.join(key, || {
+            let (inner, key) = (Arc::clone(self), key.clone());
+            Box::pin(async move { inner.look_down(&key, budget, loading).await })
+        });
+        waiter.await
+    }
+
+    /// The first fresh entry from the first tier down. Before a tier is read, the leases of those above are taken.
+    async fn look_down(&self, key: &Key, budget: Budget, loading: bool) -> Looked<V> {
         let last = self.tiers.len() - 1;
-        let mut entries: Vec<Option<Entry<V>>> = keys.iter().map(|_| None).collect();
-        let mut failed: Option<(usize, Error)> = None;
-        let mut lacking: Vec<Lacking> = keys
-            .into_iter()
-            .enumerate()
-            .map(|(at, key)| Lacking { at, key, tickets: Tickets::new(), failed: None })
-            .collect();
+        let mut looked = Looked { hit: None, stale: None, tickets: Tickets::new(), failed: Vec::new() };
+        for (at, tier) in self.tiers.iter().enumerate() {
+            let limit = budget.share(self.parts(at, loading), tier.read_timeout);
+            // A tier that gives no lease is not backfilled.
+            match tier.look_up(key, at < last, limit).await {
+                Ok(seen) => {
+                    match seen.entry {
+                        Some(entry) if tier.is_fresh(&entry) => {
+                            let tickets = std::mem::take(&mut looked.tickets);
+                            looked.hit = self.found(at, key.clone(), entry, tickets).map(|entry| (at, entry));
+                            return looked;
+                        }
+                        Some(entry) if looked.stale.is_none() && !self.has_expired(&entry) => {
+                            looked.stale = Some((at, entry));
+                        }
+                        _ => {}
+                    }
+                    looked.tickets.extend(seen.ticket.map(|ticket| (at, ticket)));
+                }
+                Err(error) => looked.failed.push((at, error)),
+            }
+        }
+        looked
+    }
+
+    /// Over how many parts the time is to be divided from this tier on: the tiers that take any, and a loader.
+    fn parts(&self, from: usize, loading: bool) -> usize {
+        self.tiers[from..].iter().filter(|tier| tier.local().is_none()).count() + usize::from(loading)
+    }
+
+    /// What the tiers have of each of the keys, each tier being asked once, for what the tiers above lack.
+    pub(crate) async fn look_for_many(&self, keys: &[Key], budget: Budget, loading: bool) -> Vec<Looked<V>> {
+        let last = self.tiers.len() - 1;
+        let nothing = || Looked { hit: None, stale: None, tickets: Tickets::new(), failed: Vec::new() };
+        let mut looked: Vec<Looked<V>> = keys.iter().map(|_| nothing()).collect();
+        let mut lacking: Vec<usize> = (0..keys.len()).collect();
         for (place, tier) in self.tiers.iter().enumerate() {
             if lacking.is_empty() {
                 break;
             }
-            let asked: Vec<Key> = lacking.iter().map(|lacking| lacking.key.clone()).collect();
-            let mut missed = Vec::new();
-            let mut passed_over = Vec::new();
-            for (mut lacking, found) in lacking.into_iter().zip(tier.get_many(&asked).await) {
+            let asked: Vec<Key> = lacking.iter().map(|&at| keys[at].clone()).collect();
+            let limit = budget.share(self.parts(place, loading), tier.read_timeout);
+            let (mut missed, mut passed_over) = (Vec::new(), Vec::new());
+            for (at, found) in lacking.into_iter().zip(tier.get_many(&asked, limit).await) {
+                let of = &mut looked[at];
                 match found {
-                    Ok(Some(entry)) => {
-                        entries[lacking.at] = self.found(place, lacking.key, entry, lacking.tickets);
+                    Ok(Some(entry)) if tier.is_fresh(&entry) => {
+                        let tickets = std::mem::take(&mut of.tickets);
+                        of.hit = self.found(place, keys[at].clone(), entry, tickets).map(|entry| (place, entry));
                     }
-                    Ok(None) => missed.push(lacking),
+                    Ok(entry) => {
+                        let entry = entry.filter(|entry| !self.has_expired(entry));
+                        of.stale = of.stale.take().or(entry.map(|entry| (place, entry)));
+                        missed.push(at);
+                    }
                     Err(error) => {
-                        lacking.failed.get_or_insert(error);
-                        passed_over.push(lacking);
+                        of.failed.push((place, error));
+                        passed_over.push(at);
                     }
                 }
             }
             if place < last {
-                let keys: Vec<Key> = missed.iter().map(|lacking| lacking.key.clone()).collect();
-                for (lacking, ticket) in missed.iter_mut().zip(tier.lease_many(&keys).await) {
-                    lacking.tickets.extend(ticket.ok().map(|ticket| (place, ticket)));
-                }
+                self.lease(tier, place, keys, &missed, &mut looked).await;
             }
             missed.append(&mut passed_over);
             lacking = missed;
         }
-        for lacking in lacking {
-            if let Some(error) = lacking.failed
-                && failed.as_ref().is_none_or(|(at, _)| lacking.at < *at)
-            {
-                failed = Some((lacking.at, error));
-            }
+        looked
+    }
+
+    /// Takes the leases of one tier for the keys at these places.
+    pub(crate) async fn lease<W>(
+        &self,
+        tier: &Tier<V>,
+        place: usize,
+        keys: &[Key],
+        at: &[usize],
+        looked: &mut [Looked<W>],
+    ) {
+        let leased: Vec<Key> = at.iter().map(|&at| keys[at].clone()).collect();
+        for (&at, ticket) in at.iter().zip(tier.lease_many(&leased).await) {
+            looked[at].tickets.extend(ticket.ok().map(|ticket| (place, ticket)));
         }
-        failed.map_or(Ok(entries), |(_, error)| Err(error))
     }
 
     /// Has the tiers above backfilled. What expired on the way is a miss.
     fn found(&self, place: usize, key: Key, entry: Entry<V>, tickets: Tickets) -> Option<Entry<V>> {
-        if entry.expiry() != Expiry::Never && entry.is_expired(self.clock.now()) {
+        if self.has_expired(&entry) {
             return None;
         }
         if !tickets.is_empty() {
-            let bytes =
-                entry.value().map_or(0, |value| (self.weigher)(&key, value)).saturating_add(Job::<V>::overhead(&key));
-            self.queue.push(Job { key, entry: entry.clone(), tickets, found_in: place, bytes });
+            self.queue.push(self.job(key, entry.clone(), tickets, place));
         }
         Some(entry)
     }
-}
 
-/// A key that no tier has had so far.
-struct Lacking {
-    /// Its place among the keys asked for.
-    at: usize,
-    key: Key,
-    tickets: Tickets,
-    failed: Option<Error>,
+    fn has_expired(&self, entry: &Entry<V>) -> bool {
+        entry.expiry() != Expiry::Never && entry.is_expired(self.clock.now())
+    }
+
+    pub(crate) fn job(&self, key: Key, entry: Entry<V>, tickets: Tickets, found_in: usize) -> Job<V> {
+        let weight = entry.value().map_or(0, |value| (self.weigher)(&key, value));
+        let bytes = weight.saturating_add(Job::<V>::overhead(&key));
+        Job { key, entry, tickets, found_in, bytes }
+    }
 }

@@ -14,6 +14,8 @@ pub struct Stats {
     pub tiers: Vec<TierStats>,
     /// Of the backfill queue.
     pub backfill: BackfillStats,
+    /// Of loads.
+    pub loads: LoadStats,
 }
 
 /// What one tier has answered.
@@ -32,6 +34,34 @@ pub struct TierStats {
     pub errors: u64,
     /// Calls that did not end within the tier's timeout, or whose store said so.
     pub timeouts: u64,
+    /// Calls that were not made, since the tier had failed too often; see [`Tier::breaker`](crate::Tier::breaker).
+    pub skipped: u64,
+    /// Keys that the tier may hold wrongly now, since a write failed; see [`Tier::journal`](crate::Tier::journal).
+    pub distrusted: usize,
+}
+
+/// What became of loads; see [`ChainCache::get_or_load`](crate::ChainCache::get_or_load).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct LoadStats {
+    /// Keys whose loading was begun.
+    pub begun: u64,
+    /// Loads that brought a value, or that there is none.
+    pub loaded: u64,
+    /// Loads that failed, those that panicked or took too long included.
+    pub failed: u64,
+    /// Callers that waited for a load which another had begun.
+    pub joined: u64,
+    /// Callers that lost patience with a load; see [`ReadThrough::soft_timeout`](crate::ReadThrough::soft_timeout).
+    pub abandoned: u64,
+    /// Keys that another process loaded meanwhile.
+    pub elsewhere: u64,
+    /// Stale values that were served.
+    pub stale: u64,
+    /// Loads begun in the background, for a value that was stale or about to be.
+    pub refreshes: u64,
+    /// Keys that are being loaded now.
+    pub under_way: usize,
 }
 
 /// What became of backfills. A backfill is one entry on its way into one or more tiers above the one that had it.
@@ -60,9 +90,16 @@ pub struct BackfillStats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for TierStats { name, hits, misses, undecodable, errors, timeouts } in &self.tiers {
+        for TierStats { name, hits, misses, undecodable, errors, timeouts, skipped, distrusted } in &self.tiers {
             write!(f, "{name}: {hits} hits, {misses} misses")?;
-            for (count, what) in [(undecodable, "undecodable"), (errors, "errors"), (timeouts, "timeouts")] {
+            let distrusted = *distrusted as u64;
+            for (count, what) in [
+                (undecodable, "undecodable"),
+                (errors, "errors"),
+                (timeouts, "timeouts"),
+                (skipped, "skipped"),
+                (&distrusted, "distrusted"),
+            ] {
                 if *count > 0 {
                     write!(f, ", {count} {what}")?;
                 }
@@ -71,7 +108,16 @@ impl fmt::Display for Stats {
         }
         let BackfillStats { queued, coalesced, dropped, applied, refused, expired, failed, .. } = self.backfill;
         write!(f, "backfill: {queued} queued, {coalesced} coalesced, {applied} applied, ")?;
-        write!(f, "{refused} refused, {expired} expired, {failed} failed, {dropped} dropped")
+        write!(f, "{refused} refused, {expired} expired, {failed} failed, {dropped} dropped")?;
+        let LoadStats { begun, loaded, failed, joined, abandoned, elsewhere, stale, refreshes, .. } = self.loads;
+        if begun > 0 || stale > 0 {
+            write!(
+                f,
+                "\nloads: {begun} begun, {loaded} loaded, {failed} failed, {joined} joined, {abandoned} abandoned, "
+            )?;
+            write!(f, "{elsewhere} elsewhere, {refreshes} refreshes; {stale} stale served")?;
+        }
+        Ok(())
     }
 }
 
@@ -114,10 +160,11 @@ pub(crate) struct TierCounters {
     pub(crate) undecodable: Counter,
     pub(crate) errors: Counter,
     pub(crate) timeouts: Counter,
+    pub(crate) skipped: Counter,
 }
 
 impl TierCounters {
-    pub(crate) fn snapshot(&self, name: &str) -> TierStats {
+    pub(crate) fn snapshot(&self, name: &str, distrusted: usize) -> TierStats {
         TierStats {
             name: name.to_owned(),
             hits: self.hits.sum(),
@@ -125,6 +172,8 @@ impl TierCounters {
             undecodable: self.undecodable.sum(),
             errors: self.errors.sum(),
             timeouts: self.timeouts.sum(),
+            skipped: self.skipped.sum(),
+            distrusted,
         }
     }
 }
@@ -152,6 +201,34 @@ impl BackfillCounters {
             failed: self.failed.sum(),
             items,
             bytes,
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct LoadCounters {
+    pub(crate) begun: Counter,
+    pub(crate) loaded: Counter,
+    pub(crate) failed: Counter,
+    pub(crate) joined: Counter,
+    pub(crate) abandoned: Counter,
+    pub(crate) elsewhere: Counter,
+    pub(crate) stale: Counter,
+    pub(crate) refreshes: Counter,
+}
+
+impl LoadCounters {
+    pub(crate) fn snapshot(&self, under_way: usize) -> LoadStats {
+        LoadStats {
+            begun: self.begun.sum(),
+            loaded: self.loaded.sum(),
+            failed: self.failed.sum(),
+            joined: self.joined.sum(),
+            abandoned: self.abandoned.sum(),
+            elsewhere: self.elsewhere.sum(),
+            stale: self.stale.sum(),
+            refreshes: self.refreshes.sum(),
+            under_way,
         }
     }
 }

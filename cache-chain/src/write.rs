@@ -1,6 +1,6 @@
 //! Writes: to every tier, from the last up.
 
-use cache_core::{Entry, Error, Expiry, Failure, Key, Result, Ticket, Ttl, Write};
+use cache_core::{Entry, Error, Failure, Key, Result, Ticket, Ttl, Write};
 
 use crate::{chain::Inner, tier::Tier};
 
@@ -9,13 +9,15 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     /// the tiers above are emptied of the key instead of set: what lies below them is not known.
     pub(crate) async fn set(&self, values: Vec<(Key, V)>, ttl: Ttl) -> Result<()> {
         let keys: Vec<Key> = values.iter().map(|(key, _)| key.clone()).collect();
+        let _detaching = Detaching { inner: self, keys: Some(&keys) };
         let mut copies = self.copies(values);
         let mut failures = Failures::default();
         let mut tickets = self.lease_above(&keys, &mut failures).await;
 
         // Whether everything below holds the new value of the key, or nothing.
         let mut sound = vec![true; keys.len()];
-        let mut expiry = Expiry::after(self.clock.now(), ttl);
+        let now = self.clock.now();
+        let (mut expiry, fresh_until) = self.life(ttl, now);
         for tier in self.tiers.iter().rev() {
             // No tier keeps a value longer than the tier below.
             expiry = tier.expiry(expiry, self.clock.now());
@@ -28,7 +30,11 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                 match ticket {
                     Some(ticket) if sound[at] => {
                         set.0.push(at);
-                        set.1.push(Write { key, entry: Entry::new(value, expiry), ticket });
+                        set.1.push(Write {
+                            key,
+                            entry: Entry::new(value, expiry).fresh_until(fresh_until).created_at(now),
+                            ticket,
+                        });
                     }
                     _ => {
                         removed.0.push(at);
@@ -67,6 +73,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     }
 
     pub(crate) async fn del(&self, keys: &[Key]) -> Result<()> {
+        let _detaching = Detaching { inner: self, keys: Some(keys) };
         let mut failures = Failures::default();
         for tier in self.tiers.iter().rev() {
             for deleted in tier.del_many(keys).await {
@@ -77,11 +84,35 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     }
 
     pub(crate) async fn clear(&self) -> Result<()> {
+        let _detaching = Detaching { inner: self, keys: None };
         let mut failures = Failures::default();
         for tier in self.tiers.iter().rev() {
             failures.note(tier, tier.clear().await);
         }
         failures.outcome("clear")
+    }
+}
+
+/// Detaches the flights of what is written, when it has been. Not before: a flight that begins while the lower tiers are being
+/// written may bring what was there before, and whoever comes after the write must not join it.
+struct Detaching<'a, V: Clone + Send + Sync + 'static> {
+    inner: &'a Inner<V>,
+    /// `None`: all.
+    keys: Option<&'a [Key]>,
+}
+
+impl<V: Clone + Send + Sync + 'static> Drop for Detaching<'_, V> {
+    fn drop(&mut self) {
+        let Inner { reads, loads, .. } = self.inner;
+        if let Some(keys) = self.keys {
+            for key in keys {
+                reads.detach(key);
+                loads.detach(key);
+            }
+        } else {
+            reads.detach_all();
+            loads.detach_all();
+        }
     }
 }
 

@@ -54,7 +54,7 @@ async fn a_key_without_a_ttl_is_backfilled() {
     rig.chain.wait().await.unwrap();
     for tier in 0..2 {
         let entry = rig.held(tier, "k").expect("backfilled");
-        assert_eq!((entry.value().as_str(), entry.expiry()), ("v", Expiry::Never));
+        assert_eq!((entry.value().unwrap().as_str(), entry.expiry()), ("v", Expiry::Never));
     }
 }
 

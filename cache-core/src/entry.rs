@@ -86,6 +86,11 @@ impl<V> Entry<V> {
         self.fresh_until.min(self.expiry)
     }
 
+    /// Whether it turns stale before it expires.
+    pub fn turns_stale(&self) -> bool {
+        self.fresh_until != Expiry::Never
+    }
+
     /// When it was made, as far as is known.
     pub fn created(&self) -> Option<Moment> {
         self.created

@@ -51,6 +51,8 @@ pub enum ErrorKind {
     Partial,
     /// The application's loader failed. Its own error is the source; see [`Error::source_as`].
     Loader,
+    /// It is known that the key has no value, and the caller's loader cannot say so.
+    Absent,
     /// Code of the application panicked: a loader, or a value's `Clone`.
     Panicked,
     /// Anything else that a backend reports.

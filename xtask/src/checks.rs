@@ -17,8 +17,8 @@ pub(crate) fn ci(steps: &mut Steps) -> Result {
     steps.step("format", || run(&mut cargo(&["fmt", "--all", "--check"])))?;
     steps.step("cache-core stays free of drivers and runtimes", core_is_light)?;
     steps.step("packages hold what they need", || packages_are_complete(&workspace))?;
-    let lints = ["clippy", "--workspace", "--all-targets", "--all-features", "--keep-going", "--", "-D", "warnings"];
-    steps.step("lints", || run(&mut cargo(&lints)))?;
+    let lints = ["--all-targets", "--all-features", "--keep-going", "--", "-D", "warnings"];
+    steps.step("lints", || run(cargo(&["clippy"]).args(workspace.in_ci()).args(lints)))?;
     for package in workspace.published() {
         steps.step(format!("{} alone, and with each feature", package.name), || {
             let lint = ["clippy", "--package", &package.name, "--no-default-features"];
@@ -30,8 +30,10 @@ pub(crate) fn ci(steps: &mut Steps) -> Result {
             Ok(())
         })?;
     }
-    let docs = ["doc", "--workspace", "--all-features", "--no-deps", "--keep-going"];
-    steps.step("docs", || run(cargo(&docs).env("RUSTDOCFLAGS", "-D warnings")))?;
+    steps.step("docs", || {
+        let mut docs = cargo(&["doc", "--all-features", "--no-deps", "--keep-going"]);
+        run(docs.args(workspace.in_ci()).env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
     tests::all(steps)?;
     steps.step("each package builds by itself", || packages_build(&workspace))?;
     steps.step("licences, sources and bans", || deny(&workspace, &["bans", "licenses", "sources"]))
@@ -104,6 +106,6 @@ fn packages_build(workspace: &Workspace) -> Result {
 
 fn deny(workspace: &Workspace, checks: &[&str]) -> Result {
     let mut command = Command::new(tools::cargo_deny(&workspace.target)?);
-    command.current_dir(root()).args(["--all-features", "check", "--hide-inclusion-graph"]);
-    run(command.args(checks))
+    command.current_dir(root()).arg("--all-features").args(workspace.in_ci());
+    run(command.args(["check", "--hide-inclusion-graph"]).args(checks))
 }

@@ -13,20 +13,24 @@ use crate::{
 /// Installs what is missing and runs every test.
 pub(crate) fn all(steps: &mut Steps) -> Result {
     steps.step("programs that the tests start", tools::install_programs)?;
+    let workspace = Workspace::read()?;
     // Without `--all-targets`, which would leave out the doc tests. It builds the examples, too.
-    let test = ["test", "--workspace", "--all-features", "--no-fail-fast"];
-    steps.step("tests", || run(&mut cargo(&test)))?;
+    let test = ["--all-features", "--no-fail-fast"];
+    steps.step("tests", || run(cargo(&["test"]).args(workspace.in_ci()).args(test)))?;
     model(steps)
 }
 
-/// Where the models are: the crate, and the module that holds them.
-const MODELS: [(&str, &str); 1] = [("cache-core", "fence::model")];
+/// Where the models are: the crate, the module that holds them, and the checkers that it is for.
+const MODELS: [(&str, &str, &[&str]); 2] =
+    [("cache-core", "fence::model", &["shuttle", "loom"]), ("cache-chain", "flight::model", &["shuttle"])];
 
 /// Runs the model checkers.
 pub(crate) fn model(steps: &mut Steps) -> Result {
     let workspace = Workspace::read()?;
-    for (package, module) in MODELS {
-        for (checker, profile) in [("shuttle", None), ("loom", Some("--release"))] {
+    for (package, module, checkers) in MODELS {
+        for checker in checkers {
+            // Loom's search is long.
+            let profile = (*checker == "loom").then_some("--release");
             steps.step(format!("model of {package} {module} under {checker}"), || {
                 let command = |last: &[&str]| -> Command {
                     let mut command = cargo(&["test", "--package", package, "--lib"]);

@@ -28,6 +28,8 @@ pub(crate) struct Package {
     /// Names of the dependencies that everybody who depends on it builds.
     pub(crate) dependencies: Vec<String>,
     published: bool,
+    /// Whether it says so: `outside-ci = true` under `[package.metadata.xtask]`.
+    outside_ci: bool,
 }
 
 /// Major, minor and patch version of a compiler.
@@ -60,6 +62,14 @@ impl Workspace {
         self.members.iter().filter(|package| !package.published)
     }
 
+    /// What makes a cargo command, or cargo-deny, work on all members but those that are kept outside CI because
+    /// of what it takes to build them.
+    pub(crate) fn in_ci(&self) -> Vec<&str> {
+        let outside = self.members.iter().filter(|package| package.outside_ci);
+        let excluded = outside.flat_map(|package| ["--exclude", &package.name]);
+        ["--workspace"].into_iter().chain(excluded).collect()
+    }
+
     /// The oldest compiler that some version of this package in the graph asks for.
     pub(crate) fn rust_version_of(&self, name: &str) -> Option<RustVersion> {
         self.rust_versions.iter().filter(|(of, _)| of == name).map(|(_, version)| *version).min()
@@ -83,6 +93,7 @@ impl Package {
                 .collect(),
             // `publish = false` is an empty list of registries.
             published: package["publish"].as_array().is_none_or(|registries| !registries.is_empty()),
+            outside_ci: package["metadata"]["xtask"]["outside-ci"] == true,
         }
     }
 }
@@ -133,6 +144,21 @@ mod tests {
     fn publish_false_is_not_published() {
         assert!(!Package::read(&json!({"name": "xtask", "publish": []})).published);
         assert!(Package::read(&json!({"name": "x", "publish": ["crates-io"]})).published);
+    }
+
+    #[test]
+    fn what_says_so_is_outside_ci() {
+        let members = [
+            json!({"name": "core", "metadata": null}),
+            json!({"name": "peers", "metadata": {"xtask": {"outside-ci": true}}}),
+            json!({"name": "store", "metadata": {"docs": {"rs": {"all-features": true}}}}),
+        ];
+        let workspace = Workspace {
+            target: "".into(),
+            members: members.iter().map(Package::read).collect(),
+            rust_versions: vec![],
+        };
+        assert_eq!(workspace.in_ci(), ["--workspace", "--exclude", "peers"]);
     }
 
     #[test]

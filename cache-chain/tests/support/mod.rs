@@ -1,7 +1,7 @@
 //! What the tests of the chain share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use cache_chain::{ChainCache, Tier};
+use cache_chain::{ChainBuilder, ChainCache, Tier};
 use cache_core::{
     Entry, Expiry, Key, LocalStore, ManualClock, Store, Ticket, Write,
     testkit::{MapStore, ScriptedStore, block_on},
@@ -23,6 +23,15 @@ impl Rig {
 
     /// With settings per tier.
     pub(crate) fn with(tiers: usize, settings: impl Fn(usize, Tier<String>) -> Tier<String>) -> Self {
+        Self::built(tiers, settings, |builder| builder)
+    }
+
+    /// With settings per tier and of the chain.
+    pub(crate) fn built(
+        tiers: usize,
+        settings: impl Fn(usize, Tier<String>) -> Tier<String>,
+        of_chain: impl FnOnce(ChainBuilder<String>) -> ChainBuilder<String>,
+    ) -> Self {
         let clock = ManualClock::new();
         let stores: Vec<Scripted> =
             (0..tiers).map(|_| ScriptedStore::new(MapStore::with_clock(clock.shared()))).collect();
@@ -30,7 +39,7 @@ impl Rig {
         for (at, store) in stores.iter().enumerate() {
             builder = builder.tier(settings(at, Tier::new(store.clone())));
         }
-        Self { chain: builder.build().unwrap(), stores, clock }
+        Self { chain: of_chain(builder).build().unwrap(), stores, clock }
     }
 
     /// What a tier holds.
@@ -48,6 +57,10 @@ impl Rig {
         let write = Write { key: Key::new(key).unwrap(), entry, ticket: Ticket::unconditional() };
         block_on(self.stores[tier].inner().set(write)).unwrap();
     }
+}
+
+pub(crate) fn key(name: &str) -> Key {
+    Key::new(name).unwrap()
 }
 
 /// Lets every other task on this thread go on as far as it can.

@@ -1,0 +1,198 @@
+//! The circuit breaker: a tier that is dead is not asked again and again.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use cache_core::{Error, ErrorKind, Result};
+use tokio::time::Instant;
+
+/// Closed, a tier is used. After so many failures in a row it is open: calls fail at once. After a pause it is half open: one
+/// call goes through, as a probe, and closes or opens it again.
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    pub(crate) settings: Settings,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Settings {
+    /// Zero: it never opens.
+    pub(crate) failures: u32,
+    pub(crate) pause: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { failures: 5, pause: Duration::from_secs(1) }
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    Closed { failures: u32 },
+    Open { until: Instant, error: Error },
+    HalfOpen { error: Error },
+}
+
+/// A call's leave to go through. Dropped without a report, it was no proof of anything.
+#[must_use = "report how it went"]
+pub(crate) struct Pass<'a> {
+    breaker: &'a Breaker,
+    pub(crate) is_probe: bool,
+    reported: bool,
+}
+
+impl Breaker {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self { settings, state: Mutex::new(State::Closed { failures: 0 }) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leave for one call, or why there is none.
+    pub(crate) fn enter(&self) -> Result<Pass<'_>> {
+        let mut state = self.state();
+        let is_probe = match &*state {
+            State::Closed { .. } => false,
+            State::Open { until, error } if *until <= Instant::now() => {
+                let error = error.clone();
+                *state = State::HalfOpen { error };
+                true
+            }
+            State::Open { error, .. } | State::HalfOpen { error } => return Err(error.clone()),
+        };
+        Ok(Pass { breaker: self, is_probe, reported: false })
+    }
+
+    #[cfg(test)]
+    fn is_closed(&self) -> bool {
+        matches!(*self.state(), State::Closed { .. })
+    }
+
+    fn failed(&self, error: &Error, name: &str, is_probe: bool) {
+        let mut state = self.state();
+        let failures = match &*state {
+            State::Closed { failures } => failures.saturating_add(1),
+            // Only the probe may speak for what has opened meanwhile.
+            _ if !is_probe => return,
+            _ => self.settings.failures,
+        };
+        *state = if self.settings.failures > 0 && failures >= self.settings.failures {
+            let until = Instant::now() + self.settings.pause;
+            State::Open { until, error: self.skipped(error, name) }
+        } else {
+            State::Closed { failures }
+        };
+    }
+
+    /// Made once, when it opens: to skip a tier must cost nothing.
+    fn skipped(&self, error: &Error, name: &str) -> Error {
+        let Settings { failures, pause } = self.settings;
+        let message =
+            format!("tier {name} is passed over, as it failed {failures} times in a row; it is tried every {pause:?}");
+        Error::with_source(ErrorKind::Unavailable, message, error.clone())
+    }
+
+    fn answered(&self, is_probe: bool) {
+        let mut state = self.state();
+        if is_probe || matches!(*state, State::Closed { .. }) {
+            *state = State::Closed { failures: 0 };
+        }
+    }
+}
+
+impl Pass<'_> {
+    /// Reports how the call went: only what a dead backend does counts against it.
+    pub(crate) fn report<T>(mut self, result: &Result<T>, name: &str) {
+        self.reported = true;
+        match result {
+            Err(error) if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable) => {
+                self.breaker.failed(error, name, self.is_probe);
+            }
+            _ => self.breaker.answered(self.is_probe),
+        }
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if self.is_probe && !self.reported {
+            // Its caller went away: the next call is the probe.
+            let mut state = self.breaker.state();
+            if let State::HalfOpen { error } = &*state {
+                let error = error.clone();
+                *state = State::Open { until: Instant::now(), error };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(breaker: &Breaker) -> Result<()> {
+        let error: Result<()> = Err(Error::new(ErrorKind::Timeout, "late"));
+        breaker.enter()?.report(&error, "L2");
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_probes_once_and_closes() {
+        let pause = Duration::from_secs(1);
+        let breaker = Breaker::new(Settings { failures: 3, pause });
+        for _ in 0..2 {
+            fail(&breaker).unwrap();
+        }
+        breaker.enter().unwrap().report(&Ok(()), "L2");
+        for _ in 0..3 {
+            assert!(breaker.is_closed(), "a success in between counts from zero");
+            fail(&breaker).unwrap();
+        }
+        let error = breaker.enter().err().expect("open");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("L2") && error.to_string().contains("1s"), "{error}");
+
+        tokio::time::advance(pause).await;
+        let probe = breaker.enter().unwrap();
+        assert!(probe.is_probe && breaker.enter().is_err(), "one probe at a time");
+        drop(probe);
+        fail(&breaker).expect("a probe that was dropped makes room for the next");
+        assert!(breaker.enter().is_err(), "a probe that failed opens it again");
+
+        tokio::time::advance(pause).await;
+        breaker.enter().unwrap().report(&Ok(()), "L2");
+        assert!(breaker.is_closed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_are_errors_are_answers() {
+        let breaker = Breaker::new(Settings { failures: 1, pause: Duration::from_secs(1) });
+        for kind in [ErrorKind::Codec, ErrorKind::Full, ErrorKind::ReadOnly, ErrorKind::Denied, ErrorKind::Backend] {
+            breaker.enter().unwrap().report(&Err::<(), _>(Error::new(kind, "no")), "L2");
+        }
+        assert!(breaker.is_closed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_began_before_it_opened_does_not_close_it() {
+        let breaker = Breaker::new(Settings { failures: 1, pause: Duration::from_secs(1) });
+        let early = breaker.enter().unwrap();
+        fail(&breaker).unwrap();
+        early.report(&Ok(()), "L2");
+        assert!(!breaker.is_closed());
+    }
+
+    #[tokio::test]
+    async fn without_a_threshold_it_never_opens() {
+        let breaker = Breaker::new(Settings { failures: 0, pause: Duration::from_secs(1) });
+        for _ in 0..100 {
+            fail(&breaker).unwrap();
+        }
+        assert!(breaker.is_closed());
+    }
+}

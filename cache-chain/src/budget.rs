@@ -1,0 +1,39 @@
+//! What is left of the time that a call may take.
+
+use std::time::Duration;
+
+use cache_core::{Error, ErrorKind, Result};
+use tokio::time::{Instant, timeout_at};
+
+/// The time of one call, if it is bounded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget(Option<(Instant, Duration)>);
+
+impl Budget {
+    /// From now on.
+    pub(crate) fn new(deadline: Option<Duration>) -> Self {
+        Self(deadline.and_then(|deadline| Some((Instant::now().checked_add(deadline)?, deadline))))
+    }
+
+    /// The share of the next of `parts` that are still to come, but no more than `limit`.
+    pub(crate) fn share(self, parts: usize, limit: Duration) -> Duration {
+        match self.0 {
+            None => limit,
+            Some((until, _)) => {
+                let left = until.saturating_duration_since(Instant::now());
+                limit.min(left / u32::try_from(parts.max(1)).unwrap_or(u32::MAX))
+            }
+        }
+    }
+
+    /// The result of the call, or an error of kind `Timeout` when the time is up.
+    pub(crate) async fn bound<T>(self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        match self.0 {
+            None => call.await,
+            Some((until, deadline)) => timeout_at(until, call).await.unwrap_or_else(|_| {
+                let message = format!("the call took longer than its deadline of {deadline:?}");
+                Err(Error::new(ErrorKind::Timeout, message))
+            }),
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The calls of a tier's store: bounded in time, passed over while it is dead, and never trusted with what it may hold
+//! wrongly.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use cache_core::{Claim, Entry, Error, ErrorKind, Key, MAX_TTL, Result, Ticket, Write};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout_at},
+};
+
+use crate::{erased::ErasedStore, tier::Tier};
+
+/// What a tier has of a key.
+pub(crate) struct Seen<V> {
+    /// It may be stale.
+    pub(crate) entry: Option<Entry<V>>,
+    /// A ticket for who finds something better below, if the tier gave one.
+    pub(crate) ticket: Option<Ticket>,
+}
+
+/// The moment after this time.
+fn after(limit: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(limit).unwrap_or(now + MAX_TTL)
+}
+
+impl<V: Clone + Send + Sync + 'static> Tier<V> {
+    fn is_local(&self) -> bool {
+        self.local().is_some()
+    }
+
+    /// Whether what this tier holds after a failed write is to be deleted: not what is the truth itself.
+    fn keeps_journal(&self) -> bool {
+        !self.is_local() && !self.store.profile().origin
+    }
+
+    fn failed(&self, error: &Error) {
+        self.counters.errors.one();
+        if error.kind() == ErrorKind::Timeout {
+            self.counters.timeouts.one();
+        }
+    }
+
+    fn checked<T>(&self, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| self.failed(error))
+    }
+
+    /// A call of the store, if the breaker lets it through; no longer than `limit`. The call is told whether it is a probe.
+    async fn guarded<T>(&self, limit: Duration, call: impl AsyncFnOnce(bool) -> Result<T>) -> Result<T> {
+        self.checked(self.passed(limit, call, |_| Ok(())).await)
+    }
+
+    /// As [`guarded`](Self::guarded), of which the verdict of the breaker is found by `verdict`, and nothing is counted.
+    async fn passed<T>(
+        &self,
+        limit: Duration,
+        call: impl AsyncFnOnce(bool) -> Result<T>,
+        verdict: impl FnOnce(&T) -> Result<()>,
+    ) -> Result<T> {
+        if self.is_local() {
+            return call(false).await;
+        }
+        let pass = self.breaker.enter().inspect_err(|_| self.counters.skipped.one())?;
+        let result = timeout_at(after(limit), call(pass.is_probe)).await.unwrap_or_else(|_| {
+            let message = format!("tier {} did not answer within {limit:?}", self.title());
+            Err(Error::new(ErrorKind::Timeout, message))
+        });
+        pass.report(&result.as_ref().map_err(Error::clone).and_then(verdict), self.title());
+        result
+    }
+
+    /// The results of a batch of `count`, each a failure if there are more or fewer.
+    async fn guarded_many<T>(
+        &self,
+        limit: Duration,
+        count: usize,
+        call: impl AsyncFnOnce(bool) -> Result<Vec<Result<T>>>,
+    ) -> Vec<Result<T>> {
+        if count == 0 {
+            return Vec::new();
+        }
+        let counted = async |is_probe| {
+            let results = call(is_probe).await?;
+            if results.len() == count {
+                return Ok(results);
+            }
+            let message = format!("tier {} gave {} results for {count} keys", self.title(), results.len());
+            Err(Error::new(ErrorKind::Backend, message))
+        };
+        // A batch of which nothing was answered was not answered.
+        let verdict = |results: &Vec<Result<T>>| match results.iter().find(|result| result.is_ok()) {
+            Some(_) => Ok(()),
+            None => results.first().and_then(|first| first.as_ref().err().cloned()).map_or(Ok(()), Err),
+        };
+        let results = match self.passed(limit, counted, verdict).await {
+            Ok(results) => results,
+            Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
+        };
+        results.into_iter().map(|result| self.checked(result)).collect()
+    }
+
+    /// Deletes what the tier may hold wrongly, if it is time to and nobody else is at it.
+    async fn repair(&self, is_probe: bool) -> Result<()> {
+        if self.journal.is_clean() {
+            return Ok(());
+        }
+        let Some(task) = self.journal.take_on(is_probe) else { return Ok(()) };
+        for some in task.keys.chunks(256) {
+            self.store.del_many(some).await.into_iter().collect::<Result<()>>()?;
+            // One after the other, so that what is done is done if the time is up.
+            task.deleted(some);
+        }
+        task.done(self.clock.now());
+        Ok(())
+    }
+
+    /// An attempt to repair that no read waits for.
+    pub(crate) async fn mend(&self) -> Result<()> {
+        self.guarded(self.write_timeout, async |_| self.repair(true).await).await
+    }
+
+    /// Why this key must not be read here, if so, after an attempt to repair that ended like this.
+    fn distrusted(&self, key: &Key, repaired: &Result<()>) -> Option<Error> {
+        if self.journal.is_clean() || !self.journal.distrusts(key) {
+            return None;
+        }
+        Some(repaired.as_ref().err().cloned().unwrap_or_else(|| {
+            let message = format!(
+                "tier {} may hold an old value of this key since a write failed, and it is not deleted there yet",
+                self.title()
+            );
+            Error::new(ErrorKind::Unavailable, message)
+        }))
+    }
+
+    /// What was found, as far as it can be used; bytes that do not decode count as a miss.
+    fn judged(&self, found: Result<Option<Entry<V>>>) -> Result<Option<Entry<V>>> {
+        match found {
+            Ok(Some(entry)) if !self.journal.rejects(&entry) => {
+                self.counters.hits.one();
+                Ok(Some(entry))
+            }
+            Ok(_) => {
+                self.counters.misses.one();
+                Ok(None)
+            }
+            Err(error) if error.kind() == ErrorKind::Codec => {
+                self.counters.undecodable.one();
+                self.counters.misses.one();
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The entry of the key and, unless it is fresh, a ticket if `lease` says so, all within `limit`. A tier that gives no
+    /// ticket has answered all the same.
+    pub(crate) async fn look_up(&self, key: &Key, lease: bool, limit: Duration) -> Result<Seen<V>> {
+        let is_fresh = |entry: &Option<Entry<V>>| entry.as_ref().is_some_and(|entry| self.is_fresh(entry));
+        if let Some(local) = self.local() {
+            let entry = self.judged(Ok(local.get(key)))?;
+            let ticket = (lease && !is_fresh(&entry)).then(|| local.fence().lease(key));
+            return Ok(Seen { entry, ticket });
+        }
+        let until = after(limit);
+        let entry = self.guarded(limit, async |is_probe| {
+            let repaired = self.repair(is_probe).await;
+            if is_probe {
+                repaired.clone()?;
+            }
+            match self.distrusted(key, &repaired) {
+                Some(error) => Err(error),
+                None => self.judged(self.store.get(key).await),
+            }
+        });
+        let entry = entry.await?;
+        if !lease || is_fresh(&entry) {
+            return Ok(Seen { entry, ticket: None });
+        }
+        let rest = until.saturating_duration_since(Instant::now());
+        let ticket = self.guarded(rest, async |_| self.store.lease(key).await).await.ok();
+        Ok(Seen { entry, ticket })
+    }
+
+    pub(crate) fn is_fresh(&self, entry: &Entry<V>) -> bool {
+        !entry.turns_stale() || !entry.is_stale(self.clock.now())
+    }
+
+    pub(crate) async fn get_many(&self, keys: &[Key], limit: Duration) -> Vec<Result<Option<Entry<V>>>> {
+        let found = self.guarded_many(limit, keys.len(), async |is_probe| {
+            let repaired = self.repair(is_probe).await;
+            if is_probe {
+                repaired.clone()?;
+            }
+            let judged = |(key, found)| match self.distrusted(key, &repaired) {
+                Some(error) => Err(error),
+                None => self.judged(found),
+            };
+            Ok(keys.iter().zip(self.found(keys).await?).map(judged).collect())
+        });
+        found.await
+    }
+
+    /// One entry for each of the keys, or it is a failure.
+    async fn found(&self, keys: &[Key]) -> Result<Vec<Result<Option<Entry<V>>>>> {
+        let found = self.store.get_many(keys).await;
+        if found.len() == keys.len() {
+            return Ok(found);
+        }
+        let message = format!("tier {} gave {} results for {} keys", self.title(), found.len(), keys.len());
+        Err(Error::new(ErrorKind::Backend, message))
+    }
+
+    pub(crate) async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
+        let leased = self.guarded_many(self.read_timeout, keys.len(), async |_| {
+            Ok(match keys {
+                [key] => vec![self.store.lease(key).await],
+                _ => self.store.lease_many(keys).await,
+            })
+        });
+        leased.await
+    }
+
+    pub(crate) async fn claim(&self, key: &Key, limit: Duration) -> Result<Claim> {
+        self.guarded(limit, async |_| self.store.claim(key).await).await
+    }
+
+    pub(crate) async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
+        self.guarded(self.write_timeout, async |_| self.store.release(key, ticket).await).await
+    }
+
+    /// Of a key that the tier may hold wrongly, nothing is filled: it is to be deleted first.
+    pub(crate) async fn fill_many(&self, mut writes: Vec<Write<V>>) -> Vec<Result<bool>> {
+        let places: Vec<bool> = writes.iter().map(|write| self.distrusted(&write.key, &Ok(())).is_none()).collect();
+        let mut place = places.iter();
+        writes.retain(|_| place.next().copied().unwrap_or(true));
+        let filled = self.guarded_many(self.write_timeout, writes.len(), async |_| {
+            Ok(match one(writes) {
+                Ok(write) => vec![self.store.fill(write).await],
+                Err(writes) => self.store.fill_many(writes).await,
+            })
+        });
+        let mut filled = filled.await.into_iter();
+        places.into_iter().map(|good| if good { filled.next().unwrap_or(Ok(false)) } else { Ok(false) }).collect()
+    }
+
+    pub(crate) async fn set_many(&self, writes: Vec<Write<V>>) -> Vec<Result<()>> {
+        let keys: Vec<Key> = writes.iter().map(|write| write.key.clone()).collect();
+        let set = async |_| {
+            Ok(match one(writes) {
+                Ok(write) => vec![self.store.set(write).await],
+                Err(writes) => self.store.set_many(writes).await,
+            })
+        };
+        self.written(&keys, set).await
+    }
+
+    pub(crate) async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
+        let del = async |_| {
+            Ok(match keys {
+                [key] => vec![self.store.del(key).await],
+                _ => self.store.del_many(keys).await,
+            })
+        };
+        self.written(keys, del).await
+    }
+
+    /// Carries out a write of the keys, and notes in the journal which of them failed.
+    async fn written(&self, keys: &[Key], call: impl AsyncFnOnce(bool) -> Result<Vec<Result<()>>>) -> Vec<Result<()>> {
+        let mark = self.journal.mark();
+        let results = self.guarded_many(self.write_timeout, keys.len(), call).await;
+        if self.keeps_journal() {
+            let of = |good: bool| {
+                keys.iter().zip(&results).filter(move |(_, done)| done.is_ok() == good).map(|(key, _)| key)
+            };
+            self.journal.note(of(false));
+            self.journal.acknowledge(mark, of(true));
+        }
+        results
+    }
+
+    /// A `clear` takes as many round trips as there are keys to remove, each bounded by the store itself.
+    pub(crate) async fn clear(&self) -> Result<()> {
+        let mark = self.journal.mark();
+        let clear = || self.unblocked(|store| Box::pin(async move { store.clear().await }));
+        let cleared = self.guarded(MAX_TTL, async |_| clear().await).await;
+        match &cleared {
+            Err(_) if self.keeps_journal() => self.journal.note_all(),
+            Err(_) => {}
+            Ok(()) => self.journal.acknowledge_all(mark),
+        }
+        cleared
+    }
+
+    pub(crate) async fn wait(&self) -> Result<()> {
+        let wait = || self.unblocked(|store| Box::pin(async move { store.wait().await }));
+        self.guarded(self.write_timeout, async |_| wait().await).await
+    }
+
+    /// Runs what blocks the thread in a local store on a thread that may be blocked.
+    async fn unblocked(
+        &self,
+        call: impl FnOnce(Arc<dyn ErasedStore<V>>) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>,
+    ) -> Result<()> {
+        let call = call(Arc::clone(&self.store));
+        if !self.is_local() {
+            return call.await;
+        }
+        let runtime = Handle::current();
+        match tokio::task::spawn_blocking(move || runtime.block_on(call)).await {
+            Ok(result) => result,
+            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            Err(_) => Err(Error::new(ErrorKind::Closed, "the runtime has ended")),
+        }
+    }
+}
+
+/// The only one of several, if it is: a store's single call is cheaper than a batch of one.
+fn one<T>(mut several: Vec<T>) -> Result<T, Vec<T>> {
+    if several.len() == 1 { several.pop().ok_or(several) } else { Err(several) }
+}

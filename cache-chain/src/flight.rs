@@ -1,0 +1,292 @@
+//! Flights: work on a key that everybody who wants its outcome shares.
+//!
+//! A flight is a future that its waiters drive together: whoever is polled polls it, and every event wakes all of them. So
+//! nobody leads. If the waiter that drives is dropped, another goes on where it stopped, and one that is kept but never
+//! polled again holds up nobody. The last waiter to go takes the future with it.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+};
+
+use cache_core::{Error, ErrorKind, Key, Result};
+
+use crate::sync::{Mutex, MutexGuard};
+
+#[cfg(all(test, shuttle))]
+mod model;
+
+/// Whether the model has this guard left out, to see that it is missed.
+macro_rules! left_out {
+    ($fault:ident) => {{
+        #[cfg(all(test, shuttle))]
+        let left_out = model::makes(model::Fault::$fault);
+        #[cfg(not(all(test, shuttle)))]
+        let left_out = false;
+        left_out
+    }};
+}
+
+pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The flights that are under way, at most one per key. A clone is the same.
+pub(crate) struct Flights<T>(Arc<[Shard<T>]>);
+
+type Shard<T> = Mutex<HashMap<Key, Arc<Flight<T>>>>;
+
+const SHARDS: usize = 32;
+
+struct Flight<T> {
+    /// Where others find it, and under which key.
+    listed: Option<(Flights<T>, Key)>,
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    stage: Stage<T>,
+    /// Who waits, in the order of their ids, each with the waker of its last poll.
+    waiters: Vec<(u64, Option<Waker>)>,
+    next: u64,
+    /// Whether an event came while the work was being polled.
+    notified: bool,
+}
+
+enum Stage<T> {
+    /// Waits for an event, or for its first poll.
+    Parked(Work<T>),
+    /// Somebody is polling it.
+    Flying,
+    /// It has come to its end, or has panicked.
+    Landed(Result<Arc<T>>),
+    /// The last waiter has left.
+    Abandoned,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T: Send + Sync + 'static> Flights<T> {
+    pub(crate) fn new() -> Self {
+        Self((0..SHARDS).map(|_| Shard::default()).collect())
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Arc<Flight<T>>>> {
+        #[allow(clippy::cast_possible_truncation, reason = "only the low bits are used")]
+        let low = key.fingerprint().low as usize;
+        lock(&self.0[low % SHARDS])
+    }
+
+    /// Joins the flight of the key, or starts one with this work; whether it was started.
+    pub(crate) fn join(&self, key: &Key, work: impl FnOnce() -> Work<T>) -> (Waiter<T>, bool) {
+        // `work` is dropped after the lock if it is not wanted: it holds code of the application.
+        let mut flights = self.shard(key);
+        if let Some(waiter) = flights.get(key).and_then(Flight::board) {
+            return (waiter, false);
+        }
+        let (flight, waiter) = Flight::start(work(), Some((self.clone(), key.clone())));
+        flights.insert(key.clone(), flight);
+        (waiter, true)
+    }
+
+    /// Lets nobody join the flight of the key any more: what it brings is older than what was just written.
+    pub(crate) fn detach(&self, key: &Key) {
+        let detached = self.shard(key).remove(key);
+        drop(detached);
+    }
+
+    /// As [`detach`](Self::detach) for all keys.
+    pub(crate) fn detach_all(&self) {
+        for shard in &*self.0 {
+            let detached = std::mem::take(&mut *lock(shard));
+            drop(detached);
+        }
+    }
+
+    /// How many keys have a flight.
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    fn unlist(&self, key: &Key, flight: &Arc<Flight<T>>) {
+        let mut flights = self.shard(key);
+        // Another one may have taken its place.
+        let unlisted = match flights.get(key) {
+            Some(listed) if Arc::ptr_eq(listed, flight) => flights.remove(key),
+            _ => None,
+        };
+        drop(flights);
+        drop(unlisted);
+    }
+}
+
+impl<T: Send + Sync + 'static> Flight<T> {
+    fn start(work: Work<T>, listed: Option<(Flights<T>, Key)>) -> (Arc<Self>, Waiter<T>) {
+        let state = State { stage: Stage::Parked(work), waiters: vec![(0, None)], next: 1, notified: false };
+        let flight = Arc::new(Self { listed, state: Mutex::new(state) });
+        let waiter = Waiter { flight: Arc::clone(&flight), id: 0 };
+        (flight, waiter)
+    }
+
+    /// One more waiter, unless all have left.
+    fn board(flight: &Arc<Self>) -> Option<Waiter<T>> {
+        let mut state = lock(&flight.state);
+        if matches!(state.stage, Stage::Abandoned) && !left_out!(AbandonedJoined) {
+            return None;
+        }
+        let id = state.next;
+        state.next += 1;
+        state.waiters.push((id, None));
+        Some(Waiter { flight: Arc::clone(flight), id })
+    }
+
+    fn unlist(self: &Arc<Self>) {
+        if let Some((flights, key)) = &self.listed {
+            flights.unlist(key, self);
+        }
+    }
+}
+
+impl<T> State<T> {
+    fn wakers(&self) -> Vec<Waker> {
+        self.waiters.iter().filter_map(|(_, waker)| waker.clone()).collect()
+    }
+}
+
+fn wake_all(wakers: Vec<Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
+}
+
+/// What the work wakes.
+impl<T: Send + Sync + 'static> Wake for Flight<T> {
+    fn wake(self: Arc<Self>) {
+        let wakers = {
+            let mut state = lock(&self.state);
+            state.notified |= matches!(state.stage, Stage::Flying);
+            state.wakers()
+        };
+        wake_all(wakers);
+    }
+}
+
+/// One who waits for a flight, and drives it when polled. A clone waits for the same flight.
+///
+/// # Cancel safety
+///
+/// Dropped, it leaves the flight to the other waiters; the last one drops the work.
+pub(crate) struct Waiter<T: Send + Sync + 'static> {
+    flight: Arc<Flight<T>>,
+    id: u64,
+}
+
+impl<T: Send + Sync + 'static> Waiter<T> {
+    /// The only waiter of work that is listed nowhere.
+    pub(crate) fn alone(work: Work<T>) -> Self {
+        Flight::start(work, None).1
+    }
+
+    /// One more waiter; `None` if the work is gone.
+    pub(crate) fn another(&self) -> Option<Self> {
+        Flight::board(&self.flight)
+    }
+}
+
+impl<T: Send + Sync + 'static> Future for Waiter<T> {
+    /// What the work brought; an error of kind `Panicked` if it panicked.
+    type Output = Result<Arc<T>>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { flight, id } = &*self;
+        let mut work = {
+            let mut state = lock(&flight.state);
+            if let Ok(at) = state.waiters.binary_search_by_key(id, |(waiter, _)| *waiter) {
+                state.waiters[at].1 = Some(context.waker().clone());
+            }
+            match std::mem::replace(&mut state.stage, Stage::Flying) {
+                Stage::Parked(work) => work,
+                Stage::Landed(outcome) => {
+                    state.stage = Stage::Landed(outcome.clone());
+                    return Poll::Ready(outcome);
+                }
+                // Whoever flies it has this waker, too.
+                other @ (Stage::Flying | Stage::Abandoned) => {
+                    state.stage = other;
+                    return Poll::Pending;
+                }
+            }
+        };
+        let notifier = Waker::from(Arc::clone(flight));
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let polled = work.as_mut().poll(&mut Context::from_waker(&notifier));
+            // What has come to its end is dropped here, where a panic is caught.
+            let rest = polled.is_pending().then_some(work);
+            (polled, rest)
+        }));
+        let outcome = match polled {
+            Ok((Poll::Ready(outcome), _)) => Ok(Arc::new(outcome)),
+            Ok((Poll::Pending, Some(work))) => {
+                let wakers = {
+                    let mut state = lock(&flight.state);
+                    state.stage = Stage::Parked(work);
+                    // Others found it flying and sleep; this one might not be polled again.
+                    if std::mem::take(&mut state.notified) && !left_out!(LostEvent) {
+                        state.wakers()
+                    } else {
+                        Vec::new()
+                    }
+                };
+                wake_all(wakers);
+                return Poll::Pending;
+            }
+            Ok((Poll::Pending, None)) | Err(_) => {
+                Err(Error::new(ErrorKind::Panicked, "code of the application panicked while a key was being loaded"))
+            }
+        };
+        let wakers = {
+            let mut state = lock(&flight.state);
+            state.stage = Stage::Landed(outcome.clone());
+            if left_out!(SilentLanding) { Vec::new() } else { state.wakers() }
+        };
+        if !left_out!(LandedListed) {
+            flight.unlist();
+        }
+        wake_all(wakers);
+        Poll::Ready(outcome)
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Waiter<T> {
+    fn drop(&mut self) {
+        let abandoned = {
+            let mut state = lock(&self.flight.state);
+            if let Ok(at) = state.waiters.binary_search_by_key(&self.id, |(waiter, _)| *waiter) {
+                state.waiters.remove(at);
+            }
+            // Every event has woken the others as well, so they need not be told.
+            if !state.waiters.is_empty() || matches!(state.stage, Stage::Landed(_)) {
+                return;
+            }
+            std::mem::replace(&mut state.stage, Stage::Abandoned)
+        };
+        if !left_out!(LeftListed) {
+            self.flight.unlist();
+        }
+        drop(abandoned);
+    }
+}
+
+impl<T> Clone for Flights<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> fmt::Debug for Flights<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flights").finish_non_exhaustive()
+    }
+}

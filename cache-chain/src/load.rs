@@ -1,0 +1,317 @@
+//! Loads: one flight per key, which reads what lies below everything, the application's own data.
+
+use std::{sync::Arc, time::Duration};
+
+use cache_core::{Entry, Error, ErrorKind, Expiry, Key, Moment, Result, Ttl};
+
+use crate::{
+    backfill::{self, Tickets},
+    budget::Budget,
+    chain::Inner,
+    claim::Turn,
+    flight::Waiter,
+    loaded::{Keep, Loaded, Loader},
+    outcome::{Outcome, Source},
+    panics::caught,
+    random,
+    read::Looked,
+};
+
+/// What a flight of a load brought.
+#[derive(Clone)]
+pub(crate) struct Landed<V> {
+    pub(crate) entry: Entry<V>,
+    pub(crate) source: Source,
+}
+
+pub(crate) type Landing<V> = Result<Landed<V>>;
+
+/// Why a key is loaded.
+enum Why<V> {
+    /// No tier has it, or none has it fresh.
+    Missed(Arc<Looked<V>>),
+    /// The first tier has it, but stale; one below may have it fresh.
+    Stale,
+    /// It is there and fresh, and will not be for long.
+    Soon,
+}
+
+impl<V: Clone + Send + Sync + 'static> Inner<V> {
+    pub(crate) fn outcome(&self, Landed { entry, source }: Landed<V>) -> Outcome<V> {
+        let now = self.clock.now();
+        Outcome {
+            source,
+            stale: source != Source::Loaded && entry.is_stale(now),
+            age: entry.created().map(|created| now.since(created)),
+            ttl: entry.remaining(now),
+            value: entry.into_value(),
+        }
+    }
+
+    /// Whether this entry of the first tier is served as it is, without another thought.
+    #[inline]
+    pub(crate) fn is_plain(&self, entry: &Entry<V>) -> bool {
+        let may_be_early = self.read_through.early_refresh > 0.0 && !entry.load_time().is_zero();
+        !entry.turns_stale() && !may_be_early
+    }
+
+    /// Whether the entry is to be loaded anew: it is stale, or will be soon and chance will have it so.
+    fn is_due(&self, entry: &Entry<V>, now: Moment) -> bool {
+        // `XFetch`: a gap that grows with the time of a load, and with a random number that is seldom large.
+        let gap = entry.load_time().as_secs_f64() * self.read_through.early_refresh * -random::unit().ln();
+        let gap = Duration::try_from_secs_f64(gap).unwrap_or_default();
+        entry.stale_at() != Expiry::Never && entry.is_stale(now.plus(gap))
+    }
+
+    /// The value of the key: what the first tier has of it, what another has or, if none does, what the loader brings.
+    pub(crate) async fn through(
+        self: &Arc<Self>,
+        key: Key,
+        first: Option<Entry<V>>,
+        loader: Loader<V>,
+    ) -> Result<Outcome<V>> {
+        if let Some(entry) = first {
+            return Ok(self.serve(&key, (0, entry), None, loader));
+        }
+        let budget = Budget::new(self.deadline);
+        let looked = budget.bound(self.look(&key, budget, true)).await?;
+        // What is stale is served at once, and not filled into the tiers above.
+        if let Some(found) = looked.hit.clone().or_else(|| looked.stale.clone()) {
+            return Ok(self.serve(&key, found, Some(looked), loader));
+        }
+        let (waiter, began) = self.begin(&key, Why::Missed(looked), loader);
+        if !began {
+            self.load_counters.joined.one();
+        }
+        self.wait_for(waiter, budget).await.map(|landed| self.outcome(landed))
+    }
+
+    /// What is there; if it is due, it is loaded anew in the background.
+    fn serve(
+        self: &Arc<Self>,
+        key: &Key,
+        (at, entry): (usize, Entry<V>),
+        looked: Option<Arc<Looked<V>>>,
+        loader: Loader<V>,
+    ) -> Outcome<V> {
+        let now = self.clock.now();
+        if self.is_to_be_refreshed(key, &entry, now) {
+            let why = match looked {
+                _ if !entry.is_stale(now) => Why::Soon,
+                Some(looked) => Why::Missed(looked),
+                None => Why::Stale,
+            };
+            let (waiter, _) = self.begin(key, why, loader);
+            self.in_background(waiter);
+        }
+        self.served(Landed { entry, source: Source::Tier(at) })
+    }
+
+    /// Whether the entry is due and its load is not pausing.
+    pub(crate) fn is_to_be_refreshed(&self, key: &Key, entry: &Entry<V>, now: Moment) -> bool {
+        let refresh = self.is_due(entry, now) && !self.pauses.hold(key, now);
+        if refresh {
+            self.load_counters.refreshes.one();
+        }
+        refresh
+    }
+
+    pub(crate) fn served(&self, landed: Landed<V>) -> Outcome<V> {
+        let outcome = self.outcome(landed);
+        if outcome.stale {
+            self.load_counters.stale.one();
+        }
+        outcome
+    }
+
+    pub(crate) fn in_background(&self, waiter: Waiter<Landing<V>>) {
+        // What it brings has been stored, what it fails with been counted.
+        self.ground.spawn(async move { drop(waiter.await) });
+    }
+
+    /// Joins the load of the key, or begins it.
+    fn begin(self: &Arc<Self>, key: &Key, why: Why<V>, loader: Loader<V>) -> (Waiter<Landing<V>>, bool) {
+        self.loads.join(key, || {
+            let (inner, key) = (Arc::clone(self), key.clone());
+            Box::pin(async move { inner.ground.within(inner.fly(&key, why, loader)).await })
+        })
+    }
+
+    /// Waits for a load as long as a caller does; then it goes on without.
+    pub(crate) async fn wait_for(&self, mut waiter: Waiter<Landing<V>>, budget: Budget) -> Landing<V> {
+        let patience = budget.share(1, self.read_through.soft_timeout);
+        if let Ok(landing) = tokio::time::timeout(patience, &mut waiter).await {
+            return Landing::clone(&*landing?);
+        }
+        self.load_counters.abandoned.one();
+        self.in_background(waiter);
+        let message = format!("loading took longer than {patience:?}; it goes on in the background");
+        Err(Error::new(ErrorKind::Timeout, message))
+    }
+
+    /// A load from its beginning to its end.
+    async fn fly(self: &Arc<Self>, key: &Key, why: Why<V>, loader: Loader<V>) -> Landing<V> {
+        let looked = match why {
+            Why::Soon => None,
+            Why::Stale => Some(self.look(key, Budget::new(None), false).await?),
+            Why::Missed(looked) => {
+                // Between that look and this flight another may have landed.
+                if let Some(landed) = self.locally(key) {
+                    return Ok(landed);
+                }
+                // What it has stored is in a local tier, if there is one.
+                let is_stored_locally = self.tiers.iter().any(|tier| tier.local().is_some());
+                Some(if is_stored_locally { looked } else { self.look(key, Budget::new(None), false).await? })
+            }
+        };
+        if let Some((at, entry)) = looked.as_ref().and_then(|looked| looked.hit.clone()) {
+            return Ok(Landed { entry, source: Source::Tier(at) });
+        }
+        let mut tickets = looked.as_ref().map(|looked| looked.tickets.clone()).unwrap_or_default();
+        let turn = match &looked {
+            Some(looked) if looked.stale.is_none() => self.turn(key, looked, &mut tickets).await,
+            // The claims of a store are for what is absent.
+            _ => Turn::Ours(None),
+        };
+        let claim = match turn {
+            Turn::Ours(claim) => claim,
+            Turn::Theirs(at, entry) => {
+                self.load_counters.elsewhere.one();
+                tickets.retain(|(place, _)| *place < at);
+                if !tickets.is_empty() {
+                    self.queue.push(self.job(key.clone(), entry.clone(), tickets, at));
+                }
+                return Ok(Landed { entry, source: Source::Tier(at) });
+            }
+        };
+        let failed: Vec<usize> = looked.iter().flat_map(|looked| looked.failed.iter().map(|(at, _)| *at)).collect();
+        self.lease_rest(key, &failed, &mut tickets).await;
+        let (brought, load_time) = self.load(async { loader().await }).await;
+        let (entry, is_kept) = self.keep(key, brought, load_time, tickets).await?;
+        if let (Some(claim), true) = (claim, is_kept) {
+            claim.fulfilled();
+        }
+        Ok(Landed { entry, source: Source::Loaded })
+    }
+
+    /// The fresh entry of the first local tier that has one.
+    fn locally(&self, key: &Key) -> Option<Landed<V>> {
+        self.tiers.iter().enumerate().find_map(|(at, tier)| {
+            let entry = tier.local()?.get(key).filter(|entry| tier.is_fresh(entry))?;
+            Some(Landed { entry, source: Source::Tier(at) })
+        })
+    }
+
+    /// Takes the leases that are still missing, but for tiers that have just failed.
+    async fn lease_rest(&self, key: &Key, failed: &[usize], tickets: &mut Tickets) {
+        for (at, tier) in self.tiers.iter().enumerate() {
+            if failed.contains(&at) || tickets.iter().any(|(place, _)| *place == at) {
+                continue;
+            }
+            for ticket in tier.lease_many(std::slice::from_ref(key)).await {
+                tickets.extend(ticket.ok().map(|ticket| (at, ticket)));
+            }
+        }
+    }
+
+    /// Runs a loader when its turn has come; what it brought, and how long that took.
+    pub(crate) async fn load<T>(&self, work: impl Future<Output = Result<T>>) -> (Result<T>, Duration) {
+        self.load_counters.begun.one();
+        let limit = self.read_through.hard_timeout;
+        let turn = async {
+            // The semaphore is never closed.
+            let _permit = self.permits.acquire().await;
+            let started = self.clock.now();
+            let loaded = caught(work).await;
+            (loaded, self.clock.now().since(started))
+        };
+        let (loaded, time) = match tokio::time::timeout(limit, turn).await {
+            Ok((Some(loaded), time)) => (loaded, time),
+            Ok((None, time)) => (Err(Error::new(ErrorKind::Panicked, "the loader panicked")), time),
+            Err(_) => {
+                let message = format!("loading took longer than {limit:?} and was given up");
+                (Err(Error::new(ErrorKind::Timeout, message)), limit)
+            }
+        };
+        if loaded.is_ok() {
+            self.load_counters.loaded.one();
+        } else {
+            self.load_counters.failed.one();
+        }
+        (loaded, time)
+    }
+
+    /// Fills the tiers with what was loaded, where it is to be kept; whether it is.
+    pub(crate) async fn keep(
+        &self,
+        key: &Key,
+        brought: Result<Loaded<V>>,
+        load_time: Duration,
+        tickets: Tickets,
+    ) -> Result<(Entry<V>, bool)> {
+        let now = self.clock.now();
+        let (value, ttl, is_kept) = match brought.and_then(|loaded| self.life_of(loaded)) {
+            Ok(good) => good,
+            Err(error) => {
+                self.pauses.begin(key, now, self.read_through.failure_pause);
+                return Err(error);
+            }
+        };
+        self.pauses.end(key);
+        let (expiry, fresh_until) = self.life(ttl, now);
+        let entry = match value {
+            Some(value) => Entry::new(value, expiry).fresh_until(fresh_until),
+            // That there is nothing is not worth serving past its time.
+            None => Entry::absent(if fresh_until == Expiry::Never { expiry } else { fresh_until }),
+        };
+        let entry = entry.created_at(now).loaded_in(load_time);
+        if is_kept {
+            self.fill(self.job(key.clone(), entry.clone(), tickets, self.tiers.len())).await;
+        }
+        Ok((entry, is_kept))
+    }
+
+    /// How long what was loaded lives, and whether it is kept at all.
+    fn life_of(&self, Loaded { value, keep }: Loaded<V>) -> Result<(Option<V>, Ttl, bool)> {
+        let ttl = match keep {
+            Keep::For(Ttl::After(ttl)) => Ttl::checked(ttl)?,
+            Keep::Usually if value.is_none() => self.read_through.ttl_of_absence(self.default_ttl),
+            Keep::Usually | Keep::For(Ttl::Never) | Keep::Not => Ttl::Never,
+        };
+        Ok((value, ttl, keep != Keep::Not))
+    }
+
+    /// Local tiers are filled at once, so that who comes after this flight finds it there. The others are filled through the
+    /// queue, for nobody is to wait for them; but if there are only such, who comes next must find it in one.
+    async fn fill(&self, mut job: backfill::Job<V>) {
+        let is_local = |at: usize| self.tiers[at].local().is_some();
+        let (local, remote): (Tickets, Tickets) = job.tickets.iter().copied().partition(|(at, _)| is_local(*at));
+        if local.is_empty() {
+            return backfill::apply(vec![job], &self.tiers, &self.clock, self.queue.counters()).await;
+        }
+        let now = backfill::Job { key: job.key.clone(), entry: job.entry.clone(), tickets: local, ..job };
+        backfill::apply(vec![now], &self.tiers, &self.clock, self.queue.counters()).await;
+        if !remote.is_empty() {
+            job.tickets = remote;
+            self.queue.push(job);
+        }
+    }
+
+    /// When something with this TTL expires, and when it turns stale.
+    pub(crate) fn life(&self, ttl: Ttl, now: Moment) -> (Expiry, Expiry) {
+        let ttl = if ttl == Ttl::Never { self.default_ttl } else { ttl };
+        let Ttl::After(ttl) = ttl else { return (Expiry::Never, Expiry::Never) };
+        // Taken off, not multiplied: it must not lengthen by rounding.
+        let off = if self.jitter > 0.0 {
+            ttl.min(cache_core::MAX_TTL).mul_f64(self.jitter * random::unit())
+        } else {
+            Duration::ZERO
+        };
+        let ttl = ttl.saturating_sub(off).max(Duration::from_nanos(1));
+        let stale_for = self.read_through.stale_for;
+        if stale_for.is_zero() {
+            return (Expiry::after(now, ttl.into()), Expiry::Never);
+        }
+        (Expiry::after(now, ttl.saturating_add(stale_for).into()), Expiry::after(now, ttl.into()))
+    }
+}

@@ -1,0 +1,148 @@
+//! Loads of several keys by one call of a loader: a flight per key, and one for the batch that they share.
+
+use std::{collections::HashMap, error::Error as StdError, sync::Arc, time::Duration};
+
+use cache_core::{CacheKey, Error, ErrorKind, Key, Result};
+use tokio::sync::oneshot;
+
+use crate::{
+    backfill::Tickets,
+    budget::Budget,
+    chain::Inner,
+    flight::Waiter,
+    load::{Landed, Landing},
+    loaded::{Load, Loaded, failed},
+    outcome::Source,
+    read::Looked,
+};
+
+/// Which keys to load.
+struct Order<K> {
+    wanted: Vec<K>,
+    keys: Vec<Key>,
+    looked: Vec<Looked<()>>,
+}
+
+/// What a batch brought.
+struct Batch<V> {
+    loaded: HashMap<Key, Loaded<V>>,
+    tickets: HashMap<Key, Tickets>,
+    time: Duration,
+}
+
+impl<V: Clone + Send + Sync + 'static> Inner<V> {
+    /// The values of the keys: from the tiers, from loads that are under way or, what remains, from one call of the loader.
+    pub(crate) async fn through_many<K, T, E, I, Fut>(
+        self: &Arc<Self>,
+        wanted: Vec<K>,
+        load: impl FnOnce(Vec<K>) -> Fut + Send + 'static,
+    ) -> Result<Vec<Option<V>>>
+    where
+        K: CacheKey + Send + 'static,
+        T: Load<V>,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+        I: IntoIterator<Item = (K, T)>,
+        Fut: Future<Output = Result<I, E>> + Send + 'static,
+    {
+        let keys: Vec<Key> = wanted.iter().map(|key| Key::new(key)).collect::<Result<_>>()?;
+        let limit = self.read_through.soft_timeout;
+        let budget = Budget::new(Some(self.deadline.map_or(limit, |deadline| deadline.min(limit))));
+        let looked = budget.bound(async { Ok(self.look_for_many(&keys, budget, true).await) }).await?;
+
+        let (place_order, order) = oneshot::channel();
+        let batch = self.batch(order, load);
+        let now = self.clock.now();
+        let mut values = Vec::with_capacity(keys.len());
+        let mut awaited = Vec::new();
+        let mut ordered = Order { wanted: Vec::new(), keys: Vec::new(), looked: Vec::new() };
+        for (at, ((want, key), looked)) in wanted.into_iter().zip(&keys).zip(looked).enumerate() {
+            let Looked { hit, stale, tickets, failed } = looked;
+            let found = hit.or(stale);
+            let refresh = found.as_ref().is_some_and(|(_, entry)| self.is_to_be_refreshed(key, entry, now));
+            if found.is_none() || refresh {
+                let (waiter, began) = self.begin_of(key, &batch);
+                if began {
+                    ordered.wanted.push(want);
+                    ordered.keys.push(key.clone());
+                    ordered.looked.push(Looked { hit: None, stale: None, tickets, failed });
+                } else if !refresh {
+                    self.load_counters.joined.one();
+                }
+                if refresh { self.in_background(waiter) } else { awaited.push((at, waiter)) }
+            }
+            let served = found.map(|(place, entry)| self.served(Landed { entry, source: Source::Tier(place) }));
+            values.push(served.and_then(|outcome| outcome.value));
+        }
+        // Nothing was awaited since the first flight was listed, so none is left without its order.
+        let _ = place_order.send(ordered);
+        drop(batch);
+        for (at, waiter) in awaited {
+            values[at] = self.wait_for(waiter, budget).await?.entry.into_value();
+        }
+        Ok(values)
+    }
+
+    /// The flight that all keys of the order share.
+    fn batch<K, T, E, I, Fut>(
+        self: &Arc<Self>,
+        order: oneshot::Receiver<Order<K>>,
+        load: impl FnOnce(Vec<K>) -> Fut + Send + 'static,
+    ) -> Waiter<Result<Batch<V>>>
+    where
+        K: CacheKey + Send + 'static,
+        T: Load<V>,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+        I: IntoIterator<Item = (K, T)>,
+        Fut: Future<Output = Result<I, E>> + Send + 'static,
+    {
+        let inner = Arc::clone(self);
+        Waiter::alone(Box::pin(async move {
+            let Ok(Order { wanted, keys, mut looked }) = order.await else { return Err(lost()) };
+            inner.lease_rest_of_many(&keys, &mut looked).await;
+            let loading = async {
+                let brought = load(wanted).await.map_err(failed)?;
+                brought.into_iter().map(|(key, loaded)| Ok((Key::new(&key)?, loaded.into_loaded()))).collect()
+            };
+            let (loaded, time) = inner.load(loading).await;
+            let tickets = keys.into_iter().zip(looked.into_iter().map(|looked| looked.tickets)).collect();
+            Ok(Batch { loaded: loaded?, tickets, time })
+        }))
+    }
+
+    /// Joins the load of the key, or begins one as a part of the batch.
+    fn begin_of(self: &Arc<Self>, key: &Key, batch: &Waiter<Result<Batch<V>>>) -> (Waiter<Landing<V>>, bool) {
+        self.loads.join(key, || {
+            let (inner, key, batch) = (Arc::clone(self), key.clone(), batch.another());
+            Box::pin(async move {
+                let Some(batch) = batch else { return Err(lost()) };
+                let brought = batch.await?;
+                let (loaded, time, tickets) = match &*brought {
+                    Ok(batch) => {
+                        // What the loader does not mention is not there.
+                        let loaded = batch.loaded.get(&key).cloned().unwrap_or_else(Loaded::absent);
+                        (Ok(loaded), batch.time, batch.tickets.get(&key).cloned().unwrap_or_default())
+                    }
+                    Err(error) => (Err(error.clone()), Duration::ZERO, Tickets::new()),
+                };
+                let (entry, _) = inner.ground.within(inner.keep(&key, loaded, time, tickets)).await?;
+                Ok(Landed { entry, source: Source::Loaded })
+            })
+        })
+    }
+
+    /// Takes the leases that are still missing, each tier by one call, but for tiers that have just failed.
+    async fn lease_rest_of_many(&self, keys: &[Key], looked: &mut [Looked<()>]) {
+        for (at, tier) in self.tiers.iter().enumerate() {
+            let lacks = |looked: &Looked<()>| {
+                looked.tickets.iter().all(|(place, _)| *place != at)
+                    && looked.failed.iter().all(|(place, _)| *place != at)
+            };
+            let places: Vec<usize> = (0..keys.len()).filter(|&place| lacks(&looked[place])).collect();
+            self.lease(tier, at, keys, &places, looked).await;
+        }
+    }
+}
+
+fn lost() -> Error {
+    Error::new(ErrorKind::Closed, "the load of several keys was lost before it began")
+}

@@ -1,0 +1,311 @@
+//! G7: a tier that is dead is passed over, a call keeps its deadline, and what a tier may hold wrongly is not read from it.
+
+mod support;
+
+use std::{io, time::Duration};
+
+use cache_chain::{Cache, ErrorKind, Tier};
+use cache_core::{
+    Entry, Expiry, Key, Store, Write,
+    testkit::{Operation, block_on},
+};
+use support::{Rig, key, settle};
+use tokio::time::Instant;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn breaking(at: usize, tier: Tier<String>) -> Tier<String> {
+    if at == 1 { tier.timeout(SECOND).breaker(3, 10 * SECOND) } else { tier.breaker(0, SECOND) }
+}
+
+fn owned(value: &str) -> String {
+    value.to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_dead_tier_costs_its_timeout_a_few_times_and_then_nothing() {
+    let rig = Rig::with(3, breaking);
+    rig.put(2, "k", "v", Expiry::Never);
+    rig.stores[1].stall(Operation::Get);
+    let started = Instant::now();
+    for number in 0..3 {
+        rig.put(2, &number.to_string(), "v", Expiry::Never);
+        assert_eq!(rig.chain.get(number).await.unwrap().as_deref(), Some("v"));
+    }
+    assert_eq!(started.elapsed(), 3 * SECOND);
+    let asked = rig.stores[1].calls().len();
+    for _ in 0..1000 {
+        rig.chain.get("k").await.unwrap();
+    }
+    let error = rig.chain.get("absent").await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("passed over"), "{error}");
+    assert_eq!(started.elapsed(), 3 * SECOND, "it is not waited for");
+    assert_eq!(rig.stores[1].calls().len(), asked, "nor asked");
+    assert!(rig.chain.stats().tiers[1].skipped > 0);
+
+    tokio::time::advance(10 * SECOND).await;
+    rig.chain.get("probed").await.unwrap_err();
+    assert_eq!(rig.stores[1].calls().len(), asked + 1, "one probe");
+    rig.chain.get("not probed").await.unwrap_err();
+    assert_eq!(rig.stores[1].calls().len(), asked + 1);
+
+    rig.stores[1].heal();
+    tokio::time::advance(10 * SECOND).await;
+    assert_eq!(rig.chain.get("back").await.unwrap(), None);
+    assert_eq!(rig.chain.get("again").await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_deadline_is_divided_among_the_tiers() {
+    let rig = Rig::built(3, |_, tier| tier.breaker(0, SECOND), |chain| chain.deadline(3 * SECOND));
+    rig.put(2, "k", "v", Expiry::Never);
+    rig.stores[0].stall(Operation::Get);
+    rig.stores[1].stall(Operation::Get);
+    let started = Instant::now();
+    assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("v"), "two that hang leave time for the third");
+    assert_eq!(started.elapsed(), 2 * SECOND);
+    assert_eq!(rig.chain.get_many(["k"]).await.unwrap(), [Some(owned("v"))]);
+    assert_eq!(started.elapsed(), 4 * SECOND);
+    rig.stores[2].stall(Operation::Get);
+    let started = Instant::now();
+    assert_eq!(rig.chain.get("k").await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(started.elapsed(), 3 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_loader_has_its_share_of_the_deadline() {
+    let rig = Rig::built(2, |_, tier| tier.breaker(0, SECOND), |chain| chain.deadline(3 * SECOND));
+    rig.stores[0].stall(Operation::Get);
+    rig.stores[1].stall(Operation::Get);
+    let started = Instant::now();
+    let value = rig.chain.get_or_load("k", || async {
+        tokio::time::sleep(SECOND / 2).await;
+        Ok::<_, io::Error>(owned("v"))
+    });
+    // The flight itself looks again, as no tier is local; that is not the caller's time alone.
+    let error = value.await.unwrap_err();
+    assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Timeout, 3 * SECOND));
+    rig.stores[0].heal();
+    rig.stores[1].heal();
+    let value = rig.chain.get_or_load("l", || async {
+        tokio::time::sleep(2 * SECOND).await;
+        Ok::<_, io::Error>(owned("v"))
+    });
+    assert_eq!(value.await.unwrap(), "v");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_write_that_is_late_goes_on() {
+    let rig = Rig::built(2, |_, tier| tier, |chain| chain.deadline(SECOND));
+    let gate = rig.stores[1].stall(Operation::Set);
+    let started = Instant::now();
+    let error = rig.chain.set("k", owned("v")).await.unwrap_err();
+    assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Timeout, SECOND));
+    gate.open();
+    settle().await;
+    assert_eq!([0, 1].map(|tier| rig.value(tier, "k")), [Some(owned("v")), Some(owned("v"))]);
+}
+
+/// What a write that failed leaves behind in a tier is not read there, though the tier is back, until it is deleted there.
+#[tokio::test(start_paused = true)]
+async fn g7_what_was_replaced_while_a_tier_was_down_is_deleted_before_it_is_read_again() {
+    for (operation, way) in [(Operation::Set, "set"), (Operation::Del, "del"), (Operation::Set, "set_many")] {
+        let rig = Rig::with(3, |_, tier| tier.breaker(0, SECOND));
+        rig.chain.set("k", owned("old")).await.unwrap();
+        rig.chain.set("other", owned("kept")).await.unwrap();
+        for operation in [Operation::Lease, Operation::Set, Operation::Del] {
+            rig.stores[1].fail(operation, ErrorKind::Unavailable);
+        }
+        let written = match way {
+            "set" => rig.chain.set("k", owned("new")).await,
+            "del" => rig.chain.del("k").await,
+            _ => rig.chain.set_many([("k", owned("new"))]).await,
+        };
+        written.unwrap_err();
+        let new = (operation == Operation::Set).then(|| owned("new"));
+        assert_eq!(rig.value(1, "k").as_deref(), Some("old"), "it is there still");
+        assert_eq!(rig.chain.stats().tiers[1].distrusted, 1);
+        empty(&rig, 0, "k");
+        // It can be read, but not written.
+        let read = rig.chain.get("k").await;
+        assert!(
+            read.as_ref().map_or_else(|error| error.kind() == ErrorKind::Unavailable, |read| *read == new),
+            "{read:?}"
+        );
+        empty(&rig, 0, "other");
+        assert_eq!(rig.chain.get("other").await.unwrap().as_deref(), Some("kept"), "what is not concerned is read");
+
+        settle().await;
+        rig.stores[1].heal();
+        tokio::time::advance(SECOND).await;
+        settle().await;
+        assert_eq!(rig.value(1, "k"), None, "it is deleted, so that other processes do not read it either");
+        assert_eq!(rig.chain.stats().tiers[1].distrusted, 0);
+        empty(&rig, 0, "k");
+        assert_eq!(rig.chain.get("k").await.unwrap(), new);
+        rig.chain.wait().await.unwrap();
+        assert_eq!(rig.value(1, "k"), new);
+    }
+}
+
+/// A write whose outcome is unknown may take effect later: until a deletion is acknowledged, nothing of the key is trusted.
+#[tokio::test(start_paused = true)]
+async fn g7_a_write_that_timed_out_leaves_its_key_distrusted() {
+    let rig = Rig::with(2, |_, tier| tier.timeout(SECOND).breaker(0, SECOND));
+    rig.chain.set("k", owned("old")).await.unwrap();
+    rig.stores[1].stall(Operation::Set);
+    rig.stores[1].fail(Operation::Del, ErrorKind::Timeout);
+    assert_eq!(rig.chain.set("k", owned("new")).await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(rig.value(0, "k"), None);
+    for _ in 0..2 {
+        let error = rig.chain.get("k").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "the deletion failed, and so does the read");
+        tokio::time::advance(SECOND).await;
+    }
+    assert_eq!(rig.chain.get_many(["k"]).await.unwrap_err().kind(), ErrorKind::Timeout);
+    // Nothing is filled where it would be deleted.
+    rig.stores[1].heal();
+    tokio::time::advance(SECOND).await;
+    assert_eq!(rig.chain.get("k").await.unwrap(), None, "neither the old value nor the new one is known to hold");
+    assert_eq!(rig.chain.stats().tiers[1].distrusted, 0);
+    assert_eq!(rig.value(1, "k"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_write_that_succeeds_settles_the_matter() {
+    let rig = Rig::with(2, |_, tier| tier.breaker(0, SECOND));
+    rig.stores[1].fail(Operation::Set, ErrorKind::Full);
+    rig.chain.set("k", owned("new")).await.unwrap_err();
+    assert_eq!(rig.chain.stats().tiers[1].distrusted, 1);
+    rig.stores[1].heal();
+    rig.chain.set("k", owned("newer")).await.unwrap();
+    assert_eq!(rig.chain.stats().tiers[1].distrusted, 0);
+    let dels = rig.stores[1].calls_of(Operation::Del);
+    empty(&rig, 0, "k");
+    assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("newer"));
+    assert_eq!(rig.stores[1].calls_of(Operation::Del), dels);
+}
+
+/// The probe deletes first; nobody reads the tier before.
+#[tokio::test(start_paused = true)]
+async fn g7_a_tier_that_recovers_is_repaired_by_the_probe() {
+    let rig = Rig::with(2, |at, tier| if at == 1 { tier.breaker(2, SECOND) } else { tier });
+    for number in 0..600 {
+        rig.chain.set(number, owned("old")).await.unwrap();
+    }
+    for operation in [Operation::Get, Operation::Set, Operation::Del] {
+        rig.stores[1].fail(operation, ErrorKind::Unavailable);
+    }
+    for number in 0..600 {
+        rig.chain.del(number).await.unwrap_err();
+    }
+    assert_eq!(rig.chain.stats().tiers[1].distrusted, 600);
+    rig.stores[1].heal();
+    assert_eq!(rig.chain.get(1).await.unwrap_err().kind(), ErrorKind::Unavailable, "not yet");
+    tokio::time::advance(SECOND).await;
+    let before = rig.stores[1].calls().len();
+    assert_eq!(rig.chain.get(1).await.unwrap(), None);
+    let calls: Vec<_> = rig.stores[1].calls()[before..].iter().map(|call| (call.operation, call.keys.len())).collect();
+    assert_eq!(calls, [(Operation::Del, 256), (Operation::Del, 256), (Operation::Del, 88), (Operation::Get, 1)]);
+    for number in 0..600 {
+        assert_eq!(rig.chain.get(number).await.unwrap(), None);
+    }
+}
+
+/// What the journal has no room for: everything made before the recovery is distrusted, what is made after it is not.
+#[tokio::test(start_paused = true)]
+async fn g7_a_journal_that_overflows_distrusts_the_whole_tier() {
+    let rig = Rig::with(2, |at, tier| if at == 1 { tier.breaker(0, SECOND).journal(10) } else { tier });
+    for number in 0..30 {
+        rig.chain.set(number, owned("old")).await.unwrap();
+    }
+    rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
+    for number in 0..20 {
+        rig.chain.del(number).await.unwrap_err();
+    }
+    empty(&rig, 0, "25");
+    assert_eq!(rig.chain.get(25).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    rig.stores[1].heal();
+    rig.clock.advance(SECOND);
+    tokio::time::advance(SECOND).await;
+    for number in (0..20).chain([25]) {
+        assert_eq!(rig.chain.get(number).await.unwrap(), None, "{number} is not trusted");
+    }
+    rig.clock.advance(SECOND);
+    rig.chain.set(25, owned("new")).await.unwrap();
+    empty(&rig, 0, "25");
+    assert_eq!(rig.chain.get(25).await.unwrap().as_deref(), Some("new"));
+    // What somebody wrote who does not say when is not trusted, until everything was cleared.
+    rig.put(1, "undated", "v", Expiry::Never);
+    assert_eq!(rig.chain.get("undated").await.unwrap(), None);
+    rig.chain.clear().await.unwrap();
+    rig.put(1, "undated", "v", Expiry::Never);
+    assert_eq!(rig.chain.get("undated").await.unwrap().as_deref(), Some("v"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_clear_that_failed_is_made_up_for() {
+    let rig = Rig::with(2, |_, tier| tier.breaker(0, SECOND));
+    rig.chain.set("k", owned("old")).await.unwrap();
+    rig.stores[1].fail(Operation::Clear, ErrorKind::Unavailable);
+    rig.chain.clear().await.unwrap_err();
+    rig.stores[1].heal();
+    rig.clock.advance(SECOND);
+    tokio::time::advance(SECOND).await;
+    assert_eq!(rig.chain.get("k").await.unwrap(), None, "it is there, and older than the clear");
+    assert_eq!(rig.value(1, "k").as_deref(), Some("old"));
+}
+
+/// A backfill that comes late does not bring back into a distrusted tier what its deletion is to remove.
+#[tokio::test(start_paused = true)]
+async fn g7_nothing_is_filled_into_what_is_distrusted() {
+    let rig = Rig::with(3, |_, tier| tier.breaker(0, SECOND));
+    rig.put(2, "k", "v", Expiry::Never);
+    for operation in [Operation::Set, Operation::Del] {
+        rig.stores[1].fail(operation, ErrorKind::ReadOnly);
+    }
+    rig.chain.set("k", owned("new")).await.unwrap_err();
+    let fills = rig.stores[1].calls_of(Operation::Fill);
+    assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("new"));
+    rig.chain.wait().await.unwrap();
+    assert_eq!(rig.stores[1].calls_of(Operation::Fill), fills);
+}
+
+/// The truth itself is not deleted because a write of it failed.
+#[tokio::test]
+async fn g7_an_origin_is_never_deleted_from() {
+    let deleted = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&deleted);
+    let origin = cache_chain::Origin::new(|_: Key| async { Ok::<_, io::Error>(Some(owned("truth"))) })
+        .write_through(|_, _: String| async { Err::<(), _>(io::Error::other("refused")) })
+        .del_through(move |_| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            async { Ok::<_, io::Error>(()) }
+        });
+    let memory = cache_core::testkit::MapStore::new();
+    let chain = cache_chain::ChainCache::builder().tier(memory).tier(origin).build().unwrap();
+    chain.set("k", owned("new")).await.unwrap_err();
+    assert_eq!(chain.get("k").await.unwrap().as_deref(), Some("truth"));
+    assert_eq!(deleted.load(std::sync::atomic::Ordering::SeqCst), 0);
+}
+
+/// Empties one tier of a key, as an eviction would.
+fn empty(rig: &Rig, tier: usize, name: &str) {
+    block_on(Store::del(rig.stores[tier].inner(), &key(name))).unwrap();
+}
+
+/// What a tier holds without a date cannot be told from what was lost; what is dated can.
+#[tokio::test]
+async fn what_a_chain_writes_is_dated() {
+    let rig = Rig::new(1);
+    rig.clock.advance(SECOND);
+    rig.chain.set("k", owned("v")).await.unwrap();
+    assert_eq!(rig.held(0, "k").unwrap().created(), Some(cache_core::Clock::now(&rig.clock)));
+    let undated = Write {
+        key: key("l"),
+        entry: Entry::new(owned("v"), Expiry::Never),
+        ticket: cache_core::Ticket::unconditional(),
+    };
+    block_on(rig.stores[0].inner().set(undated)).unwrap();
+    assert_eq!(rig.chain.get_detailed("l").await.unwrap().age, None);
+}
