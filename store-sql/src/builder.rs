@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
-use cache_core::{Envelope, Error, ErrorKind, Result, SharedClock, SystemClock};
+use cache_core::{Envelope, Error, ErrorKind, Result, SharedClock, SystemClock, backend::check_namespace};
 
 use crate::{
     database::Database,
@@ -193,7 +193,7 @@ impl<V, C> SqlStoreBuilder<V, C> {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(error::no_runtime());
         }
-        names::namespace(&self.namespace)?;
+        check_namespace(&self.namespace)?;
         let lease_millis = u64::try_from(self.lease_ttl.as_millis()).unwrap_or(u64::MAX);
         // A day is far beyond any load, and what is left over takes room that long.
         if !(1..=86_400_000).contains(&lease_millis) {

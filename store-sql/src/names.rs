@@ -1,21 +1,6 @@
-//! The names that a store is given: its namespace and its table.
+//! The name of a table.
 
 use cache_core::{Error, ErrorKind, Result};
-
-/// The namespace, checked.
-pub(crate) fn namespace(name: &str) -> Result<()> {
-    if name.is_empty() {
-        let message = "the store has no namespace; name one, such as .namespace(\"users\")";
-        return Err(Error::new(ErrorKind::InvalidInput, message));
-    }
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-/".contains(&byte);
-    if name.len() > 64 || !name.bytes().all(allowed) {
-        let message =
-            format!("the namespace {name:?} cannot be used: it must be 1 to 64 characters of A-Z a-z 0-9 _ . - /");
-        return Err(Error::new(ErrorKind::InvalidInput, message));
-    }
-    Ok(())
-}
 
 /// The name of a table, checked: nothing of it means anything inside quotes, whatever the database.
 pub(crate) fn table(name: &str, longest: usize) -> Result<()> {
@@ -40,13 +25,5 @@ mod tests {
         for name in ["cache_entries", "SELECT", "1", &"a".repeat(64)] {
             table(name, 64).unwrap();
         }
-    }
-
-    #[test]
-    fn namespaces_are_those_of_the_other_backends() {
-        for name in ["", "a:b", "a*", "a b", "ü", &"a".repeat(65)] {
-            assert_eq!(namespace(name).unwrap_err().kind(), ErrorKind::InvalidInput, "{name}");
-        }
-        namespace("a/b.c-D_9").unwrap();
     }
 }
