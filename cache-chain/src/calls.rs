@@ -61,6 +61,11 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         if self.is_local() {
             return call(false).await;
         }
+        if limit.is_zero() {
+            // Those before have used up the time, which is not held against this tier.
+            let message = format!("no time was left to ask tier {}", self.title());
+            return Err(Error::new(ErrorKind::Timeout, message));
+        }
         let pass = self.breaker.enter().inspect_err(|_| self.counters.skipped.one())?;
         let result = timeout_at(after(limit), call(pass.is_probe)).await.unwrap_or_else(|_| {
             let message = format!("tier {} did not answer within {limit:?}", self.title());
@@ -179,8 +184,12 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             return Ok(Seen { entry, ticket: None });
         }
         let rest = until.saturating_duration_since(Instant::now());
-        let ticket = self.guarded(rest, async |_| self.store.lease(key).await).await.ok();
-        Ok(Seen { entry, ticket })
+        let ticket = if self.leases_here {
+            self.store.lease(key).await
+        } else {
+            self.guarded(rest, async |_| self.store.lease(key).await).await
+        };
+        Ok(Seen { entry, ticket: ticket.ok() })
     }
 
     pub(crate) fn is_fresh(&self, entry: &Entry<V>) -> bool {
@@ -213,6 +222,9 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     pub(crate) async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
+        if self.leases_here {
+            return self.store.lease_many(keys).await;
+        }
         let leased = self.guarded_many(self.read_timeout, keys.len(), async |_| {
             Ok(match keys {
                 [key] => vec![self.store.lease(key).await],

@@ -1,6 +1,6 @@
 //! The chain itself.
 
-use std::{collections::HashMap, error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use cache_core::{Cache, CacheKey, Entry, Error, ErrorKind, Key, Result, SharedClock, Ttl};
 use tokio::{
@@ -15,7 +15,6 @@ use crate::{
     completion::{Completion, Ground},
     flight::Flights,
     load::{Landed, Landing},
-    loaded::{Load, Loader, loader},
     mend::Mending,
     outcome::{Outcome, Source},
     pauses::Pauses,
@@ -33,6 +32,8 @@ use crate::{
 /// - `set` writes every tier, from the last up; `del` and `clear` remove from every tier, likewise.
 /// - A tier that fails or is late is passed over by reads; if no tier has the value then, its error is the answer, for
 ///   "not found" would be a guess. Writes report every tier that failed.
+///
+/// What no tier has is loaded by [`get_or_load`](Self::get_or_load).
 ///
 /// A clone is the same chain. Dropping the last one throws away the backfills that are still queued; use
 /// [`shutdown`](Self::shutdown) to finish them.
@@ -59,7 +60,7 @@ use crate::{
 /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
 /// ```
 pub struct ChainCache<V> {
-    inner: Arc<Inner<V>>,
+    pub(crate) inner: Arc<Inner<V>>,
 }
 
 pub(crate) struct Inner<V> {
@@ -124,140 +125,6 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         })
     }
 
-    /// The value of the key or, if no tier has it, what `load` brings; that is cached.
-    ///
-    /// The loader may return a plain value, an `Option` whose `None` is remembered as well, or a [`Loaded`] with a TTL of its
-    /// own; see [`Load`] for what the caller gets then. How long callers wait, how stale values are served, and more, is set by
-    /// [`ReadThrough`].
-    ///
-    /// - **One load per key.** Callers of one key wait for one load, and so do other processes if a tier grants claims. Do not
-    ///   call this for the same key from its own loader: it would wait for itself.
-    /// - **No resurrection.** What is loaded is not cached if the key was set, deleted or cleared meanwhile, and who comes after
-    ///   that does not wait for the older load.
-    /// - **Failures are not cached.** The next caller loads again.
-    ///
-    /// # Errors
-    ///
-    /// Of kind [`Loader`](ErrorKind::Loader) if the loader fails: its own error is the source, shared by all who waited; take
-    /// it back by [`Error::source_as`]. [`Panicked`](ErrorKind::Panicked) if it panics, [`Timeout`](ErrorKind::Timeout) if it
-    /// takes too long, [`Absent`](ErrorKind::Absent) if the caller's loader returns a plain value and another has found that
-    /// there is none. A tier that fails is passed over.
-    ///
-    /// # Cancel safety
-    ///
-    /// A caller that is dropped leaves the load to those who wait for it; it goes on where it is. The last one ends it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use cache_chain::ChainCache;
-    /// use cache_core::testkit::MapStore;
-    ///
-    /// async fn name_of(id: u64) -> std::io::Result<String> {
-    ///     Ok(format!("user {id}")) // your query
-    /// }
-    ///
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-    /// let names: ChainCache<String> = ChainCache::builder().tier(MapStore::new()).build()?;
-    /// let name = names.get_or_load(("name", 42), || name_of(42)).await?;
-    /// assert_eq!(name, "user 42");
-    ///
-    /// let error = names.get_or_load(7, || async { Err::<String, _>(std::fmt::Error) }).await.unwrap_err();
-    /// assert_eq!(error.source_as::<std::fmt::Error>(), Some(&std::fmt::Error));
-    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
-    /// ```
-    pub fn get_or_load<T, E, F, Fut>(
-        &self,
-        key: impl CacheKey,
-        load: F,
-    ) -> impl Future<Output = Result<T::Output>> + Send
-    where
-        T: Load<V>,
-        E: Into<Box<dyn StdError + Send + Sync>>,
-        F: FnOnce() -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-    {
-        let key = Key::new(&key);
-        async move {
-            let key = key?;
-            let first = self.inner.first(&key);
-            // The common case first: it builds no other future and allocates nothing.
-            match first {
-                Some(entry) if self.inner.is_plain(&entry) => T::output(entry.into_value()),
-                first => T::output(self.loaded(key, first, loader(load)).await?.value),
-            }
-        }
-    }
-
-    /// As [`get_or_load`](Self::get_or_load), and where the value came from.
-    ///
-    /// # Errors
-    ///
-    /// As [`get_or_load`](Self::get_or_load); that there is no value is none.
-    pub fn get_or_load_detailed<T, E, F, Fut>(
-        &self,
-        key: impl CacheKey,
-        load: F,
-    ) -> impl Future<Output = Result<Outcome<V>>> + Send
-    where
-        T: Load<V>,
-        E: Into<Box<dyn StdError + Send + Sync>>,
-        F: FnOnce() -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-    {
-        let key = Key::new(&key);
-        async move {
-            let key = key?;
-            let first = self.inner.first(&key);
-            self.loaded(key, first, loader(load)).await
-        }
-    }
-
-    /// The values of `keys`, in their order; what no tier has is loaded by one call of `load` for all of it, and what another
-    /// caller is loading already is waited for.
-    ///
-    /// `load` is given the keys that are missing and returns pairs of keys and what it found; what it does not mention is
-    /// remembered as absent. It is not called if nothing is missing. Other processes are not waited for.
-    ///
-    /// # Errors
-    ///
-    /// As [`get_or_load`](Self::get_or_load), of the first key that has one.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`get_or_load`](Self::get_or_load).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use cache_chain::ChainCache;
-    /// use cache_core::testkit::MapStore;
-    ///
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-    /// let squares: ChainCache<u64> = ChainCache::builder().tier(MapStore::new()).build()?;
-    /// let load = |missing: Vec<u64>| async move {
-    ///     Ok::<_, std::io::Error>(missing.into_iter().map(|n| (n, n * n)).collect::<Vec<_>>())
-    /// };
-    /// assert_eq!(squares.get_or_load_many([2, 3], load).await?, [Some(4), Some(9)]);
-    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
-    /// ```
-    pub async fn get_or_load_many<K, T, E, I, F, Fut>(
-        &self,
-        keys: impl IntoIterator<Item = K>,
-        load: F,
-    ) -> Result<Vec<Option<V>>>
-    where
-        K: CacheKey + Send + 'static,
-        T: Load<V>,
-        E: Into<Box<dyn StdError + Send + Sync>>,
-        I: IntoIterator<Item = (K, T)>,
-        F: FnOnce(Vec<K>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<I, E>> + Send + 'static,
-    {
-        let keys: Vec<K> = keys.into_iter().collect();
-        Box::pin(self.inner.ground.within(self.inner.through_many(keys, load))).await
-    }
-
     /// As [`get`](Cache::get), and where the value came from.
     ///
     /// # Errors
@@ -271,10 +138,6 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
                 self.inner.outcome(Landed { entry, source: Source::Tier(at) })
             }))
         }
-    }
-
-    async fn loaded(&self, key: Key, first: Option<Entry<V>>, loader: Loader<V>) -> Result<Outcome<V>> {
-        Box::pin(self.inner.ground.within(self.inner.through(key, first, loader))).await
     }
 
     /// The fresh entry of a key, and the place of its tier.

@@ -21,7 +21,8 @@ pub(crate) struct Held<V: Clone + Send + Sync + 'static> {
     key: Key,
     at: usize,
     ticket: Ticket,
-    fulfilled: bool,
+    /// Whether it is to be given back.
+    kept: bool,
 }
 
 /// How long to wait before looking again, at first and at most.
@@ -41,22 +42,24 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             let Ok(claim) = tier.claim(key, tier.read_timeout).await else { return Turn::Ours(None) };
             tickets.retain(|(place, _)| *place != at);
             tickets.push((at, claim.ticket));
-            if claim.granted {
-                let (inner, key) = (Arc::clone(self), key.clone());
-                return Turn::Ours(Some(Held { inner, key, at, ticket: claim.ticket, fulfilled: false }));
-            }
-            if Instant::now() + pause > until {
-                return Turn::Ours(None);
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSES.1);
-            match tier.look_up(key, false, tier.read_timeout).await {
-                Ok(seen) => {
-                    if let Some(entry) = seen.entry.filter(|entry| tier.is_fresh(entry)) {
-                        return Turn::Theirs(at, entry);
-                    }
+            let ticket = claim.ticket;
+            let held =
+                claim.granted.then(|| Held { inner: Arc::clone(self), key: key.clone(), at, ticket, kept: true });
+            if held.is_none() {
+                if Instant::now() + pause > until {
+                    return Turn::Ours(None);
                 }
-                Err(_) => return Turn::Ours(None),
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSES.1);
+            }
+            // Who has got the claim looks, too: another may have come to the end of a load just before.
+            match tier.look_up(key, false, tier.read_timeout).await {
+                Ok(seen) => match (seen.entry.filter(|entry| tier.is_fresh(entry)), held) {
+                    (Some(entry), _) => return Turn::Theirs(at, entry),
+                    (None, Some(held)) => return Turn::Ours(Some(held)),
+                    (None, None) => {}
+                },
+                Err(_) => return Turn::Ours(held),
             }
         }
     }
@@ -65,13 +68,13 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
 impl<V: Clone + Send + Sync + 'static> Held<V> {
     /// What was loaded is on its way into the tier.
     pub(crate) fn fulfilled(mut self) {
-        self.fulfilled = true;
+        self.kept = false;
     }
 }
 
 impl<V: Clone + Send + Sync + 'static> Drop for Held<V> {
     fn drop(&mut self) {
-        if self.fulfilled {
+        if !self.kept {
             return;
         }
         let Self { inner, key, at, ticket, .. } = self;

@@ -25,6 +25,7 @@ mod read;
 mod read_through;
 mod stats;
 mod sync;
+mod through;
 mod tier;
 mod write;
 

@@ -153,7 +153,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     async fn fly(self: &Arc<Self>, key: &Key, why: Why<V>, loader: Loader<V>) -> Landing<V> {
         let looked = match why {
             Why::Soon => None,
-            Why::Stale => Some(self.look(key, Budget::new(None), false).await?),
+            Why::Stale => Some(self.look(key, Budget::new(self.deadline), true).await?),
             Why::Missed(looked) => {
                 // Between that look and this flight another may have landed.
                 if let Some(landed) = self.locally(key) {
@@ -161,7 +161,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                 }
                 // What it has stored is in a local tier, if there is one.
                 let is_stored_locally = self.tiers.iter().any(|tier| tier.local().is_some());
-                Some(if is_stored_locally { looked } else { self.look(key, Budget::new(None), false).await? })
+                Some(if is_stored_locally { looked } else { self.look(key, Budget::new(self.deadline), true).await? })
             }
         };
         if let Some((at, entry)) = looked.as_ref().and_then(|looked| looked.hit.clone()) {

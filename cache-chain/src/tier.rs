@@ -32,6 +32,8 @@ use crate::{
 /// ```
 pub struct Tier<V> {
     pub(crate) store: Arc<dyn ErasedStore<V>>,
+    /// Whether its leases are kept here, so that they say nothing about the store.
+    pub(crate) leases_here: bool,
     name: Option<String>,
     max_ttl: Ttl,
     default_ttl: Ttl,
@@ -48,10 +50,11 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     ///
     /// A store that keeps no leases is guarded by a fence of this process; what other processes write is not seen by it.
     pub fn new<S: Store<Value = V>>(store: S) -> Self {
-        let store: Arc<dyn ErasedStore<V>> =
-            if store.profile().leases { Arc::new(store) } else { Arc::new(Guarded::new(store)) };
+        let leases_here = !store.profile().leases;
+        let store: Arc<dyn ErasedStore<V>> = if leases_here { Arc::new(Guarded::new(store)) } else { Arc::new(store) };
         Self {
             store,
+            leases_here,
             name: None,
             max_ttl: Ttl::Never,
             default_ttl: Ttl::Never,

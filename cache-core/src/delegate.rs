@@ -59,10 +59,16 @@ impl<S: Store> DelegateCache<S> {
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
-        match self.store.local() {
-            Some(local) => Ok(local.get(key)),
-            None => self.store.get(key).await,
-        }
+        let found = match self.store.local() {
+            Some(local) => local.get(key),
+            None => self.store.get(key).await?,
+        };
+        Ok(found.filter(|entry| self.is_fresh(entry)))
+    }
+
+    /// What a chain keeps to be served stale is not for who cannot have it loaded.
+    fn is_fresh(&self, entry: &Entry<S::Value>) -> bool {
+        !entry.turns_stale() || !entry.is_stale(self.clock.now())
     }
 }
 
@@ -94,7 +100,7 @@ impl<S: Store> Cache for DelegateCache<S> {
         async move {
             let entry = self.read(&key?).await?;
             Ok(entry.and_then(|entry| {
-                let remaining = entry.remaining(self.clock.now());
+                let remaining = entry.stale_at().remaining(self.clock.now());
                 Some((entry.into_value()?, remaining))
             }))
         }
@@ -120,7 +126,8 @@ impl<S: Store> Cache for DelegateCache<S> {
         let keys = Key::many(keys);
         async move {
             let entries = self.store.get_many(&keys?).await;
-            entries.into_iter().map(|entry| Ok(entry?.and_then(Entry::into_value))).collect()
+            let value = |found: Entry<S::Value>| if self.is_fresh(&found) { found.into_value() } else { None };
+            entries.into_iter().map(|entry| Ok(entry?.and_then(value))).collect()
         }
     }
 

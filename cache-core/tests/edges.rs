@@ -9,7 +9,7 @@ use std::{
 };
 
 use cache_core::{
-    Entry, Key, ManualClock, Profile, Result, SharedClock, Store, Ticket, Write,
+    Clock as _, Entry, Key, ManualClock, Profile, Result, SharedClock, Store, Ticket, Write,
     testkit::{Clause, Harness, MapStore, block_on},
 };
 
@@ -377,4 +377,28 @@ fn expiring_by_only_shortens() {
     assert_eq!(expiry(at(2), at(1)), at(1));
     assert_eq!(expiry(at(1), Expiry::Never), at(1));
     assert_eq!(expiry(Expiry::Never, at(1)), at(1));
+}
+
+/// What a chain keeps to be served stale, and that there is nothing, is a miss for who reads the store directly.
+#[test]
+fn a_cache_over_one_store_serves_nothing_stale() {
+    let clock = ManualClock::new();
+    let store = MapStore::with_clock(clock.shared());
+    let cache = DelegateCache::new(store.clone()).with_clock(clock.shared());
+    let at = |seconds| Expiry::after(clock.now(), Duration::from_secs(seconds).into());
+    let entries = [Entry::new(7, at(10)).fresh_until(at(5)), Entry::absent(at(10))];
+    for (name, entry) in ["k", "absent"].into_iter().zip(entries) {
+        let write = Write { key: Key::new(name).unwrap(), entry, ticket: Ticket::unconditional() };
+        block_on(store.set(write)).unwrap();
+    }
+    let read = || {
+        block_on(async {
+            let found = (cache.get("k").await.unwrap(), cache.get("absent").await.unwrap());
+            (found, cache.get_many(["k", "absent"]).await.unwrap(), cache.get_with_ttl("k").await.unwrap())
+        })
+    };
+    let five = Ttl::After(Duration::from_secs(5));
+    assert_eq!(read(), ((Some(7), None), vec![Some(7), None], Some((7, five))));
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(read(), ((None, None), vec![None, None], None));
 }

@@ -125,10 +125,8 @@ impl Workload {
         *writing += 1;
         let number = *writing;
         state.origin.store(if set { number } else { 0 }, SeqCst);
-        let written = match set {
-            true => self.timed(self.chain.set(key, number)).await,
-            false => self.timed(self.chain.del(key)).await,
-        };
+        let written =
+            if set { self.timed(self.chain.set(key, number)).await } else { self.timed(self.chain.del(key)).await };
         if written.is_some() {
             state.succeeded.store(number, SeqCst);
         }

@@ -26,7 +26,7 @@ impl Peer {
             .spawn()
             .expect("a process");
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Self { child: child, input, output: BufReader::new(output).lines() }
+        Self { child, input, output: BufReader::new(output).lines() }
     }
 
     async fn says(&mut self) -> String {

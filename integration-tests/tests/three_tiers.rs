@@ -208,5 +208,7 @@ async fn g7_the_last_tier_dies() {
     database.restart();
     eventually("the database is back", async || chain.set("b", 4).await.ok()).await;
     assert_eq!(chain.get("b").await.unwrap(), Some(4));
-    assert_eq!(chain.get("a").await.unwrap(), Some(1), "the write that failed did not reach it");
+    // The write that failed did not reach it; what it was to replace is deleted, and not served again.
+    eventually("the old value is gone", async || matches!(chain.get("a").await, Ok(None)).then_some(())).await;
+    assert_eq!(chain.stats().tiers[2].distrusted, 0);
 }
