@@ -48,36 +48,42 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         }
     }
 
-    /// Whether this entry of the first tier is served as it is, without another thought.
+    /// Whether the entry is to be loaded anew: it is stale, or will be soon and chance will have it so.
+    ///
+    /// It is for chance to say once per read; and what is never stale, nor early, needs no look at the clock.
     #[inline]
-    pub(crate) fn is_plain(&self, entry: &Entry<V>) -> bool {
+    pub(crate) fn is_due(&self, entry: &Entry<V>) -> bool {
         let may_be_early = self.read_through.early_refresh > 0.0 && !entry.load_time().is_zero();
-        !entry.turns_stale() && !may_be_early
+        (entry.turns_stale() || may_be_early) && self.is_due_now(entry)
     }
 
-    /// Whether the entry is to be loaded anew: it is stale, or will be soon and chance will have it so.
-    fn is_due(&self, entry: &Entry<V>, now: Moment) -> bool {
+    fn is_due_now(&self, entry: &Entry<V>) -> bool {
         // `XFetch`: a gap that grows with the time of a load, and with a random number that is seldom large.
         let gap = entry.load_time().as_secs_f64() * self.read_through.early_refresh * -random::unit().ln();
         let gap = Duration::try_from_secs_f64(gap).unwrap_or_default();
-        entry.stale_at() != Expiry::Never && entry.is_stale(now.plus(gap))
+        entry.stale_at() != Expiry::Never && entry.is_stale(self.clock.now().plus(gap))
     }
 
-    /// The value of the key: what the first tier has of it, what another has or, if none does, what the loader brings.
+    /// The value of the key: what the first tier has of it, which is due, what another has or, if none does, what the loader
+    /// brings.
     pub(crate) async fn through(
         self: &Arc<Self>,
         key: Key,
-        first: Option<Entry<V>>,
+        due: Option<Entry<V>>,
         loader: Loader<V>,
     ) -> Result<Outcome<V>> {
-        if let Some(entry) = first {
-            return Ok(self.serve(&key, (0, entry), None, loader));
+        if let Some(entry) = due {
+            self.refresh(&key, &entry, None, loader);
+            return Ok(self.served(Landed { entry, source: Source::Tier(0) }));
         }
         let budget = Budget::new(self.deadline);
         let looked = budget.bound(self.look(&key, budget, true)).await?;
         // What is stale is served at once, and not filled into the tiers above.
-        if let Some(found) = looked.hit.clone().or_else(|| looked.stale.clone()) {
-            return Ok(self.serve(&key, found, Some(looked), loader));
+        if let Some((at, entry)) = looked.hit.clone().or_else(|| looked.stale.clone()) {
+            if self.is_due(&entry) {
+                self.refresh(&key, &entry, Some(looked), loader);
+            }
+            return Ok(self.served(Landed { entry, source: Source::Tier(at) }));
         }
         let (waiter, began) = self.begin(&key, Why::Missed(looked), loader);
         if !began {
@@ -86,34 +92,27 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         self.wait_for(waiter, budget).await.map(|landed| self.outcome(landed))
     }
 
-    /// What is there; if it is due, it is loaded anew in the background.
-    fn serve(
-        self: &Arc<Self>,
-        key: &Key,
-        (at, entry): (usize, Entry<V>),
-        looked: Option<Arc<Looked<V>>>,
-        loader: Loader<V>,
-    ) -> Outcome<V> {
-        let now = self.clock.now();
-        if self.is_to_be_refreshed(key, &entry, now) {
-            let why = match looked {
-                _ if !entry.is_stale(now) => Why::Soon,
-                Some(looked) => Why::Missed(looked),
-                None => Why::Stale,
-            };
-            let (waiter, _) = self.begin(key, why, loader);
-            self.in_background(waiter);
+    /// Loads anew in the background what is due, unless its load is pausing.
+    fn refresh(self: &Arc<Self>, key: &Key, entry: &Entry<V>, looked: Option<Arc<Looked<V>>>, loader: Loader<V>) {
+        if !self.may_refresh(key) {
+            return;
         }
-        self.served(Landed { entry, source: Source::Tier(at) })
+        let why = match looked {
+            _ if !entry.is_stale(self.clock.now()) => Why::Soon,
+            Some(looked) => Why::Missed(looked),
+            None => Why::Stale,
+        };
+        let (waiter, _) = self.begin(key, why, loader);
+        self.in_background(waiter);
     }
 
-    /// Whether the entry is due and its load is not pausing.
-    pub(crate) fn is_to_be_refreshed(&self, key: &Key, entry: &Entry<V>, now: Moment) -> bool {
-        let refresh = self.is_due(entry, now) && !self.pauses.hold(key, now);
-        if refresh {
+    /// Whether the load of the key is not pausing; it is begun then.
+    pub(crate) fn may_refresh(&self, key: &Key) -> bool {
+        let may = !self.pauses.hold(key, self.clock.now());
+        if may {
             self.load_counters.refreshes.one();
         }
-        refresh
+        may
     }
 
     pub(crate) fn served(&self, landed: Landed<V>) -> Outcome<V> {

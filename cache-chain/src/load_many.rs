@@ -51,14 +51,14 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
 
         let (place_order, order) = oneshot::channel();
         let batch = self.batch(order, load);
-        let now = self.clock.now();
         let mut values = Vec::with_capacity(keys.len());
         let mut awaited = Vec::new();
         let mut ordered = Order { wanted: Vec::new(), keys: Vec::new(), looked: Vec::new() };
         for (at, ((want, key), looked)) in wanted.into_iter().zip(&keys).zip(looked).enumerate() {
             let Looked { hit, stale, tickets, failed } = looked;
             let found = hit.or(stale);
-            let refresh = found.as_ref().is_some_and(|(_, entry)| self.is_to_be_refreshed(key, entry, now));
+            let due = found.as_ref().is_some_and(|(_, entry)| self.is_due(entry));
+            let refresh = due && self.may_refresh(key);
             if found.is_none() || refresh {
                 let (waiter, began) = self.begin_of(key, &batch);
                 if began {

@@ -6,8 +6,9 @@ use cache_core::{CacheKey, Entry, Key, Result};
 
 use crate::{
     chain::ChainCache,
+    load::Landed,
     loaded::{Load, Loader, loader},
-    outcome::Outcome,
+    outcome::{Outcome, Source},
 };
 
 impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
@@ -67,11 +68,10 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         let key = Key::new(&key);
         async move {
             let key = key?;
-            let first = self.inner.first(&key);
             // The common case first: it builds no other future and allocates nothing.
-            match first {
-                Some(entry) if self.inner.is_plain(&entry) => T::output(entry.into_value()),
-                first => T::output(self.loaded(key, first, loader(load)).await?.value),
+            match self.inner.first(&key) {
+                Some(entry) if !self.inner.is_due(&entry) => T::output(entry.into_value()),
+                due => T::output(self.loaded(key, due, loader(load)).await?.value),
             }
         }
     }
@@ -95,8 +95,12 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         let key = Key::new(&key);
         async move {
             let key = key?;
-            let first = self.inner.first(&key);
-            self.loaded(key, first, loader(load)).await
+            match self.inner.first(&key) {
+                Some(entry) if !self.inner.is_due(&entry) => {
+                    Ok(self.inner.outcome(Landed { entry, source: Source::Tier(0) }))
+                }
+                due => self.loaded(key, due, loader(load)).await,
+            }
         }
     }
 
@@ -145,7 +149,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         Box::pin(self.inner.ground.within(self.inner.through_many(keys, load))).await
     }
 
-    async fn loaded(&self, key: Key, first: Option<Entry<V>>, loader: Loader<V>) -> Result<Outcome<V>> {
-        Box::pin(self.inner.ground.within(self.inner.through(key, first, loader))).await
+    async fn loaded(&self, key: Key, due: Option<Entry<V>>, loader: Loader<V>) -> Result<Outcome<V>> {
+        Box::pin(self.inner.ground.within(self.inner.through(key, due, loader))).await
     }
 }

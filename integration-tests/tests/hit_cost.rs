@@ -2,13 +2,17 @@
 
 use std::{
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache};
+use cache_chain::{Cache, ChainCache, ReadThrough};
 use cache_core::{
-    Entry, ErrorKind, Expiry, Key, LocalStore, Store, Ticket, Write,
+    Clock, Entry, ErrorKind, Expiry, Key, LocalStore, Moment, Store, SystemClock, Ticket, Write,
     testkit::{MapStore, Operation, ScriptedStore},
 };
 use store_stretto::StrettoStore;
@@ -52,6 +56,43 @@ async fn g8_a_hit_in_the_first_tier_allocates_nothing() {
     assert_eq!(with_ttl.count_total, 0);
     assert_eq!(found, Some((Arc::from("Ada"), cache_chain::Ttl::Never)));
     assert_eq!(chain.stats().tiers[0].hits, 10_001);
+}
+
+/// A loader that is not needed is neither called nor boxed. Without stale serving and early refresh a hit does not even look
+/// at the clock; with them it costs no allocation either.
+#[tokio::test]
+async fn g8_a_hit_that_could_have_been_loaded_allocates_nothing() {
+    let eager = ReadThrough::new().stale_for(Duration::from_secs(60)).early_refresh(1.0);
+    for (settings, reads_the_clock) in [(ReadThrough::new(), false), (eager, true)] {
+        let clock = Counting::default();
+        let memory = MapStore::with_clock(SystemClock::shared());
+        let chain = ChainCache::<Value>::builder().clock(Arc::new(clock.clone())).tier(memory).read_through(settings);
+        let chain = chain.default_ttl(Duration::from_secs(60)).build().unwrap();
+        let load = || async { Ok::<_, std::io::Error>(Value::from("Ada")) };
+        chain.get_or_load(("acme", 42), load).await.unwrap();
+        chain.set(("acme", 43), Arc::from("Ada")).await.unwrap();
+        let before = clock.0.load(Ordering::SeqCst);
+        let measured = allocation_counter::measure(|| {
+            for _ in 0..10_000 {
+                assert_eq!(&*at_once(chain.get_or_load(("acme", 42), load)).unwrap(), "Ada");
+                assert_eq!(&*at_once(chain.get_or_load(("acme", 43), load)).unwrap(), "Ada");
+            }
+        });
+        let looked = clock.0.load(Ordering::SeqCst) > before;
+        assert_eq!((measured.count_total, looked), (0, reads_the_clock));
+        assert_eq!(chain.stats().loads.begun, 1);
+    }
+}
+
+/// The system's clock, which counts how often it is looked at.
+#[derive(Clone, Debug, Default)]
+struct Counting(Arc<AtomicU64>);
+
+impl Clock for Counting {
+    fn now(&self) -> Moment {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        SystemClock.now()
+    }
 }
 
 /// Stretto hands a buffer to its policy once in 64 reads, and allocates the next, and a place in the channel now and then;
