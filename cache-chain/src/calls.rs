@@ -48,18 +48,19 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
 
     /// A call of the store, if the breaker lets it through; no longer than `limit`. The call is told whether it is a probe.
     async fn guarded<T>(&self, limit: Duration, call: impl AsyncFnOnce(bool) -> Result<T>) -> Result<T> {
-        self.checked(self.passed(limit, call, |_| Ok(())).await)
+        self.passed(limit, 1, call, |_| Ok(())).await
     }
 
-    /// As [`guarded`](Self::guarded), of which the verdict of the breaker is found by `verdict`, and nothing is counted.
+    /// As [`guarded`](Self::guarded), for so many keys; what to tell the breaker of a result is found by `verdict`.
     async fn passed<T>(
         &self,
         limit: Duration,
+        keys: usize,
         call: impl AsyncFnOnce(bool) -> Result<T>,
         verdict: impl FnOnce(&T) -> Result<()>,
     ) -> Result<T> {
         if self.is_local() {
-            return call(false).await;
+            return self.checked(call(false).await);
         }
         if limit.is_zero() {
             // Those before have used up the time, which is not held against this tier.
@@ -72,7 +73,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             Err(Error::new(ErrorKind::Timeout, message))
         });
         pass.report(&result.as_ref().map_err(Error::clone).and_then(verdict), self.title());
-        result
+        result.inspect_err(|error| (0..keys).for_each(|_| self.failed(error)))
     }
 
     /// The results of a batch of `count`, each a failure if there are more or fewer.
@@ -98,11 +99,10 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             Some(_) => Ok(()),
             None => results.first().and_then(|first| first.as_ref().err().cloned()).map_or(Ok(()), Err),
         };
-        let results = match self.passed(limit, counted, verdict).await {
-            Ok(results) => results,
+        match self.passed(limit, count, counted, verdict).await {
+            Ok(results) => results.into_iter().map(|result| self.checked(result)).collect(),
             Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
-        };
-        results.into_iter().map(|result| self.checked(result)).collect()
+        }
     }
 
     /// Deletes what the tier may hold wrongly, if it is time to and nobody else is at it.
