@@ -47,7 +47,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     /// A call of the store, if the breaker lets it through; no longer than `limit`. The call is told whether it is a probe.
-    async fn guarded<T>(&self, limit: Duration, call: impl AsyncFnOnce(bool) -> Result<T>) -> Result<T> {
+    pub(crate) async fn guarded<T>(&self, limit: Duration, call: impl AsyncFnOnce(bool) -> Result<T>) -> Result<T> {
         self.passed(limit, 1, call, |_| Ok(())).await
     }
 
@@ -103,40 +103,6 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             Ok(results) => results.into_iter().map(|result| self.checked(result)).collect(),
             Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
         }
-    }
-
-    /// Deletes what the tier may hold wrongly, if it is time to and nobody else is at it.
-    async fn repair(&self, is_probe: bool) -> Result<()> {
-        if self.journal.is_clean() {
-            return Ok(());
-        }
-        let Some(task) = self.journal.take_on(is_probe) else { return Ok(()) };
-        for some in task.keys.chunks(256) {
-            self.store.del_many(some).await.into_iter().collect::<Result<()>>()?;
-            // One after the other, so that what is done is done if the time is up.
-            task.deleted(some);
-        }
-        task.done(self.clock.now());
-        Ok(())
-    }
-
-    /// An attempt to repair that no read waits for.
-    pub(crate) async fn mend(&self) -> Result<()> {
-        self.guarded(self.write_timeout, async |_| self.repair(true).await).await
-    }
-
-    /// Why this key must not be read here, if so, after an attempt to repair that ended like this.
-    fn distrusted(&self, key: &Key, repaired: &Result<()>) -> Option<Error> {
-        if self.journal.is_clean() || !self.journal.distrusts(key) {
-            return None;
-        }
-        Some(repaired.as_ref().err().cloned().unwrap_or_else(|| {
-            let message = format!(
-                "tier {} may hold an old value of this key since a write failed, and it is not deleted there yet",
-                self.title()
-            );
-            Error::new(ErrorKind::Unavailable, message)
-        }))
     }
 
     /// What was found, as far as it can be used; bytes that do not decode count as a miss.

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use crate::chain::Inner;
+use cache_core::{Error, ErrorKind, Key, Result};
+
+use crate::{chain::Inner, tier::Tier};
 
 /// How long between attempts.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -40,5 +42,41 @@ async fn mending<V: Clone + Send + Sync + 'static>(chain: Weak<Inner<V>>) {
             // What was noted in between found this one still at it.
             return inner.mend();
         }
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> Tier<V> {
+    /// Deletes what the tier may hold wrongly, if it is time to and nobody else is at it.
+    pub(crate) async fn repair(&self, is_probe: bool) -> Result<()> {
+        if self.journal.is_clean() {
+            return Ok(());
+        }
+        let Some(task) = self.journal.take_on(is_probe) else { return Ok(()) };
+        for some in task.keys.chunks(256) {
+            self.store.del_many(some).await.into_iter().collect::<Result<()>>()?;
+            // One after the other, so that what is done is done if the time is up.
+            task.deleted(some);
+        }
+        task.done(self.clock.now());
+        Ok(())
+    }
+
+    /// An attempt to repair that no read waits for.
+    pub(crate) async fn mend(&self) -> Result<()> {
+        self.guarded(self.write_timeout, async |_| self.repair(true).await).await
+    }
+
+    /// Why this key must not be read here, if so, after an attempt to repair that ended like this.
+    pub(crate) fn distrusted(&self, key: &Key, repaired: &Result<()>) -> Option<Error> {
+        if self.journal.is_clean() || !self.journal.distrusts(key) {
+            return None;
+        }
+        Some(repaired.as_ref().err().cloned().unwrap_or_else(|| {
+            let message = format!(
+                "tier {} may hold an old value of this key since a write failed, and it is not deleted there yet",
+                self.title()
+            );
+            Error::new(ErrorKind::Unavailable, message)
+        }))
     }
 }
