@@ -32,7 +32,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
 
     /// Whether what this tier holds after a failed write is to be deleted: not what is the truth itself.
     fn keeps_journal(&self) -> bool {
-        !self.is_local() && !self.store.profile().origin
+        !self.is_local() && !self.origin
     }
 
     fn failed(&self, error: &Error) {

@@ -40,6 +40,8 @@ pub struct Tier<V> {
     pub(crate) read_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) breaker: Breaker,
+    /// Whether it holds the truth itself.
+    pub(crate) origin: bool,
     pub(crate) journal: Journal,
     pub(crate) clock: SharedClock,
     pub(crate) counters: TierCounters,
@@ -50,7 +52,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     ///
     /// A store that keeps no leases is guarded by a fence of this process; what other processes write is not seen by it.
     pub fn new<S: Store<Value = V>>(store: S) -> Self {
-        let leases_here = !store.profile().leases;
+        let profile = store.profile();
+        let leases_here = !profile.leases;
         let store: Arc<dyn ErasedStore<V>> = if leases_here { Arc::new(Guarded::new(store)) } else { Arc::new(store) };
         Self {
             store,
@@ -61,6 +64,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             read_timeout: Duration::from_secs(3),
             write_timeout: Duration::from_secs(3),
             breaker: Breaker::new(breaker::Settings::default()),
+            origin: profile.origin,
             journal: Journal::new(16_384),
             clock: SystemClock::shared(),
             counters: TierCounters::default(),
@@ -121,6 +125,15 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// `clear` has succeeded. A store that does not tell when an entry was made has nothing to be read then.
     pub fn journal(mut self, keys: usize) -> Self {
         self.journal = Journal::new(keys);
+        self
+    }
+
+    /// Whether this tier holds the truth itself and not a copy of it. Then nothing is deleted from it but what the application
+    /// deletes, and what it gives is believed, also after a write to it has failed. Default: as the store says; only
+    /// [`Origin`](cache_core::Origin) says yes. Say yes to a database that is written through this chain alone and must not
+    /// lose the old value when a `set` fails.
+    pub fn origin(mut self, origin: bool) -> Self {
+        self.origin = origin;
         self
     }
 

@@ -290,6 +290,19 @@ async fn g7_an_origin_is_never_deleted_from() {
     assert_eq!(deleted.load(std::sync::atomic::Ordering::SeqCst), 0);
 }
 
+#[tokio::test]
+async fn g7_nor_is_a_tier_that_is_said_to_hold_the_truth() {
+    let rig = Rig::with(2, |at, tier| tier.breaker(0, SECOND).origin(at == 1));
+    rig.chain.set("k", owned("old")).await.unwrap();
+    rig.stores[1].fail(Operation::Set, ErrorKind::Full);
+    rig.chain.set("k", owned("new")).await.unwrap_err();
+    rig.stores[1].fail(Operation::Clear, ErrorKind::Full);
+    rig.chain.clear().await.unwrap_err();
+    assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("old"));
+    assert_eq!(rig.stores[1].calls_of(Operation::Del), 0);
+    assert_eq!(rig.chain.stats().tiers[1].distrusted, 0);
+}
+
 /// Empties one tier of a key, as an eviction would.
 fn empty(rig: &Rig, tier: usize, name: &str) {
     block_on(Store::del(rig.stores[tier].inner(), &key(name))).unwrap();
