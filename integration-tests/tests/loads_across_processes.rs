@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use integration_tests::RedisServer;
+use integration_tests::{MariaDb, RedisServer};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -17,9 +17,9 @@ struct Peer {
 }
 
 impl Peer {
-    fn start(server: &RedisServer, patience: &str) -> Self {
+    fn start(url: &str, patience: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_load_peer"))
-            .args([&server.url(), patience, CALLERS])
+            .args([url, patience, CALLERS])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -42,7 +42,7 @@ impl Peer {
 #[tokio::test]
 async fn g3_without_claims_each_process_loads_once() {
     let server = RedisServer::start().await;
-    let mut peers: Vec<Peer> = (0..3).map(|_| Peer::start(&server, "0")).collect();
+    let mut peers: Vec<Peer> = (0..3).map(|_| Peer::start(&server.url(), "0")).collect();
     for peer in &mut peers {
         assert_eq!(peer.says().await, "asking");
         assert_eq!(peer.says().await, "loading");
@@ -57,10 +57,10 @@ async fn g3_without_claims_each_process_loads_once() {
 #[tokio::test]
 async fn g3_with_claims_one_process_loads_for_all() {
     let server = RedisServer::start().await;
-    let mut first = Peer::start(&server, "60000");
+    let mut first = Peer::start(&server.url(), "60000");
     assert_eq!(first.says().await, "asking");
     assert_eq!(first.says().await, "loading");
-    let mut others: Vec<Peer> = (0..2).map(|_| Peer::start(&server, "60000")).collect();
+    let mut others: Vec<Peer> = (0..2).map(|_| Peer::start(&server.url(), "60000")).collect();
     for other in &mut others {
         assert_eq!(other.says().await, "asking");
     }
@@ -73,15 +73,37 @@ async fn g3_with_claims_one_process_loads_for_all() {
     }
 }
 
+/// A row is as good a claim as a record.
+#[tokio::test]
+async fn g3_with_claims_in_a_database_one_process_loads_for_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = MariaDb::start().await;
+    let sqlite = format!("sqlite://{}", folder.path().join("cache").display());
+    for url in [sqlite, database.url()] {
+        let mut first = Peer::start(&url, "60000");
+        assert_eq!(first.says().await, "asking");
+        assert_eq!(first.says().await, "loading");
+        let mut others: Vec<Peer> = (0..2).map(|_| Peer::start(&url, "60000")).collect();
+        for other in &mut others {
+            assert_eq!(other.says().await, "asking");
+        }
+        first.go_on().await;
+        assert_eq!(first.says().await, "loads 1");
+        for other in &mut others {
+            assert_eq!(other.says().await, "loads 0");
+        }
+    }
+}
+
 /// A process that dies while it loads holds up the others no longer than their patience.
 #[tokio::test]
 async fn g3_a_process_that_dies_while_loading_holds_up_nobody() {
     let server = RedisServer::start().await;
-    let mut first = Peer::start(&server, "60000");
+    let mut first = Peer::start(&server.url(), "60000");
     assert_eq!(first.says().await, "asking");
     assert_eq!(first.says().await, "loading");
     first.child.kill().await.expect("killed");
-    let mut second = Peer::start(&server, "200");
+    let mut second = Peer::start(&server.url(), "200");
     assert_eq!(second.says().await, "asking");
     assert_eq!(second.says().await, "loading");
     second.go_on().await;
