@@ -108,6 +108,32 @@ async fn a_connection_that_was_forgotten_on_the_way_is_replaced() {
     assert!(proxy.connections() >= 2);
 }
 
+/// What was sent in vain and lingers on the way does not arrive after what a newer connection sends.
+#[tokio::test]
+async fn a_late_write_of_a_replaced_connection_does_not_arrive() {
+    let server = RedisServer::start().await;
+    let lingering = Duration::from_secs(2);
+    for protocol in ["", "?protocol=resp3"] {
+        let proxy = CutProxy::start(server.port()).await;
+        let url = format!("{}{protocol}", proxy.url());
+        let store: RedisStore<u64> =
+            RedisStore::builder(url).namespace("n").deadline(Duration::from_millis(50)).connect().await.unwrap();
+        recovered(&store).await;
+        let connections = proxy.connections();
+        proxy.delay(lingering, Duration::ZERO);
+        let started = Instant::now();
+        let late = store.set(never(&key(1), 1, Ticket::unconditional())).await.unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Timeout);
+        proxy.delay(Duration::ZERO, Duration::ZERO);
+        recovered(&store).await;
+        assert!(proxy.connections() > connections, "it was replaced");
+        store.del(&key(1)).await.unwrap();
+        assert!(started.elapsed() < lingering, "too slow a machine for this test");
+        tokio::time::sleep(lingering.saturating_sub(started.elapsed()) + Duration::from_millis(200)).await;
+        assert_eq!(store.get(&key(1)).await.unwrap().and_then(cache_core::Entry::into_value), None);
+    }
+}
+
 #[tokio::test]
 async fn an_application_starts_while_redis_is_down() {
     let mut server = RedisServer::start().await;

@@ -1,6 +1,9 @@
 //! One connection of the driver.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
 
 use cache_core::Result;
 use futures_util::{
@@ -38,6 +41,8 @@ pub(crate) struct Link {
     pub(crate) alive: Instant,
     /// Whether it was connected before it was made anew.
     again: bool,
+    /// As whom the server knows its last connection that carried anything; 0 if there was none.
+    client: Arc<AtomicI64>,
 }
 
 /// Between two attempts: a server that is down must not be hammered.
@@ -47,22 +52,26 @@ impl Link {
     /// A link that connects when somebody waits for it. `on_breakage` is called when the driver notices by itself that the
     /// connection has broken, which it does with RESP3.
     pub(crate) fn new(target: &Arc<Target>, on_breakage: impl Fn() + Send + Sync + 'static) -> Self {
-        let connecting = connect(Arc::clone(target), false, on_breakage).boxed().shared();
-        Self { connecting, generation: 0, alive: Instant::now(), again: false }
+        let client = Arc::new(AtomicI64::new(0));
+        let connecting = connect(Arc::clone(target), false, Arc::clone(&client), on_breakage).boxed().shared();
+        Self { connecting, generation: 0, alive: Instant::now(), again: false, client }
     }
 
     /// Makes it anew, at once, and gives back what it was.
     pub(crate) fn restart(&mut self, target: &Arc<Target>, on_breakage: impl Fn() + Send + Sync + 'static) -> Self {
         let again = self.again || matches!(self.connecting.peek(), Some(Ok(_)));
-        let connecting = connect(Arc::clone(target), again, on_breakage).boxed().shared();
+        let client = Arc::clone(&self.client);
+        let connecting = connect(Arc::clone(target), again, Arc::clone(&client), on_breakage).boxed().shared();
         tokio::spawn(connecting.clone().map(drop));
-        std::mem::replace(self, Self { connecting, generation: self.generation + 1, alive: Instant::now(), again })
+        let generation = self.generation + 1;
+        std::mem::replace(self, Self { connecting, generation, alive: Instant::now(), again, client })
     }
 }
 
 async fn connect(
     target: Arc<Target>,
     again: bool,
+    client: Arc<AtomicI64>,
     on_breakage: impl Fn() + Send + Sync + 'static,
 ) -> Result<MultiplexedConnection> {
     let mut config = target.config.clone();
@@ -80,7 +89,7 @@ async fn connect(
         connected = target.client.get_multiplexed_async_connection_with_config(&config).await;
     }
     let mut connection = connected.map_err(|error| error::broken(&error))?;
-    let met = timeout(target.patience, target.server.meet(&mut connection, again)).await;
+    let met = timeout(target.patience, target.server.meet(&mut connection, again, &client)).await;
     met.unwrap_or_else(|_| Err(error::late(target.patience)))?;
     Ok(connection)
 }

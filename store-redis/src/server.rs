@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
 use cache_core::{Result, SharedClock, backend::ServerClock};
@@ -45,39 +45,58 @@ impl Server {
     }
 
     /// Learns where a new connection leads to, before it is used: which server that is, and its time. `again` if the link was
-    /// connected before.
-    pub(crate) async fn meet(&self, connection: &mut MultiplexedConnection, again: bool) -> Result<()> {
-        let mut questions = Pipeline::with_capacity(2);
-        questions.cmd("TIME");
-        if !self.trusted {
-            questions.cmd("INFO").arg("server");
-        }
+    /// connected before; `client` is as whom the server knew it then, and knows it from now on.
+    pub(crate) async fn meet(
+        &self,
+        connection: &mut MultiplexedConnection,
+        again: bool,
+        client: &AtomicI64,
+    ) -> Result<()> {
+        let mut questions = Pipeline::with_capacity(3);
+        questions.cmd("TIME").cmd("INFO").arg("server").cmd("CLIENT").arg("ID");
         let sent = self.clock.now();
-        let replies = connection.send_packed_commands(&questions, 0, questions.len()).await;
+        let replies = ask(connection, &questions).await?;
         let received = self.clock.now();
-        let mut replies = replies.map_err(|error: RedisError| error::broken(&error))?.into_iter();
-        let stamp = micros(replies.next().ok_or_else(error::unexpected)?)?;
-        if !self.trusted {
-            self.identify(replies.next().and_then(run_id), again, stamp / 1000);
+        let [time, info, id] = replies.try_into().map_err(|_| error::unexpected())?;
+        let stamp = micros(time)?;
+        let is_the_same = self.identify(run_id(info), again, stamp / 1000);
+        let id = error::integer(id).unwrap_or(0);
+        let before = client.swap(id, Ordering::AcqRel);
+        // What the connection before had sent in vain must not arrive after what this one sends. Another server may know
+        // somebody else by that number.
+        if is_the_same && before != 0 && before != id {
+            let mut kill = Pipeline::with_capacity(1);
+            kill.cmd("CLIENT").arg("KILL").arg("ID").arg(before);
+            // It may have gone by itself, and a user may not be allowed to.
+            ask(connection, &kill).await?;
         }
         self.set_clock(Some(ServerClock { stamp, sent, received }));
         Ok(())
     }
 
     /// Notes which server it is at this moment of its clock, if it told; if not, it may be another with each connection.
-    fn identify(&self, run_id: Option<String>, again: bool, millis: u64) {
+    /// Whether it is known to be the one that it was.
+    fn identify(&self, run_id: Option<String>, again: bool, millis: u64) -> bool {
         let mut known = lock(&self.run_id);
+        let is_the_same = run_id.is_some() && *known == run_id;
         let another = match (&*known, &run_id) {
             (Some(known), Some(run_id)) => known != run_id,
             _ => again,
         };
-        if another {
+        if another && !self.trusted {
             self.oldest.fetch_max(millis, Ordering::AcqRel);
         }
         if run_id.is_some() {
             *known = run_id;
         }
+        is_the_same
     }
+}
+
+/// The replies to the questions, errors of the server among them.
+async fn ask(connection: &mut MultiplexedConnection, questions: &Pipeline) -> Result<Vec<Value>> {
+    let replies = connection.send_packed_commands(questions, 0, questions.len()).await;
+    replies.map_err(|error: RedisError| error::broken(&error))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
