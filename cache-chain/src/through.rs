@@ -27,9 +27,10 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// # Errors
     ///
     /// Of kind [`Loader`](cache_core::ErrorKind::Loader) if the loader fails: its own error is the source, shared by all who waited; take
-    /// it back by [`Error::source_as`](cache_core::Error::source_as). [`Panicked`](cache_core::ErrorKind::Panicked) if it panics, [`Timeout`](cache_core::ErrorKind::Timeout) if it
-    /// takes too long, [`Absent`](cache_core::ErrorKind::Absent) if the caller's loader returns a plain value and another has found that
-    /// there is none. A tier that fails is passed over.
+    /// it back by [`Error::source_as`](cache_core::Error::source_as). (What is no error type itself, such as a `String` or an `anyhow::Error`, is boxed as
+    /// its own conversion does it, and can be shown but not taken back.) [`Panicked`](cache_core::ErrorKind::Panicked) if it panics,
+    /// [`Timeout`](cache_core::ErrorKind::Timeout) if it takes too long, [`Absent`](cache_core::ErrorKind::Absent) if the caller's loader returns a
+    /// plain value and another has found that there is none. A tier that fails is passed over.
     ///
     /// # Cancel safety
     ///
