@@ -6,8 +6,9 @@ use cache_core::{CacheKey, Entry, Key, Result};
 
 use crate::{
     chain::ChainCache,
+    load::Landed,
     loaded::{Load, Loader, loader},
-    outcome::Outcome,
+    outcome::{Outcome, Source},
 };
 
 impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
@@ -70,7 +71,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
             let first = self.inner.first(&key);
             // The common case first: it builds no other future and allocates nothing.
             match first {
-                Some(entry) if self.inner.is_plain(&entry) => T::output(entry.into_value()),
+                Some(entry) if !self.inner.is_due(&entry) => T::output(entry.into_value()),
                 first => T::output(self.loaded(key, first, loader(load)).await?.value),
             }
         }
@@ -95,8 +96,12 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         let key = Key::new(&key);
         async move {
             let key = key?;
-            let first = self.inner.first(&key);
-            self.loaded(key, first, loader(load)).await
+            match self.inner.first(&key) {
+                Some(entry) if !self.inner.is_due(&entry) => {
+                    Ok(self.inner.outcome(Landed { entry, source: Source::Tier(0) }))
+                }
+                first => self.loaded(key, first, loader(load)).await,
+            }
         }
     }
 

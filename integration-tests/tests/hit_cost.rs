@@ -4,9 +4,10 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache};
+use cache_chain::{Cache, ChainCache, ReadThrough};
 use cache_core::{
     Entry, ErrorKind, Expiry, Key, LocalStore, Store, Ticket, Write,
     testkit::{MapStore, Operation, ScriptedStore},
@@ -52,6 +53,36 @@ async fn g8_a_hit_in_the_first_tier_allocates_nothing() {
     assert_eq!(with_ttl.count_total, 0);
     assert_eq!(found, Some((Arc::from("Ada"), cache_chain::Ttl::Never)));
     assert_eq!(chain.stats().tiers[0].hits, 10_001);
+}
+
+/// A loader that is not needed costs nothing, also where values turn stale or are refreshed early.
+#[tokio::test]
+async fn g8_a_hit_that_needs_no_loader_allocates_nothing() {
+    let settings = [
+        ReadThrough::new(),
+        ReadThrough::new().stale_for(Duration::from_secs(60)),
+        ReadThrough::new().early_refresh(1.0),
+    ];
+    for settings in settings {
+        let chain: ChainCache<Value> = ChainCache::builder()
+            .tier(MapStore::new())
+            .tier(ScriptedStore::new(MapStore::new()))
+            .default_ttl(Duration::from_secs(3600))
+            .read_through(settings)
+            .build()
+            .unwrap();
+        let load = || async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Ok::<_, std::io::Error>(Value::from("Ada"))
+        };
+        chain.get_or_load(("acme", 42), load).await.unwrap();
+        let measured = allocation_counter::measure(|| {
+            for _ in 0..1000 {
+                assert_eq!(&*at_once(chain.get_or_load(("acme", 42), load)).unwrap(), "Ada");
+            }
+        });
+        assert_eq!(measured.count_total, 0);
+    }
 }
 
 /// Stretto hands a buffer to its policy once in 64 reads, and allocates the next, and a place in the channel now and then;
