@@ -351,12 +351,12 @@ async fn g3_a_waker_that_owns_a_caller_is_dropped_without_a_deadlock() {
         let rig = Rig::new(1);
         let gate = rig.stores[0].stall(Operation::Get);
         let chain = rig.chain.clone();
-        let mut owned: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { drop(chain.get("k").await) });
-        assert!(poll_once(owned.as_mut()).is_pending());
-        let owner = Waker::from(Arc::new(Owner(Mutex::new(owned))));
+        let mut other: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { drop(chain.get("k").await) });
+        assert!(poll_once(other.as_mut()).is_pending());
+        let owning = Waker::from(Arc::new(Owner(Mutex::new(other))));
         let mut caller = Box::pin(rig.chain.get("k"));
-        assert!(caller.as_mut().poll(&mut Context::from_waker(&owner)).is_pending());
-        drop(owner);
+        assert!(caller.as_mut().poll(&mut Context::from_waker(&owning)).is_pending());
+        drop(owning);
         if replaced {
             assert!(poll_once(caller.as_mut()).is_pending());
         }
