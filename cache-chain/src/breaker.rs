@@ -8,6 +8,8 @@ use std::{
 use cache_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
+use crate::budget::after;
+
 /// Closed, a tier is used. After so many failures in a row it is open: calls fail at once. After a pause it is half open: one
 /// call goes through, as a probe, and closes or opens it again.
 #[derive(Debug)]
@@ -73,20 +75,27 @@ impl Breaker {
         matches!(*self.state(), State::Closed { .. })
     }
 
+    /// What it was is dropped after the lock: an error may have a source of the application's.
+    fn become_in(mut state: MutexGuard<'_, State>, next: State) {
+        let before = std::mem::replace(&mut *state, next);
+        drop(state);
+        drop(before);
+    }
+
     fn failed(&self, error: &Error, name: &str, is_probe: bool) {
-        let mut state = self.state();
+        let state = self.state();
         let failures = match &*state {
             State::Closed { failures } => failures.saturating_add(1),
             // Only the probe may speak for what has opened meanwhile.
             _ if !is_probe => return,
             _ => self.settings.failures,
         };
-        *state = if self.settings.failures > 0 && failures >= self.settings.failures {
-            let until = Instant::now() + self.settings.pause;
-            State::Open { until, error: self.skipped(error, name) }
+        let next = if self.settings.failures > 0 && failures >= self.settings.failures {
+            State::Open { until: after(self.settings.pause), error: self.skipped(error, name) }
         } else {
             State::Closed { failures }
         };
+        Self::become_in(state, next);
     }
 
     /// Made once, when it opens: to skip a tier must cost nothing.
@@ -98,9 +107,9 @@ impl Breaker {
     }
 
     fn answered(&self, is_probe: bool) {
-        let mut state = self.state();
+        let state = self.state();
         if is_probe || matches!(*state, State::Closed { .. }) {
-            *state = State::Closed { failures: 0 };
+            Self::become_in(state, State::Closed { failures: 0 });
         }
     }
 }
@@ -193,6 +202,37 @@ mod tests {
         for _ in 0..100 {
             fail(&breaker).unwrap();
         }
+        assert!(breaker.is_closed());
+    }
+
+    /// An error whose source asks the breaker when it is dropped.
+    #[derive(Debug)]
+    struct Asking(std::sync::Arc<Breaker>);
+
+    impl std::fmt::Display for Asking {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("asking")
+        }
+    }
+
+    impl std::error::Error for Asking {}
+
+    impl Drop for Asking {
+        fn drop(&mut self) {
+            let _ = self.0.enter().map(drop);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn its_error_is_dropped_outside_the_lock() {
+        let pause = Duration::from_secs(1);
+        let breaker = std::sync::Arc::new(Breaker::new(Settings { failures: 1, pause }));
+        let asking = Asking(std::sync::Arc::clone(&breaker));
+        let failed: Result<()> = Err(Error::with_source(ErrorKind::Unavailable, "gone", asking));
+        breaker.enter().unwrap().report(&failed, "L2");
+        drop(failed);
+        tokio::time::advance(pause).await;
+        breaker.enter().unwrap().report(&Ok(()), "L2");
         assert!(breaker.is_closed());
     }
 }

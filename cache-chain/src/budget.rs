@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
-use cache_core::{Error, ErrorKind, Result};
+use cache_core::{Error, ErrorKind, MAX_TTL, Result};
 use tokio::time::{Instant, timeout_at};
+
+/// The moment after this time, however long it is.
+pub(crate) fn after(time: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(time).unwrap_or(now + MAX_TTL)
+}
 
 /// The time of one call, if it is bounded.
 #[derive(Clone, Copy, Debug)]

@@ -162,7 +162,7 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
             default_ttl: self.default_ttl,
             jitter: self.jitter,
             deadline: self.deadline,
-            reads: Flights::new(),
+            reads: [Flights::new(), Flights::new()],
             loads: Flights::new(),
             permits: Semaphore::new(read_through.concurrent_loads.min(Semaphore::MAX_PERMITS)),
             pauses: Pauses::default(),

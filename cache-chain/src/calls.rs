@@ -9,7 +9,12 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{erased::ErasedStore, tier::Tier};
+use crate::{
+    budget::after,
+    erased::ErasedStore,
+    journal::{Journal, Mark},
+    tier::Tier,
+};
 
 /// What a tier has of a key.
 pub(crate) struct Seen<V> {
@@ -17,12 +22,6 @@ pub(crate) struct Seen<V> {
     pub(crate) entry: Option<Entry<V>>,
     /// A ticket for who finds something better below, if the tier gave one.
     pub(crate) ticket: Option<Ticket>,
-}
-
-/// The moment after this time.
-fn after(limit: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(limit).unwrap_or(now + MAX_TTL)
 }
 
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
@@ -48,16 +47,17 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
 
     /// A call of the store, if the breaker lets it through; no longer than `limit`. The call is told whether it is a probe.
     pub(crate) async fn guarded<T>(&self, limit: Duration, call: impl AsyncFnOnce(bool) -> Result<T>) -> Result<T> {
-        self.passed(limit, 1, call, |_| Ok(())).await
+        self.passed(limit, 1, call, |_| Some(Ok(()))).await
     }
 
-    /// As [`guarded`](Self::guarded), for so many keys; what to tell the breaker of a result is found by `verdict`.
+    /// As [`guarded`](Self::guarded), for so many keys; what to tell the breaker of a result is found by `verdict`, `None` if the
+    /// store was not asked.
     async fn passed<T>(
         &self,
         limit: Duration,
         keys: usize,
         call: impl AsyncFnOnce(bool) -> Result<T>,
-        verdict: impl FnOnce(&T) -> Result<()>,
+        verdict: impl FnOnce(&T) -> Option<Result<()>>,
     ) -> Result<T> {
         if self.is_local() {
             return self.checked(call(false).await);
@@ -72,7 +72,13 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             let message = format!("tier {} did not answer within {limit:?}", self.title());
             Err(Error::new(ErrorKind::Timeout, message))
         });
-        pass.report(&result.as_ref().map_err(Error::clone).and_then(verdict), self.title());
+        let verdict = match &result {
+            Ok(answer) => verdict(answer),
+            Err(error) => Some(Err(error.clone())),
+        };
+        if let Some(verdict) = verdict {
+            pass.report(&verdict, self.title());
+        }
         result.inspect_err(|error| (0..keys).for_each(|_| self.failed(error)))
     }
 
@@ -94,12 +100,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             let message = format!("tier {} gave {} results for {count} keys", self.title(), results.len());
             Err(Error::new(ErrorKind::Backend, message))
         };
-        // A batch of which nothing was answered was not answered.
-        let verdict = |results: &Vec<Result<T>>| match results.iter().find(|result| result.is_ok()) {
-            Some(_) => Ok(()),
-            None => results.first().and_then(|first| first.as_ref().err().cloned()).map_or(Ok(()), Err),
-        };
-        match self.passed(limit, count, counted, verdict).await {
+        match self.passed(limit, count, counted, |results| Some(answered(results))).await {
             Ok(results) => results.into_iter().map(|result| self.checked(result)).collect(),
             Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
         }
@@ -135,17 +136,19 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             return Ok(Seen { entry, ticket });
         }
         let until = after(limit);
-        let entry = self.guarded(limit, async |is_probe| {
+        let asked = async |is_probe| {
             let repaired = self.repair(is_probe).await;
             if is_probe {
                 repaired.clone()?;
             }
             match self.distrusted(key, &repaired) {
+                // That it is not read is nothing that the store has done.
+                Some(error) if repaired.is_ok() => Ok(Err(error)),
                 Some(error) => Err(error),
-                None => self.judged(self.store.get(key).await),
+                None => self.judged(self.store.get(key).await).map(Ok),
             }
-        });
-        let entry = entry.await?;
+        };
+        let entry = self.passed(limit, 1, asked, |answer| answer.is_ok().then_some(Ok(()))).await??;
         if !lease || is_fresh(&entry) {
             return Ok(Seen { entry, ticket: None });
         }
@@ -163,18 +166,27 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     pub(crate) async fn get_many(&self, keys: &[Key], limit: Duration) -> Vec<Result<Option<Entry<V>>>> {
-        let found = self.guarded_many(limit, keys.len(), async |is_probe| {
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        let asked = async |is_probe| {
             let repaired = self.repair(is_probe).await;
             if is_probe {
                 repaired.clone()?;
             }
+            let found = self.found(keys).await?;
+            let verdict = answered(&found);
             let judged = |(key, found)| match self.distrusted(key, &repaired) {
                 Some(error) => Err(error),
                 None => self.judged(found),
             };
-            Ok(keys.iter().zip(self.found(keys).await?).map(judged).collect())
-        });
-        found.await
+            let judged: Vec<_> = keys.iter().zip(found).map(judged).collect();
+            Ok((judged, verdict))
+        };
+        match self.passed(limit, keys.len(), asked, |(_, verdict)| Some(verdict.clone())).await {
+            Ok((found, _)) => found.into_iter().map(|result| self.checked(result)).collect(),
+            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+        }
     }
 
     /// One entry for each of the keys, or it is a failure.
@@ -187,11 +199,11 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         Err(Error::new(ErrorKind::Backend, message))
     }
 
-    pub(crate) async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
+    pub(crate) async fn lease_many(&self, keys: &[Key], limit: Duration) -> Vec<Result<Ticket>> {
         if self.leases_here {
             return self.store.lease_many(keys).await;
         }
-        let leased = self.guarded_many(self.read_timeout, keys.len(), async |_| {
+        let leased = self.guarded_many(limit, keys.len(), async |_| {
             Ok(match keys {
                 [key] => vec![self.store.lease(key).await],
                 _ => self.store.lease_many(keys).await,
@@ -246,14 +258,15 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
 
     /// Carries out a write of the keys, and notes in the journal which of them failed.
     async fn written(&self, keys: &[Key], call: impl AsyncFnOnce(bool) -> Result<Vec<Result<()>>>) -> Vec<Result<()>> {
-        let mark = self.journal.mark();
+        let writing = self.keeps_journal().then(|| Writing { journal: &self.journal, keys, mark: self.journal.mark() });
         let results = self.guarded_many(self.write_timeout, keys.len(), call).await;
-        if self.keeps_journal() {
+        if let Some(writing) = writing {
             let of = |good: bool| {
                 keys.iter().zip(&results).filter(move |(_, done)| done.is_ok() == good).map(|(key, _)| key)
             };
             self.journal.note(of(false));
-            self.journal.acknowledge(mark, of(true));
+            self.journal.acknowledge(writing.mark, of(true));
+            writing.ended();
         }
         results
     }
@@ -291,6 +304,35 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
             Err(_) => Err(Error::new(ErrorKind::Closed, "the runtime has ended")),
         }
+    }
+}
+
+/// A write that has begun. Dropped before its end, as when the store panics, it has failed for all its keys.
+struct Writing<'a> {
+    journal: &'a Journal,
+    keys: &'a [Key],
+    mark: Mark,
+}
+
+impl Writing<'_> {
+    fn ended(mut self) {
+        self.keys = &[];
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if !self.keys.is_empty() {
+            self.journal.note(self.keys);
+        }
+    }
+}
+
+/// Whether a batch was answered: one of which nothing was, was not.
+fn answered<T>(results: &[Result<T>]) -> Result<()> {
+    match results.first() {
+        Some(Err(error)) if results.iter().all(Result::is_err) => Err(error.clone()),
+        _ => Ok(()),
     }
 }
 

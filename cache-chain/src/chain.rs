@@ -75,7 +75,8 @@ pub(crate) struct Inner<V> {
     pub(crate) jitter: f64,
     pub(crate) deadline: Option<Duration>,
     /// Looks through the tiers, and loads. No key has more than one of each.
-    pub(crate) reads: Flights<Looked<V>>,
+    /// Those that leave time for a loader are apart if there is a deadline.
+    pub(crate) reads: [Flights<Looked<V>>; 2],
     pub(crate) loads: Flights<Landing<V>>,
     pub(crate) permits: Semaphore,
     pub(crate) pauses: Pauses,
@@ -271,13 +272,16 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
 impl<V: Clone + Send + Sync + 'static> Inner<V> {
     async fn read(self: &Arc<Self>, key: Key) -> Result<Option<(usize, Entry<V>)>> {
         let budget = Budget::new(self.deadline);
-        budget.bound(self.look(&key, budget, false)).await?.fresh()
+        let found = budget.bound(self.look(&key, budget, false)).await?.fresh()?;
+        Ok(found.filter(|found| self.is_good(found)))
     }
 
     async fn read_many(&self, keys: Vec<Key>) -> Result<Vec<Option<V>>> {
         let budget = Budget::new(self.deadline);
         let looked = budget.bound(async { Ok(self.look_for_many(&keys, budget, false).await) }).await?;
-        looked.into_iter().map(|looked| Ok(looked.fresh()?.and_then(|(_, entry)| entry.into_value()))).collect()
+        let good = |found: &(usize, Entry<V>)| self.is_good(found);
+        let value = |looked: Looked<V>| Ok(looked.fresh()?.filter(good).and_then(|(_, entry)| entry.into_value()));
+        looked.into_iter().map(value).collect()
     }
 
     async fn wait(&self) -> Result<()> {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use cache_core::{Entry, Key, Ticket};
 use tokio::time::Instant;
 
-use crate::{backfill::Tickets, chain::Inner, read::Looked};
+use crate::{backfill::Tickets, budget::after, chain::Inner, read::Looked};
 
 /// Whose turn it was.
 pub(crate) enum Turn<V: Clone + Send + Sync + 'static> {
@@ -35,7 +35,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         let works = |at: usize| looked.failed.iter().all(|(failed, _)| *failed != at);
         let shared = self.tiers.iter().enumerate().find(|(at, tier)| tier.store.profile().claims && works(*at));
         let (Some((at, tier)), false) = (shared, self.read_through.patience.is_zero()) else { return Turn::Ours(None) };
-        let until = Instant::now() + self.read_through.patience;
+        let until = after(self.read_through.patience);
         let mut pause = PAUSES.0;
         loop {
             // Where it fails, every process may load.

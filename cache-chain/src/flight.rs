@@ -53,6 +53,8 @@ struct State<T> {
     next: u64,
     /// Whether an event came while the work was being polled.
     notified: bool,
+    /// Whether one of the waiters is there to see it to its end.
+    attended: bool,
 }
 
 enum Stage<T> {
@@ -126,9 +128,10 @@ impl<T: Send + Sync + 'static> Flights<T> {
 
 impl<T: Send + Sync + 'static> Flight<T> {
     fn start(work: Work<T>, listed: Option<(Flights<T>, Key)>) -> (Arc<Self>, Waiter<T>) {
-        let state = State { stage: Stage::Parked(work), waiters: vec![(0, None)], next: 1, notified: false };
+        let state =
+            State { stage: Stage::Parked(work), waiters: vec![(0, None)], next: 1, notified: false, attended: false };
         let flight = Arc::new(Self { listed, state: Mutex::new(state) });
-        let waiter = Waiter { flight: Arc::clone(&flight), id: 0 };
+        let waiter = Waiter { flight: Arc::clone(&flight), id: 0, attends: false };
         (flight, waiter)
     }
 
@@ -141,7 +144,7 @@ impl<T: Send + Sync + 'static> Flight<T> {
         let id = state.next;
         state.next += 1;
         state.waiters.push((id, None));
-        Some(Waiter { flight: Arc::clone(flight), id })
+        Some(Waiter { flight: Arc::clone(flight), id, attends: false })
     }
 
     fn unlist(self: &Arc<Self>) {
@@ -181,12 +184,20 @@ impl<T: Send + Sync + 'static> Wake for Flight<T> {
 pub(crate) struct Waiter<T: Send + Sync + 'static> {
     flight: Arc<Flight<T>>,
     id: u64,
+    attends: bool,
 }
 
 impl<T: Send + Sync + 'static> Waiter<T> {
     /// The only waiter of work that is listed nowhere.
     pub(crate) fn alone(work: Work<T>) -> Self {
         Flight::start(work, None).1
+    }
+
+    /// Whether this waiter is the one to see the flight to its end: the first that asks, for as long as it lives.
+    pub(crate) fn attend(&mut self) -> bool {
+        let mut state = lock(&self.flight.state);
+        self.attends |= !std::mem::replace(&mut state.attended, true);
+        self.attends
     }
 
     /// One more waiter; `None` if the work is gone.
@@ -200,11 +211,13 @@ impl<T: Send + Sync + 'static> Future for Waiter<T> {
     type Output = Result<Arc<T>>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { flight, id } = &*self;
+        let Self { flight, id, .. } = &*self;
+        // Wakers are made and dropped outside the lock: they may own a task of another executor, and that a waiter.
+        let mut waker = Some(context.waker().clone());
         let mut work = {
             let mut state = lock(&flight.state);
             if let Ok(at) = state.waiters.binary_search_by_key(id, |(waiter, _)| *waiter) {
-                state.waiters[at].1 = Some(context.waker().clone());
+                std::mem::swap(&mut state.waiters[at].1, &mut waker);
             }
             match std::mem::replace(&mut state.stage, Stage::Flying) {
                 Stage::Parked(work) => work,
@@ -219,6 +232,7 @@ impl<T: Send + Sync + 'static> Future for Waiter<T> {
                 }
             }
         };
+        drop(waker);
         let notifier = Waker::from(Arc::clone(flight));
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let polled = work.as_mut().poll(&mut Context::from_waker(&notifier));
@@ -261,10 +275,13 @@ impl<T: Send + Sync + 'static> Future for Waiter<T> {
 
 impl<T: Send + Sync + 'static> Drop for Waiter<T> {
     fn drop(&mut self) {
+        // Dropped after the lock, as all wakers are.
+        let mut left = None;
         let abandoned = {
             let mut state = lock(&self.flight.state);
+            state.attended &= !self.attends;
             if let Ok(at) = state.waiters.binary_search_by_key(&self.id, |(waiter, _)| *waiter) {
-                state.waiters.remove(at);
+                left = Some(state.waiters.remove(at));
             }
             // Every event has woken the others as well, so they need not be told.
             if !state.waiters.is_empty() || matches!(state.stage, Stage::Landed(_)) {
@@ -275,7 +292,7 @@ impl<T: Send + Sync + 'static> Drop for Waiter<T> {
         if !left_out!(LeftListed) {
             self.flight.unlist();
         }
-        drop(abandoned);
+        drop((abandoned, left));
     }
 }
 

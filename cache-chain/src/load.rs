@@ -48,20 +48,24 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         }
     }
 
-    /// Whether the entry is to be loaded anew: it is stale, or will be soon and chance will have it so.
-    ///
-    /// It is for chance to say once per read; and what is never stale, nor early, needs no look at the clock.
+    /// Whether the entry is never due, so that it takes no clock to serve it.
     #[inline]
-    pub(crate) fn is_due(&self, entry: &Entry<V>) -> bool {
+    fn is_plain(&self, entry: &Entry<V>) -> bool {
         let may_be_early = self.read_through.early_refresh > 0.0 && !entry.load_time().is_zero();
-        (entry.turns_stale() || may_be_early) && self.is_due_now(entry)
+        !entry.turns_stale() && !may_be_early
     }
 
-    fn is_due_now(&self, entry: &Entry<V>) -> bool {
+    /// Whether the entry is to be loaded anew: it is stale, or will be soon and chance will have it so.
+    #[inline]
+    pub(crate) fn is_due(&self, entry: &Entry<V>) -> bool {
+        !self.is_plain(entry) && self.is_due_at(entry, self.clock.now())
+    }
+
+    fn is_due_at(&self, entry: &Entry<V>, now: Moment) -> bool {
         // `XFetch`: a gap that grows with the time of a load, and with a random number that is seldom large.
         let gap = entry.load_time().as_secs_f64() * self.read_through.early_refresh * -random::unit().ln();
         let gap = Duration::try_from_secs_f64(gap).unwrap_or_default();
-        entry.stale_at() != Expiry::Never && entry.is_stale(self.clock.now().plus(gap))
+        entry.stale_at() != Expiry::Never && entry.is_stale(now.plus(gap))
     }
 
     /// The value of the key: what the first tier has of it, which is due, what another has or, if none does, what the loader
@@ -73,15 +77,16 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         loader: Loader<V>,
     ) -> Result<Outcome<V>> {
         if let Some(entry) = due {
-            self.refresh(&key, &entry, None, loader);
-            return Ok(self.served(Landed { entry, source: Source::Tier(0) }));
+            return Ok(self.refresh(&key, (0, entry), None, loader));
         }
         let budget = Budget::new(self.deadline);
         let looked = budget.bound(self.look(&key, budget, true)).await?;
         // What is stale is served at once, and not filled into the tiers above.
-        if let Some((at, entry)) = looked.hit.clone().or_else(|| looked.stale.clone()) {
+        let found = looked.hit.clone().or_else(|| looked.stale.clone());
+        // It may have expired since: while a tier below was asked, or because nobody has polled this.
+        if let Some((at, entry)) = found.filter(|(_, entry)| !self.has_expired(entry)) {
             if self.is_due(&entry) {
-                self.refresh(&key, &entry, Some(looked), loader);
+                return Ok(self.refresh(&key, (at, entry), Some(looked), loader));
             }
             return Ok(self.served(Landed { entry, source: Source::Tier(at) }));
         }
@@ -92,27 +97,33 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         self.wait_for(waiter, budget).await.map(|landed| self.outcome(landed))
     }
 
-    /// Loads anew in the background what is due, unless its load is pausing.
-    fn refresh(self: &Arc<Self>, key: &Key, entry: &Entry<V>, looked: Option<Arc<Looked<V>>>, loader: Loader<V>) {
-        if !self.may_refresh(key) {
-            return;
+    /// What is there, though it is due; it is loaded anew in the background.
+    fn refresh(
+        self: &Arc<Self>,
+        key: &Key,
+        (at, entry): (usize, Entry<V>),
+        looked: Option<Arc<Looked<V>>>,
+        loader: Loader<V>,
+    ) -> Outcome<V> {
+        let now = self.clock.now();
+        if !self.pauses.hold(key, now) {
+            let why = match looked {
+                _ if !entry.is_stale(now) => Why::Soon,
+                Some(looked) => Why::Missed(looked),
+                None => Why::Stale,
+            };
+            let (waiter, began) = self.begin(key, why, loader);
+            self.refreshing(waiter, began);
         }
-        let why = match looked {
-            _ if !entry.is_stale(self.clock.now()) => Why::Soon,
-            Some(looked) => Why::Missed(looked),
-            None => Why::Stale,
-        };
-        let (waiter, _) = self.begin(key, why, loader);
-        self.in_background(waiter);
+        self.served(Landed { entry, source: Source::Tier(at) })
     }
 
-    /// Whether the load of the key is not pausing; it is begun then.
-    pub(crate) fn may_refresh(&self, key: &Key) -> bool {
-        let may = !self.pauses.hold(key, self.clock.now());
-        if may {
+    /// Has a refresh go on in the background.
+    pub(crate) fn refreshing(&self, waiter: Waiter<Landing<V>>, began: bool) {
+        if began {
             self.load_counters.refreshes.one();
         }
-        may
+        self.in_background(waiter);
     }
 
     pub(crate) fn served(&self, landed: Landed<V>) -> Outcome<V> {
@@ -123,9 +134,12 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         outcome
     }
 
-    pub(crate) fn in_background(&self, waiter: Waiter<Landing<V>>) {
-        // What it brings has been stored, what it fails with been counted.
-        self.ground.spawn(async move { drop(waiter.await) });
+    /// One task is enough, however many would have it.
+    pub(crate) fn in_background(&self, mut waiter: Waiter<Landing<V>>) {
+        if waiter.attend() {
+            // What it brings has been stored, what it fails with been counted.
+            self.ground.spawn(async move { drop(waiter.await) });
+        }
     }
 
     /// Joins the load of the key, or begins it.
@@ -142,10 +156,15 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         if let Ok(landing) = tokio::time::timeout(patience, &mut waiter).await {
             return Landing::clone(&*landing?);
         }
+        Err(self.late(waiter, patience))
+    }
+
+    /// The error for one who has lost patience with a load.
+    pub(crate) fn late(&self, waiter: Waiter<Landing<V>>, patience: Duration) -> Error {
         self.load_counters.abandoned.one();
         self.in_background(waiter);
         let message = format!("loading took longer than {patience:?}; it goes on in the background");
-        Err(Error::new(ErrorKind::Timeout, message))
+        Error::new(ErrorKind::Timeout, message)
     }
 
     /// A load from its beginning to its end.
@@ -158,9 +177,13 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                 if let Some(landed) = self.locally(key) {
                     return Ok(landed);
                 }
-                // What it has stored is in a local tier, if there is one.
+                // What it has stored is in a local tier, if there is one. What that look has found may be gone by now.
                 let is_stored_locally = self.tiers.iter().any(|tier| tier.local().is_some());
-                Some(if is_stored_locally { looked } else { self.look(key, Budget::new(self.deadline), true).await? })
+                Some(if is_stored_locally && looked.hit.is_none() {
+                    looked
+                } else {
+                    self.look(key, Budget::new(self.deadline), true).await?
+                })
             }
         };
         if let Some((at, entry)) = looked.as_ref().and_then(|looked| looked.hit.clone()) {
@@ -207,7 +230,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             if failed.contains(&at) || tickets.iter().any(|(place, _)| *place == at) {
                 continue;
             }
-            for ticket in tier.lease_many(std::slice::from_ref(key)).await {
+            for ticket in tier.lease_many(std::slice::from_ref(key), tier.read_timeout).await {
                 tickets.extend(ticket.ok().map(|ticket| (at, ticket)));
             }
         }

@@ -1,6 +1,6 @@
 //! Loads of several keys by one call of a loader: a flight per key, and one for the batch that they share.
 
-use std::{collections::HashMap, error::Error as StdError, sync::Arc, time::Duration};
+use std::{collections::HashMap, error::Error as StdError, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use cache_core::{CacheKey, Error, ErrorKind, Key, Result};
 use tokio::sync::oneshot;
@@ -56,9 +56,9 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         let mut ordered = Order { wanted: Vec::new(), keys: Vec::new(), looked: Vec::new() };
         for (at, ((want, key), looked)) in wanted.into_iter().zip(&keys).zip(looked).enumerate() {
             let Looked { hit, stale, tickets, failed } = looked;
-            let found = hit.or(stale);
-            let due = found.as_ref().is_some_and(|(_, entry)| self.is_due(entry));
-            let refresh = due && self.may_refresh(key);
+            let found = hit.or(stale).filter(|(_, entry)| !self.has_expired(entry));
+            let is_due = |entry| self.is_due(entry) && !self.pauses.hold(key, self.clock.now());
+            let refresh = found.as_ref().is_some_and(|(_, entry)| is_due(entry));
             if found.is_none() || refresh {
                 let (waiter, began) = self.begin_of(key, &batch);
                 if began {
@@ -68,7 +68,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                 } else if !refresh {
                     self.load_counters.joined.one();
                 }
-                if refresh { self.in_background(waiter) } else { awaited.push((at, waiter)) }
+                if refresh { self.refreshing(waiter, began) } else { awaited.push((at, waiter)) }
             }
             let served = found.map(|(place, entry)| self.served(Landed { entry, source: Source::Tier(place) }));
             values.push(served.and_then(|outcome| outcome.value));
@@ -76,10 +76,36 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         // Nothing was awaited since the first flight was listed, so none is left without its order.
         let _ = place_order.send(ordered);
         drop(batch);
-        for (at, waiter) in awaited {
-            values[at] = self.wait_for(waiter, budget).await?.entry.into_value();
+        for (at, landing) in self.wait_for_all(awaited, budget).await {
+            values[at] = landing?.entry.into_value();
         }
         Ok(values)
+    }
+
+    /// Waits for all of these loads together, as one may hold what another waits for; in their order. Those that take too long
+    /// go on in the background.
+    async fn wait_for_all<P: Copy + Ord>(
+        &self,
+        mut waiting: Vec<(P, Waiter<Landing<V>>)>,
+        budget: Budget,
+    ) -> Vec<(P, Landing<V>)> {
+        let patience = budget.share(1, self.read_through.soft_timeout);
+        let mut landed = Vec::with_capacity(waiting.len());
+        let all = std::future::poll_fn(|context| {
+            waiting.retain_mut(|(place, waiter)| match Pin::new(waiter).poll(context) {
+                Poll::Ready(landing) => {
+                    landed.push((*place, landing.and_then(|landing| Landing::clone(&landing))));
+                    false
+                }
+                Poll::Pending => true,
+            });
+            if waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        // Who is late is still waiting.
+        let _ = tokio::time::timeout(patience, all).await;
+        landed.extend(waiting.into_iter().map(|(place, waiter)| (place, Err(self.late(waiter, patience)))));
+        landed.sort_by_key(|(place, _)| *place);
+        landed
     }
 
     /// The flight that all keys of the order share.
@@ -138,7 +164,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                     && looked.failed.iter().all(|(place, _)| *place != at)
             };
             let places: Vec<usize> = (0..keys.len()).filter(|&place| lacks(&looked[place])).collect();
-            self.lease(tier, at, keys, &places, looked).await;
+            self.lease((tier, at), tier.read_timeout, keys, &places, looked).await;
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Reads: down from the first tier to the first hit.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cache_core::{Entry, Error, Expiry, Key, Result};
+use tokio::time::Instant;
 
 use crate::{
     backfill::{Job, Tickets},
-    budget::Budget,
+    budget::{Budget, after},
     chain::Inner,
     tier::Tier,
 };
@@ -44,10 +45,13 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         Some(entry)
     }
 
-    /// As [`first`](Self::first), if it is fresh.
+    /// As [`first`](Self::first), if it is fresh. What is stale is not counted either.
     #[inline]
     pub(crate) fn first_fresh(&self, key: &Key) -> Option<Entry<V>> {
-        self.first(key).filter(|entry| self.tiers[0].is_fresh(entry))
+        let tier = &self.tiers[0];
+        let entry = tier.local()?.get(key).filter(|entry| tier.is_fresh(entry))?;
+        tier.hit();
+        Some(entry)
     }
 
     /// What the tiers have of the key, together with all who look for it now. `loading` says whether there is a loader to
@@ -56,7 +60,9 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         if self.tiers.iter().all(|tier| tier.local().is_some()) {
             return Ok(Arc::new(self.look_down(key, budget, loading).await));
         }
-        let (waiter, _) = self.reads.join(key, || {
+        // Who leaves no time for a loader is not joined by who needs some.
+        let reads = &self.reads[usize::from(loading && self.deadline.is_some())];
+        let (waiter, _) = reads.join(key, || {
             let (inner, key) = (Arc::clone(self), key.clone());
             Box::pin(async move { inner.look_down(&key, budget, loading).await })
         });
@@ -108,6 +114,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             }
             let asked: Vec<Key> = lacking.iter().map(|&at| keys[at].clone()).collect();
             let limit = budget.share(self.parts(place, loading), tier.read_timeout);
+            let until = after(limit);
             let (mut missed, mut passed_over) = (Vec::new(), Vec::new());
             for (at, found) in lacking.into_iter().zip(tier.get_many(&asked, limit).await) {
                 let of = &mut looked[at];
@@ -128,7 +135,9 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                 }
             }
             if place < last {
-                self.lease(tier, place, keys, &missed, &mut looked).await;
+                // Question and lease share the time.
+                let rest = until.saturating_duration_since(Instant::now());
+                self.lease((tier, place), rest, keys, &missed, &mut looked).await;
             }
             missed.append(&mut passed_over);
             lacking = missed;
@@ -139,14 +148,14 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     /// Takes the leases of one tier for the keys at these places.
     pub(crate) async fn lease<W>(
         &self,
-        tier: &Tier<V>,
-        place: usize,
+        (tier, place): (&Tier<V>, usize),
+        limit: Duration,
         keys: &[Key],
         at: &[usize],
         looked: &mut [Looked<W>],
     ) {
         let leased: Vec<Key> = at.iter().map(|&at| keys[at].clone()).collect();
-        for (&at, ticket) in at.iter().zip(tier.lease_many(&leased).await) {
+        for (&at, ticket) in at.iter().zip(tier.lease_many(&leased, limit).await) {
             looked[at].tickets.extend(ticket.ok().map(|ticket| (place, ticket)));
         }
     }
@@ -162,7 +171,12 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         Some(entry)
     }
 
-    fn has_expired(&self, entry: &Entry<V>) -> bool {
+    /// Whether an entry of this tier is fresh, and has not expired either, which who was not polled for long has not seen.
+    pub(crate) fn is_good(&self, (place, entry): &(usize, Entry<V>)) -> bool {
+        self.tiers[*place].is_fresh(entry) && !self.has_expired(entry)
+    }
+
+    pub(crate) fn has_expired(&self, entry: &Entry<V>) -> bool {
         entry.expiry() != Expiry::Never && entry.is_expired(self.clock.now())
     }
 

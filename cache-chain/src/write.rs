@@ -2,7 +2,7 @@
 
 use cache_core::{Entry, Error, Failure, Key, Result, Ticket, Ttl, Write};
 
-use crate::{chain::Inner, tier::Tier};
+use crate::{chain::Inner, flight::Flights, tier::Tier};
 
 impl<V: Clone + Send + Sync + 'static> Inner<V> {
     /// Writes the last tier unconditionally and those above with leases that were taken before it. Where a tier fails,
@@ -65,7 +65,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     async fn lease_above(&self, keys: &[Key], failures: &mut Failures) -> Vec<Vec<Option<Ticket>>> {
         let mut tickets = Vec::with_capacity(self.tiers.len());
         for tier in &self.tiers[..self.tiers.len() - 1] {
-            let leased = tier.lease_many(keys).await;
+            let leased = tier.lease_many(keys, tier.read_timeout).await;
             tickets.push(leased.into_iter().map(|ticket| failures.note(tier, ticket)).collect());
         }
         tickets.push(vec![Some(Ticket::unconditional()); keys.len()]);
@@ -106,11 +106,13 @@ impl<V: Clone + Send + Sync + 'static> Drop for Detaching<'_, V> {
         let Inner { reads, loads, .. } = self.inner;
         if let Some(keys) = self.keys {
             for key in keys {
-                reads.detach(key);
+                for reads in reads {
+                    reads.detach(key);
+                }
                 loads.detach(key);
             }
         } else {
-            reads.detach_all();
+            reads.iter().for_each(Flights::detach_all);
             loads.detach_all();
         }
     }

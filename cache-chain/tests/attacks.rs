@@ -1,0 +1,367 @@
+//! What hostile timing, settings and code of the application are not to break.
+
+mod support;
+
+use std::{
+    future::{Ready, ready},
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use cache_chain::{Cache, ChainCache, ErrorKind, ReadThrough, Tier};
+use cache_core::{
+    Expiry, ManualClock, Store,
+    testkit::{Gate, MapStore, Operation, ScriptedStore},
+};
+use support::{Rig, Scripted, key, settle};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn owned(value: &str) -> String {
+    value.to_owned()
+}
+
+/// A local tier over a scripted one.
+fn local_over_scripted(
+    settings: ReadThrough,
+    of_second: impl FnOnce(Tier<String>) -> Tier<String>,
+) -> (ChainCache<String>, MapStore<String>, Scripted, ManualClock) {
+    let clock = ManualClock::new();
+    let (memory, below) =
+        (MapStore::with_clock(clock.shared()), ScriptedStore::new(MapStore::with_clock(clock.shared())));
+    let chain = ChainCache::builder()
+        .clock(clock.shared())
+        .tier(memory.clone())
+        .tier(of_second(Tier::new(below.clone())))
+        .read_through(settings)
+        .build()
+        .unwrap();
+    (chain, memory, below, clock)
+}
+
+fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn load(value: &'static str) -> Ready<io::Result<String>> {
+    ready(Ok(owned(value)))
+}
+
+/// What is stale in an upper tier may expire while a lower one is asked.
+#[tokio::test]
+async fn g4_what_expires_while_a_tier_below_is_asked_is_not_served() {
+    for many in [false, true] {
+        let rig = Rig::built(2, |_, tier| tier, |chain| chain.read_through(ReadThrough::new().stale_for(SECOND)));
+        rig.chain.set_with_ttl("k", owned("old"), SECOND).await.unwrap();
+        rig.clock.advance(SECOND + SECOND / 2);
+        let gate = rig.stores[1].stall(Operation::Get);
+        let get = async {
+            if many {
+                let load = |keys: Vec<&'static str>| async move {
+                    Ok::<_, io::Error>(keys.into_iter().map(|key| (key, owned("new"))).collect::<Vec<_>>())
+                };
+                rig.chain.get_or_load_many(["k"], load).await.unwrap().remove(0)
+            } else {
+                Some(rig.chain.get_or_load("k", || load("new")).await.unwrap())
+            }
+        };
+        let (value, ()) = tokio::join!(get, async {
+            settle().await;
+            rig.clock.advance(SECOND);
+            gate.open();
+        });
+        assert_eq!(value.as_deref(), Some("new"), "many: {many}");
+    }
+}
+
+/// A caller that is not polled for long is not served what has expired meanwhile, nor is anything stale got.
+#[tokio::test]
+async fn g4_what_expires_before_its_reader_is_polled_again_is_not_served() {
+    for loading in [false, true] {
+        let rig = Rig::new(2);
+        rig.chain.set_with_ttl("k", owned("old"), SECOND).await.unwrap();
+        let gate = rig.stores[0].stall(Operation::Get);
+        let mut slow: Pin<Box<dyn Future<Output = Option<String>>>> = if loading {
+            Box::pin(async { rig.chain.get_or_load("k", || load("new")).await.ok() })
+        } else {
+            Box::pin(async { rig.chain.get("k").await.unwrap() })
+        };
+        assert!(poll_once(slow.as_mut()).is_pending());
+        let mut quick = pin!(rig.chain.get("k"));
+        assert!(poll_once(quick.as_mut()).is_pending());
+        gate.open();
+        assert_eq!(quick.await.unwrap().as_deref(), Some("old"));
+        rig.clock.advance(2 * SECOND);
+        let value = slow.await;
+        assert_eq!(value.as_deref(), loading.then_some("new"));
+    }
+}
+
+/// Found fresh, deleted, and stale by the time its reader is polled again: the refresh that begins then must not give what was
+/// deleted to those who come after.
+#[tokio::test]
+async fn g1_a_refresh_does_not_bring_what_was_found_before_a_del() {
+    let (chain, memory, below, clock) = local_over_scripted(ReadThrough::new().stale_for(100 * SECOND), |tier| tier);
+    chain.set_with_ttl("k", owned("old"), SECOND).await.unwrap();
+    Store::del(&memory, &key("k")).await.unwrap();
+    let gate = below.stall(Operation::Get);
+    let mut slow = pin!(chain.get_or_load("k", || load("new")));
+    assert!(poll_once(slow.as_mut()).is_pending());
+    let mut quick = pin!(chain.get("k"));
+    assert!(poll_once(quick.as_mut()).is_pending());
+    gate.open();
+    assert_eq!(quick.await.unwrap().as_deref(), Some("old"));
+    chain.del("k").await.unwrap();
+    clock.advance(SECOND);
+    // It began before the deletion: it may be served what was there then.
+    assert!(poll_once(slow.as_mut()).is_ready());
+    assert_eq!(chain.get_or_load("k", || load("newest")).await.unwrap(), "new");
+}
+
+#[tokio::test]
+async fn the_longest_durations_are_no_panic() {
+    let rig = Rig::built(
+        2,
+        |_, tier| tier.timeout(Duration::MAX).breaker(1, Duration::MAX),
+        |chain| {
+            let settings = ReadThrough::new()
+                .patience(Duration::MAX)
+                .soft_timeout(Duration::MAX)
+                .hard_timeout(Duration::MAX)
+                .failure_pause(Duration::MAX)
+                .absent_ttl(Duration::MAX)
+                .stale_for(Duration::MAX);
+            chain.deadline(Duration::MAX).default_ttl(Duration::MAX).read_through(settings)
+        },
+    );
+    assert_eq!(rig.chain.get_or_load("k", || load("v")).await.unwrap(), "v");
+    rig.stores[1].fail(Operation::Get, ErrorKind::Unavailable);
+    assert_eq!(rig.chain.get("l").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(rig.chain.get("l").await.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+/// The caller of a batch loses patience; every key of the batch is loaded in the background.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_takes_too_long_goes_on_for_all_of_its_keys() {
+    let chain: ChainCache<String> = ChainCache::builder()
+        .tier(MapStore::new())
+        .read_through(ReadThrough::new().soft_timeout(SECOND))
+        .build()
+        .unwrap();
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let load = move |keys: Vec<u32>| async move {
+        gate.passed().await;
+        Ok::<_, io::Error>(keys.into_iter().map(|key| (key, key.to_string())).collect::<Vec<_>>())
+    };
+    let error = chain.get_or_load_many([1, 2, 3], load).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    opened.open();
+    settle().await;
+    for key in 1..=3 {
+        assert_eq!(chain.get(key).await.unwrap(), Some(key.to_string()));
+    }
+}
+
+/// One who waits for several loads drives all of them: one may hold what another waits for.
+#[tokio::test(start_paused = true)]
+async fn g3_a_batch_drives_the_loads_that_it_has_joined() {
+    let chain: ChainCache<String> = ChainCache::builder()
+        .tier(MapStore::new())
+        .read_through(ReadThrough::new().concurrent_loads(1))
+        .build()
+        .unwrap();
+    let gate = Gate::default();
+    let passing = gate.clone();
+    let mut first = Box::pin(chain.get_or_load("b", || async move {
+        passing.passed().await;
+        load("b").await
+    }));
+    assert!(poll_once(first.as_mut()).is_pending());
+    let all = |keys: Vec<&'static str>| async move {
+        Ok::<_, io::Error>(keys.into_iter().map(|key| (key, owned(key))).collect::<Vec<_>>())
+    };
+    let mut many = Box::pin(chain.get_or_load_many(["a", "b"], all));
+    assert!(poll_once(many.as_mut()).is_pending());
+    drop(first);
+    gate.open();
+    assert_eq!(many.await.unwrap(), [Some(owned("a")), Some(owned("b"))]);
+}
+
+/// However many are served a stale value, one load is begun for them, and one task waits for it.
+#[tokio::test]
+async fn a_refresh_takes_one_task_and_counts_once() {
+    let (chain, _, _, clock) = local_over_scripted(ReadThrough::new().stale_for(100 * SECOND), |tier| tier);
+    chain.set_with_ttl("k", owned("old"), SECOND).await.unwrap();
+    clock.advance(SECOND);
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let (gate, before) = (Gate::default(), tasks());
+    for _ in 0..1000 {
+        let gate = gate.clone();
+        let load = || async move {
+            gate.passed().await;
+            load("new").await
+        };
+        assert_eq!(chain.get_or_load("k", load).await.unwrap(), "old");
+    }
+    settle().await;
+    assert_eq!(tasks() - before, 1);
+    let stats = chain.stats().loads;
+    assert_eq!((stats.refreshes, stats.begun, stats.stale), (1, 1, 1000));
+    gate.open();
+    settle().await;
+    assert_eq!(chain.get("k").await.unwrap().as_deref(), Some("new"));
+    assert_eq!(tasks(), before);
+}
+
+#[tokio::test]
+async fn a_stale_entry_is_counted_once() {
+    let (chain, _, _, clock) = local_over_scripted(ReadThrough::new().stale_for(100 * SECOND), |tier| tier);
+    chain.set_with_ttl("k", owned("old"), SECOND).await.unwrap();
+    clock.advance(SECOND);
+    let before = chain.stats().tiers[0].hits;
+    assert_eq!(chain.get("k").await.unwrap(), None);
+    assert_eq!(chain.stats().tiers[0].hits - before, 1);
+}
+
+/// Who reads the tiers together with a plain `get` still has time for its loader.
+#[tokio::test(start_paused = true)]
+async fn g7_a_get_does_not_use_up_the_time_of_a_load() {
+    let chain_deadline = 4 * SECOND;
+    let clock = ManualClock::new();
+    let below: Scripted = ScriptedStore::new(MapStore::with_clock(clock.shared()));
+    let chain = ChainCache::builder()
+        .clock(clock.shared())
+        .tier(MapStore::with_clock(clock.shared()))
+        .tier(Tier::new(below.clone()).timeout(100 * SECOND))
+        .deadline(chain_deadline)
+        .build()
+        .unwrap();
+    below.stall(Operation::Get);
+    let slowly = || async {
+        tokio::time::sleep(SECOND).await;
+        load("v").await
+    };
+    let (got, loaded) = tokio::join!(chain.get("k"), chain.get_or_load("k", slowly));
+    assert_eq!(got.unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(loaded.unwrap(), "v");
+}
+
+/// A store that panics while it makes up for a failed write does not end all mending.
+#[tokio::test(start_paused = true)]
+async fn g7_mending_survives_a_panic() {
+    let rig = Rig::with(2, |_, tier| tier.breaker(0, SECOND));
+    rig.chain.set("k", owned("old")).await.unwrap();
+    rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
+    rig.chain.del("k").await.unwrap_err();
+    rig.stores[1].heal();
+    let panics = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&panics);
+    rig.stores[1].at_every_step(move |operation, _| {
+        let first = operation == Operation::Del && counted.fetch_add(1, SeqCst) == 0;
+        async move { assert!(!first, "the store panics once") }
+    });
+    for _ in 0..3 {
+        tokio::time::advance(SECOND).await;
+        settle().await;
+    }
+    assert!(panics.load(SeqCst) > 1);
+    assert_eq!(rig.value(1, "k"), None);
+}
+
+/// Mending that was begun on a runtime that has ended is begun again by the next failure.
+#[test]
+fn g7_mending_survives_the_runtime_it_was_begun_on() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let home = runtime();
+    let rig = home.block_on(async { Rig::with(2, |_, tier| tier.breaker(0, SECOND)) });
+    rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
+    runtime().block_on(rig.chain.del("k")).unwrap_err();
+    home.block_on(async {
+        rig.chain.del("l").await.unwrap_err();
+        rig.stores[1].heal();
+        tokio::time::sleep(3 * SECOND).await;
+        assert_eq!(rig.chain.stats().tiers[1].distrusted, 0);
+    });
+}
+
+/// That a key is not read yet is no failure of its tier, which answers.
+#[tokio::test(start_paused = true)]
+async fn g7_a_distrusted_key_does_not_open_the_breaker() {
+    let rig = Rig::with(2, |_, tier| tier.breaker(3, 10 * SECOND));
+    rig.put(1, "other", "v", Expiry::Never);
+    for operation in [Operation::Set, Operation::Del] {
+        rig.stores[1].fail(operation, ErrorKind::ReadOnly);
+    }
+    rig.chain.set("k", owned("new")).await.unwrap_err();
+    for _ in 0..10 {
+        rig.chain.get("k").await.unwrap_err();
+        rig.chain.get_many(["k"]).await.unwrap_err();
+    }
+    assert_eq!(rig.chain.get("other").await.unwrap().as_deref(), Some("v"));
+    assert_eq!(rig.chain.stats().tiers[1].skipped, 0);
+}
+
+/// A tier that hangs costs a batch its timeout once, the lease included.
+#[tokio::test(start_paused = true)]
+async fn g7_a_lease_that_hangs_takes_what_is_left_of_the_timeout() {
+    let rig = Rig::with(2, |_, tier| tier.timeout(SECOND).breaker(0, SECOND));
+    rig.put(1, "k", "v", Expiry::Never);
+    rig.stores[0].at_every_step(|operation, _| async move {
+        if operation == Operation::Get {
+            tokio::time::sleep(SECOND / 4).await;
+        }
+    });
+    rig.stores[0].stall(Operation::Lease);
+    let started = tokio::time::Instant::now();
+    assert_eq!(rig.chain.get_many(["k"]).await.unwrap(), [Some(owned("v"))]);
+    assert_eq!(started.elapsed(), SECOND);
+}
+
+/// A store that panics has failed to write.
+#[tokio::test(start_paused = true)]
+async fn g7_a_write_that_panicked_leaves_its_key_distrusted() {
+    let rig = Rig::with(2, |_, tier| tier.breaker(0, SECOND));
+    rig.put(1, "k", "old", Expiry::Never);
+    rig.stores[1].at_every_step(|operation, _| async move { assert_ne!(operation, Operation::Del, "it panics") });
+    let chain = rig.chain.clone();
+    assert!(tokio::spawn(async move { chain.del("k").await }).await.unwrap_err().is_panic());
+    assert_eq!(rig.chain.stats().tiers[1].distrusted, 1);
+    rig.stores[1].at_every_step(|_, _| async {});
+    assert_eq!(rig.chain.get("k").await.unwrap(), None);
+}
+
+/// A waker that owns its task, as simple executors have them.
+struct Owner(#[allow(dead_code, reason = "to be dropped with it")] Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Wake for Owner {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// The waker of a caller may be the last to hold the task of another: both are dropped where no lock is held.
+#[tokio::test]
+async fn g3_a_waker_that_owns_a_caller_is_dropped_without_a_deadlock() {
+    for replaced in [true, false] {
+        let rig = Rig::new(1);
+        let gate = rig.stores[0].stall(Operation::Get);
+        let chain = rig.chain.clone();
+        let mut other: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { drop(chain.get("k").await) });
+        assert!(poll_once(other.as_mut()).is_pending());
+        let owning = Waker::from(Arc::new(Owner(Mutex::new(other))));
+        let mut caller = Box::pin(rig.chain.get("k"));
+        assert!(caller.as_mut().poll(&mut Context::from_waker(&owning)).is_pending());
+        drop(owning);
+        if replaced {
+            assert!(poll_once(caller.as_mut()).is_pending());
+        }
+        drop(caller);
+        gate.open();
+        assert_eq!(rig.chain.get("k").await.unwrap(), None);
+    }
+}

@@ -1,0 +1,188 @@
+//! One load between processes: chains over a store that grants claims.
+
+mod support;
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use cache_chain::{Cache, ChainCache, ErrorKind, Loaded, ReadThrough};
+use cache_core::{
+    Claim, Entry, Key, Profile, Result, Store, Ticket, Write,
+    testkit::{Gate, MapStore},
+};
+use support::{key, settle};
+use tokio::time::Instant;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A remote store that grants one claim per key, until it is released or a value has come.
+#[derive(Clone, Debug, Default)]
+struct Claiming {
+    map: MapStore<String>,
+    claims: Arc<Mutex<HashMap<Key, Ticket>>>,
+}
+
+impl Claiming {
+    fn claimed(&self) -> usize {
+        self.claims.lock().unwrap().len()
+    }
+}
+
+impl Store for Claiming {
+    type Value = String;
+
+    fn profile(&self) -> Profile {
+        Store::profile(&self.map).claims(true)
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Entry<String>>> {
+        Store::get(&self.map, key).await
+    }
+
+    async fn lease(&self, key: &Key) -> Result<Ticket> {
+        Store::lease(&self.map, key).await
+    }
+
+    async fn claim(&self, key: &Key) -> Result<Claim> {
+        let ticket = Store::lease(&self.map, key).await?;
+        let granted = self.claims.lock().unwrap().insert(key.clone(), ticket).is_none();
+        Ok(Claim { ticket, granted })
+    }
+
+    async fn release(&self, key: &Key, _ticket: Ticket) -> Result<()> {
+        self.claims.lock().unwrap().remove(key);
+        Ok(())
+    }
+
+    async fn fill(&self, write: Write<String>) -> Result<bool> {
+        self.claims.lock().unwrap().remove(&write.key);
+        Store::fill(&self.map, write).await
+    }
+
+    async fn set(&self, write: Write<String>) -> Result<()> {
+        Store::set(&self.map, write).await
+    }
+
+    async fn del(&self, key: &Key) -> Result<()> {
+        Store::del(&self.map, key).await
+    }
+
+    async fn clear(&self) -> Result<()> {
+        Store::clear(&self.map).await
+    }
+
+    async fn wait(&self) -> Result<()> {
+        Store::wait(&self.map).await
+    }
+}
+
+/// A process: its own memory in front of the shared store.
+fn process(shared: &Claiming, settings: ReadThrough) -> ChainCache<String> {
+    ChainCache::builder().tier(MapStore::new()).tier(shared.clone()).read_through(settings).build().unwrap()
+}
+
+async fn load(chain: &ChainCache<String>, value: &'static str, gate: &Gate) -> Result<String> {
+    let gate = gate.clone();
+    let load = move || async move {
+        gate.passed().await;
+        Ok::<_, io::Error>(value.to_owned())
+    };
+    chain.get_or_load("k", load).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_waits_for_what_another_loads() {
+    let shared = Claiming::default();
+    let [one, two] = [(); 2].map(|()| process(&shared, ReadThrough::new().patience(Duration::MAX)));
+    let (gate, open) = (Gate::default(), Gate::default());
+    open.open();
+    let (first, second, ()) = tokio::join!(load(&one, "one", &gate), load(&two, "two", &open), async {
+        tokio::time::sleep(5 * SECOND).await;
+        gate.open();
+    });
+    assert_eq!((first.unwrap().as_str(), second.unwrap().as_str()), ("one", "one"));
+    let loads = [&one, &two].map(|chain| chain.stats().loads);
+    assert_eq!((loads[0].begun, loads[0].elsewhere), (1, 0));
+    assert_eq!((loads[1].begun, loads[1].elsewhere), (0, 1));
+    two.wait().await.unwrap();
+    assert_eq!(two.get_detailed("k").await.unwrap().source, cache_chain::Source::Tier(0), "it is filled above");
+    assert_eq!(shared.claimed(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn patience_ends() {
+    let shared = Claiming::default();
+    let [one, two] = [(); 2].map(|()| process(&shared, ReadThrough::new().patience(SECOND)));
+    let (gate, open) = (Gate::default(), Gate::default());
+    open.open();
+    let started = Instant::now();
+    let second = async {
+        let value = load(&two, "two", &open).await;
+        let waited = started.elapsed();
+        gate.open();
+        (value, waited)
+    };
+    let (first, (second, waited)) = tokio::join!(load(&one, "one", &gate), second);
+    assert_eq!((first.unwrap().as_str(), second.unwrap().as_str()), ("one", "two"));
+    assert!(waited > SECOND / 2 && waited <= SECOND, "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_patience_nothing_is_claimed() {
+    let shared = Claiming::default();
+    let chain = process(&shared, ReadThrough::new().patience(Duration::ZERO));
+    let gate = Gate::default();
+    let claimed = async {
+        settle().await;
+        let claimed = shared.claimed();
+        gate.open();
+        claimed
+    };
+    let (value, claimed) = tokio::join!(load(&chain, "v", &gate), claimed);
+    assert_eq!((value.unwrap().as_str(), claimed), ("v", 0));
+}
+
+/// A claim is given back by a load that fails, brings nothing to keep, or is given up.
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_given_back_where_nothing_comes() {
+    let shared = Claiming::default();
+    let chain = process(&shared, ReadThrough::new());
+    let failed = chain.get_or_load("k", || async { Err::<String, _>(io::Error::other("no")) }).await;
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Loader);
+    settle().await;
+    assert_eq!(shared.claimed(), 0);
+
+    let passing = chain.get_or_load("k", || async { Ok::<_, io::Error>(Loaded::new("v".to_owned()).uncached()) });
+    assert_eq!(passing.await.unwrap().as_deref(), Some("v"));
+    settle().await;
+    assert_eq!(shared.claimed(), 0);
+
+    let given_up = tokio::time::timeout(SECOND, load(&chain, "v", &Gate::default())).await;
+    assert!(given_up.is_err());
+    settle().await;
+    assert_eq!(shared.claimed(), 0);
+}
+
+/// Who gets the claim when another has just come to its end finds what that brought.
+#[tokio::test]
+async fn who_gets_the_claim_looks_again() {
+    let shared = Claiming::default();
+    let chain = process(&shared, ReadThrough::new());
+    shared.claims.lock().unwrap().insert(key("k"), Ticket::unconditional());
+    let other = async {
+        settle().await;
+        let other = process(&shared, ReadThrough::new().patience(Duration::ZERO));
+        other.set("k", "theirs".to_owned()).await.unwrap();
+        shared.claims.lock().unwrap().clear();
+    };
+    let open = Gate::default();
+    open.open();
+    let (value, ()) = tokio::join!(load(&chain, "ours", &open), other);
+    assert_eq!(value.unwrap(), "theirs");
+    settle().await;
+    assert_eq!(shared.claimed(), 0, "and gives it back");
+}
