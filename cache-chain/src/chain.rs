@@ -143,11 +143,15 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
 
     /// The fresh entry of a key, and the place of its tier.
     async fn entry(&self, key: Key) -> Result<Option<(usize, Entry<V>)>> {
-        // The common case first: it builds no other future and allocates nothing.
         match self.inner.first_fresh(&key) {
             Some(entry) => Ok(Some((0, entry))),
-            None => Box::pin(self.inner.ground.within(self.inner.read(key))).await,
+            None => self.below(key).await,
         }
+    }
+
+    /// As [`entry`](Self::entry), if the first tier does not have it at once.
+    async fn below(&self, key: Key) -> Result<Option<(usize, Entry<V>)>> {
+        Box::pin(self.inner.ground.within(self.inner.read(key))).await
     }
 
     /// A write of these keys, `None` for all.
@@ -186,7 +190,14 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
 
     fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<V>>> + Send {
         let key = Key::new(&key);
-        async move { Ok(self.entry(key?).await?.and_then(|(_, entry)| entry.into_value())) }
+        async move {
+            let key = key?;
+            // The common case first: it builds no other future and allocates nothing.
+            match self.inner.first_fresh(&key) {
+                Some(entry) => Ok(entry.into_value()),
+                None => Ok(self.below(key).await?.and_then(|(_, entry)| entry.into_value())),
+            }
+        }
     }
 
     fn set_with_ttl(&self, key: impl CacheKey, value: V, ttl: Duration) -> impl Future<Output = Result<()>> + Send {

@@ -16,10 +16,43 @@ use crate::{Expiry, Moment, Ttl};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry<V> {
     value: Option<V>,
-    expiry: Expiry,
-    fresh_until: Expiry,
-    created: Option<Moment>,
-    load_time: Duration,
+    // Entries are moved a few times on every hit, so each of these is one word.
+    expiry: Stamp,
+    fresh_until: Stamp,
+    created: Stamp,
+    load_micros: u64,
+}
+
+/// A moment, or none, in the order in which "none" comes last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Stamp(Moment);
+
+impl Stamp {
+    const NONE: Self = Self(Moment::from_nanos(u64::MAX));
+
+    /// The end of the line itself, 584 years on, gives way by a nanosecond.
+    fn at(moment: Moment) -> Self {
+        Self(moment.min(Moment::from_nanos(u64::MAX - 1)))
+    }
+
+    fn get(self) -> Option<Moment> {
+        (self != Self::NONE).then_some(self.0)
+    }
+}
+
+impl From<Expiry> for Stamp {
+    fn from(expiry: Expiry) -> Self {
+        match expiry {
+            Expiry::Never => Self::NONE,
+            Expiry::At(moment) => Self::at(moment),
+        }
+    }
+}
+
+impl From<Stamp> for Expiry {
+    fn from(stamp: Stamp) -> Self {
+        stamp.get().map_or(Self::Never, Self::At)
+    }
 }
 
 impl<V> Entry<V> {
@@ -34,24 +67,24 @@ impl<V> Entry<V> {
     }
 
     fn of(value: Option<V>, expiry: Expiry) -> Self {
-        Self { value, expiry, fresh_until: Expiry::Never, created: None, load_time: Duration::ZERO }
+        Self { value, expiry: expiry.into(), fresh_until: Stamp::NONE, created: Stamp::NONE, load_micros: 0 }
     }
 
     /// The same, stale from `moment` on: never later than it expires. What never expires is never stale.
     pub fn fresh_until(mut self, moment: Expiry) -> Self {
-        self.fresh_until = if self.expiry == Expiry::Never { Expiry::Never } else { moment };
+        self.fresh_until = if self.expiry == Stamp::NONE { Stamp::NONE } else { moment.into() };
         self
     }
 
     /// The same, made at `moment`.
     pub fn created_at(mut self, moment: Moment) -> Self {
-        self.created = Some(moment);
+        self.created = Stamp::at(moment);
         self
     }
 
-    /// The same, which took so long to load.
+    /// The same, which took so long to load; it is kept in whole microseconds.
     pub fn loaded_in(mut self, time: Duration) -> Self {
-        self.load_time = time;
+        self.load_micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self
     }
 
@@ -67,8 +100,8 @@ impl<V> Entry<V> {
 
     /// The same with the value made from this one's.
     pub fn map<W>(self, value: impl FnOnce(V) -> W) -> Entry<W> {
-        let Self { value: old, expiry, fresh_until, created, load_time } = self;
-        Entry { value: old.map(value), expiry, fresh_until, created, load_time }
+        let Self { value: old, expiry, fresh_until, created, load_micros } = self;
+        Entry { value: old.map(value), expiry, fresh_until, created, load_micros }
     }
 
     /// Whether it says that there is no value.
@@ -78,32 +111,32 @@ impl<V> Entry<V> {
 
     /// When it expires.
     pub fn expiry(&self) -> Expiry {
-        self.expiry
+        self.expiry.into()
     }
 
     /// When it turns stale: when it expires, unless an earlier moment was given.
     pub fn stale_at(&self) -> Expiry {
-        self.fresh_until.min(self.expiry)
+        self.fresh_until.min(self.expiry).into()
     }
 
     /// Whether it turns stale before it expires.
     pub fn turns_stale(&self) -> bool {
-        self.fresh_until != Expiry::Never
+        self.fresh_until != Stamp::NONE
     }
 
     /// When it was made, as far as is known.
     pub fn created(&self) -> Option<Moment> {
-        self.created
+        self.created.get()
     }
 
     /// How long it took to load; zero if it was not loaded.
     pub fn load_time(&self) -> Duration {
-        self.load_time
+        Duration::from_micros(self.load_micros)
     }
 
     /// Whether it has expired.
     pub fn is_expired(&self, now: Moment) -> bool {
-        self.expiry.is_past(now)
+        self.expiry().is_past(now)
     }
 
     /// Whether it has turned stale.
@@ -113,12 +146,12 @@ impl<V> Entry<V> {
 
     /// What remains of its life.
     pub fn remaining(&self, now: Moment) -> Ttl {
-        self.expiry.remaining(now)
+        self.expiry().remaining(now)
     }
 
     /// The same value, expiring at `expiry` if that is earlier: a life is only ever shortened.
     pub fn expiring_by(mut self, expiry: Expiry) -> Self {
-        self.expiry = self.expiry.min(expiry);
+        self.expiry = self.expiry.min(expiry.into());
         self
     }
 }
@@ -127,7 +160,7 @@ impl<V> fmt::Debug for Entry<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
             .field("absent", &self.is_absent())
-            .field("expiry", &self.expiry)
+            .field("expiry", &self.expiry())
             .field("stale_at", &self.stale_at())
             .finish_non_exhaustive()
     }
