@@ -196,6 +196,18 @@ mod tests {
         assert!(!breaker.is_closed());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_began_before_it_opened_does_not_prolong_the_pause() {
+        let pause = Duration::from_secs(1);
+        let breaker = Breaker::new(Settings { failures: 1, pause });
+        let early = breaker.enter().unwrap();
+        fail(&breaker).unwrap();
+        tokio::time::advance(pause / 2).await;
+        early.report(&Err::<(), _>(Error::new(ErrorKind::Timeout, "late")), "L2");
+        tokio::time::advance(pause / 2).await;
+        assert!(breaker.enter().is_ok());
+    }
+
     #[tokio::test]
     async fn without_a_threshold_it_never_opens() {
         let breaker = Breaker::new(Settings { failures: 0, pause: Duration::from_secs(1) });

@@ -340,3 +340,16 @@ fn answered<T>(results: &[Result<T>]) -> Result<()> {
 fn one<T>(mut several: Vec<T>) -> Result<T, Vec<T>> {
     if several.len() == 1 { several.pop().ok_or(several) } else { Err(several) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_of_which_anything_was_answered_was_answered() {
+        let late = || Err(Error::new(ErrorKind::Timeout, "late"));
+        assert!(answered::<()>(&[late(), Ok(())]).is_ok());
+        assert!(answered::<()>(&[late(), late()]).is_err());
+        assert!(answered::<()>(&[]).is_ok());
+    }
+}

@@ -268,4 +268,38 @@ mod tests {
         journal.acknowledge_all(journal.mark());
         assert!(journal.is_clean() && !journal.rejects(&made(10)));
     }
+
+    #[test]
+    fn a_removal_of_everything_settles_what_was_noted_before_it_began() {
+        let journal = Journal::new(10);
+        journal.note([&key("k")]);
+        let mark = journal.mark();
+        journal.note([&key("l")]);
+        journal.acknowledge_all(mark);
+        assert!(!journal.distrusts(&key("k")) && journal.distrusts(&key("l")));
+        let mark = journal.mark();
+        journal.note_all();
+        journal.acknowledge_all(mark);
+        assert!(journal.distrusts(&key("any")));
+        journal.acknowledge_all(journal.mark());
+        assert!(journal.is_clean());
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_during_a_recovery_is_not_covered_by_it() {
+        let journal = Journal::new(10);
+        journal.note_all();
+        let task = journal.take_on(true).unwrap();
+        journal.note_all();
+        task.done(Moment::from_nanos(7));
+        assert!(journal.rejects(&Entry::new((), Expiry::Never).created_at(Moment::from_nanos(8))));
+    }
+
+    #[test]
+    fn a_key_that_fails_again_needs_no_more_room() {
+        let journal = Journal::new(1);
+        journal.note([&key("k")]);
+        journal.note([&key("k")]);
+        assert!(!journal.distrusts(&key("any")));
+    }
 }

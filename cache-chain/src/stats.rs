@@ -44,7 +44,7 @@ pub struct TierStats {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct LoadStats {
-    /// Keys whose loading was begun.
+    /// Loads that were begun; that of a batch of keys counts once.
     pub begun: u64,
     /// Loads that brought a value, or that there is none.
     pub loaded: u64,

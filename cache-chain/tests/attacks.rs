@@ -14,10 +14,10 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, ErrorKind, ReadThrough, Tier};
+use cache_chain::{Cache, ChainCache, ErrorKind, Loaded, ReadThrough, Tier};
 use cache_core::{
     Expiry, ManualClock, Store,
-    testkit::{Gate, MapStore, Operation, ScriptedStore},
+    testkit::{Gate, MapStore, Operation, Phase, ScriptedStore},
 };
 use support::{Rig, Scripted, key, settle};
 
@@ -364,4 +364,179 @@ async fn g3_a_waker_that_owns_a_caller_is_dropped_without_a_deadlock() {
         gate.open();
         assert_eq!(rig.chain.get("k").await.unwrap(), None);
     }
+}
+
+/// Who comes after a write joins no load and no read that began before it.
+#[tokio::test(start_paused = true)]
+async fn g1_who_comes_after_a_write_joins_nothing_older() {
+    for clear in [false, true] {
+        let (rig, gate) = (Rig::new(2), Gate::default());
+        let held = gate.clone();
+        let older = rig.chain.get_or_load("k", || async move {
+            held.passed().await;
+            load("old").await
+        });
+        let newer = async {
+            settle().await;
+            if clear {
+                rig.chain.clear().await.unwrap()
+            } else {
+                rig.chain.del("k").await.unwrap()
+            }
+            let newer = rig.chain.get_or_load("k", || load("new"));
+            let newer = tokio::time::timeout(SECOND, newer).await;
+            gate.open();
+            newer.expect("it does not wait for the older load").unwrap()
+        };
+        let (older, newer) = tokio::join!(older, newer);
+        assert_eq!((older.unwrap().as_str(), newer.as_str()), ("old", "new"));
+        rig.chain.wait().await.unwrap();
+        assert_eq!([0, 1].map(|tier| rig.value(tier, "k")), [(); 2].map(|()| Some(owned("new"))));
+
+        let (rig, gate) = (Rig::new(2), Gate::default());
+        rig.put(1, "k", "old", Expiry::Never);
+        let (held, gets) = (gate.clone(), Arc::new(AtomicUsize::new(0)));
+        rig.stores[1].at_every_step(move |operation, phase| {
+            let is_first = operation == Operation::Get && phase == Phase::After && gets.fetch_add(1, SeqCst) == 0;
+            let held = held.clone();
+            async move {
+                if is_first {
+                    held.passed().await;
+                }
+            }
+        });
+        let newer = async {
+            settle().await;
+            if clear {
+                rig.chain.clear().await.unwrap()
+            } else {
+                rig.chain.del("k").await.unwrap()
+            }
+            let newer = tokio::time::timeout(SECOND, rig.chain.get("k")).await;
+            gate.open();
+            newer.expect("it does not wait for the older read").unwrap()
+        };
+        let (older, newer) = tokio::join!(rig.chain.get("k"), newer);
+        assert_eq!((older.unwrap().as_deref(), newer), (Some("old"), None));
+    }
+}
+
+/// One who has looked and begins to load later finds what another has loaded meanwhile, in a local tier.
+#[tokio::test]
+async fn g3_what_was_loaded_since_the_look_is_not_loaded_again() {
+    let (chain, _, below, _) = local_over_scripted(ReadThrough::new(), |tier| tier);
+    let gate = below.stall(Operation::Get);
+    let mut slow = pin!(chain.get_or_load("k", || load("twice")));
+    assert!(poll_once(slow.as_mut()).is_pending());
+    let mut quick = pin!(chain.get_or_load("k", || load("once")));
+    assert!(poll_once(quick.as_mut()).is_pending());
+    gate.open();
+    assert_eq!(quick.await.unwrap(), "once");
+    assert_eq!(slow.await.unwrap(), "once");
+    assert_eq!(chain.stats().loads.begun, 1);
+}
+
+/// What is stale in a second local tier is loaded anew all the same.
+#[tokio::test]
+async fn a_stale_value_of_a_second_local_tier_is_replaced() {
+    let clock = ManualClock::new();
+    let [first, second] = [(); 2].map(|()| MapStore::with_clock(clock.shared()));
+    let chain = ChainCache::builder()
+        .clock(clock.shared())
+        .tier(first.clone())
+        .tier(second)
+        .read_through(ReadThrough::new().stale_for(100 * SECOND))
+        .build()
+        .unwrap();
+    chain.set_with_ttl("k", owned("old"), SECOND).await.unwrap();
+    Store::del(&first, &key("k")).await.unwrap();
+    clock.advance(SECOND);
+    assert_eq!(chain.get_or_load("k", || load("new")).await.unwrap(), "old");
+    settle().await;
+    assert_eq!(chain.get("k").await.unwrap().as_deref(), Some("new"));
+}
+
+/// Jitter takes off a part, and never all of it.
+#[tokio::test]
+async fn the_shortest_life_survives_the_largest_jitter() {
+    let rig = Rig::built(1, |_, tier| tier, |chain| chain.jitter(1.0));
+    for _ in 0..100 {
+        rig.chain.set_with_ttl("k", owned("v"), Duration::from_nanos(1)).await.unwrap();
+        assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("v"));
+    }
+}
+
+/// A backfill that was under way when a deletion failed is not made before the deletion is made up for.
+#[tokio::test(start_paused = true)]
+async fn g7_a_backfill_under_way_is_not_made_where_a_write_failed() {
+    let rig = Rig::with(3, |_, tier| tier.breaker(0, SECOND));
+    rig.put(2, "k", "old", Expiry::Never);
+    let gate = rig.stores[0].stall(Operation::Fill);
+    assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("old"));
+    settle().await;
+    rig.stores[1].fail(Operation::Del, ErrorKind::ReadOnly);
+    rig.chain.del("k").await.unwrap_err();
+    gate.open();
+    rig.chain.wait().await.unwrap();
+    assert_eq!(rig.stores[1].calls_of(Operation::Fill), 0);
+}
+
+/// A probe that could not delete what the tier holds wrongly does not close the breaker.
+#[tokio::test(start_paused = true)]
+async fn g7_a_probe_that_cannot_repair_has_failed() {
+    for many in [false, true] {
+        let rig = Rig::with(2, |at, tier| if at == 1 { tier.breaker(1, SECOND) } else { tier });
+        rig.put(1, "other", "v", Expiry::Never);
+        rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
+        rig.chain.del("k").await.unwrap_err();
+        tokio::time::advance(SECOND).await;
+        let get = async || {
+            if many {
+                rig.chain.get_many(["other"]).await.map(|mut values| values.remove(0))
+            } else {
+                rig.chain.get("other").await
+            }
+        };
+        assert_eq!(get().await.unwrap_err().kind(), ErrorKind::Unavailable);
+        let asked = rig.stores[1].calls().len();
+        assert_eq!(get().await.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(rig.stores[1].calls().len(), asked, "many: {many}");
+    }
+}
+
+/// That no time was left for a lease is not held against its tier.
+#[tokio::test(start_paused = true)]
+async fn g7_what_was_not_asked_has_not_failed() {
+    let rig = Rig::with(2, |_, tier| tier.timeout(SECOND).breaker(1, 10 * SECOND));
+    rig.put(1, "k", "v", Expiry::Never);
+    rig.stores[0].at_every_step(|operation, phase| async move {
+        if (operation, phase) == (Operation::Get, Phase::Before) {
+            tokio::time::sleep(SECOND).await;
+        }
+    });
+    rig.stores[0].stall(Operation::Lease);
+    for _ in 0..2 {
+        assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("v"));
+        assert_eq!(rig.chain.get_many(["k"]).await.unwrap(), [Some(owned("v"))]);
+    }
+    assert_eq!(rig.chain.stats().tiers[0].skipped, 0);
+}
+
+/// A load that succeeds ends the pause that a failed one began.
+#[tokio::test]
+async fn a_success_ends_the_pause_after_a_failure() {
+    let settings = ReadThrough::new().stale_for(SECOND).failure_pause(1000 * SECOND);
+    let (chain, _, _, clock) = local_over_scripted(settings, |tier| tier);
+    let loading = |value: &'static str| move || ready(Ok::<_, io::Error>(Loaded::new(owned(value)).ttl(SECOND)));
+    let failing = || ready(Err::<String, _>(io::Error::other("no")));
+    assert_eq!(chain.get_or_load("k", loading("1")).await.unwrap().as_deref(), Some("1"));
+    clock.advance(SECOND);
+    assert_eq!(chain.get_or_load("k", failing).await.unwrap(), "1");
+    settle().await;
+    clock.advance(SECOND);
+    assert_eq!(chain.get_or_load("k", loading("2")).await.unwrap().as_deref(), Some("2"));
+    clock.advance(SECOND);
+    assert_eq!(chain.get_or_load("k", loading("3")).await.unwrap().as_deref(), Some("2"));
+    settle().await;
+    assert_eq!(chain.get("k").await.unwrap().as_deref(), Some("3"));
 }

@@ -186,3 +186,44 @@ async fn who_gets_the_claim_looks_again() {
     settle().await;
     assert_eq!(shared.claimed(), 0, "and gives it back");
 }
+
+/// What another has loaded goes to the tiers above the shared one, and nowhere else.
+#[tokio::test]
+async fn what_another_loaded_is_filled_above_alone() {
+    let shared = Claiming::default();
+    let below = MapStore::new();
+    let chain = ChainCache::builder().tier(MapStore::new()).tier(shared.clone()).tier(below.clone()).build().unwrap();
+    shared.claims.lock().unwrap().insert(key("k"), Ticket::unconditional());
+    let other = async {
+        settle().await;
+        process(&shared, ReadThrough::new()).set("k", "theirs".to_owned()).await.unwrap();
+    };
+    let shut = Gate::default();
+    let (value, ()) = tokio::join!(load(&chain, "ours", &shut), other);
+    assert_eq!(value.unwrap(), "theirs");
+    chain.wait().await.unwrap();
+    let backfill = chain.stats().backfill;
+    assert_eq!((backfill.applied, backfill.refused, backfill.failed), (1, 0, 0));
+    assert_eq!(Store::get(&below, &key("k")).await.unwrap(), None);
+}
+
+/// A claim is for what is absent: who has a stale value does not ask for one.
+#[tokio::test]
+async fn a_refresh_claims_nothing() {
+    let (shared, clock) = (Claiming::default(), cache_core::ManualClock::new());
+    let memory = MapStore::with_clock(cache_core::ManualClock::shared(&clock));
+    let chain = ChainCache::builder()
+        .clock(clock.shared())
+        .tier(memory)
+        .tier(shared.clone())
+        .read_through(ReadThrough::new().stale_for(60 * SECOND))
+        .build()
+        .unwrap();
+    let gate = Gate::default();
+    chain.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+    clock.advance(SECOND);
+    assert_eq!(load(&chain, "new", &gate).await.unwrap(), "old");
+    settle().await;
+    assert_eq!((chain.stats().loads.begun, shared.claimed()), (1, 0));
+    gate.open();
+}
