@@ -379,9 +379,9 @@ async fn g1_who_comes_after_a_write_joins_nothing_older() {
         let newer = async {
             settle().await;
             if clear {
-                rig.chain.clear().await.unwrap()
+                rig.chain.clear().await.unwrap();
             } else {
-                rig.chain.del("k").await.unwrap()
+                rig.chain.del("k").await.unwrap();
             }
             let newer = rig.chain.get_or_load("k", || load("new"));
             let newer = tokio::time::timeout(SECOND, newer).await;
@@ -408,9 +408,9 @@ async fn g1_who_comes_after_a_write_joins_nothing_older() {
         let newer = async {
             settle().await;
             if clear {
-                rig.chain.clear().await.unwrap()
+                rig.chain.clear().await.unwrap();
             } else {
-                rig.chain.del("k").await.unwrap()
+                rig.chain.del("k").await.unwrap();
             }
             let newer = tokio::time::timeout(SECOND, rig.chain.get("k")).await;
             gate.open();
