@@ -88,16 +88,19 @@ impl<V> Queue<V> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the job, or drops it if there is no room. A job of the same key gives way to the newer one. Never waits.
-    pub(crate) fn push(&self, job: Job<V>) {
+    /// Takes the job, or drops it if there is no room; whether it took it. A job of the same key gives way to the newer one.
+    /// Never waits.
+    pub(crate) fn push(&self, job: Job<V>) -> bool {
         // What is not kept is dropped after the lock: a value's `Drop` is the application's code.
-        let not_kept = self.admit(job);
-        if not_kept.is_none() {
+        let (taken, not_kept) = self.admit(job);
+        if taken && not_kept.is_none() {
             self.ready.notify_one();
         }
+        taken
     }
 
-    fn admit(&self, job: Job<V>) -> Option<Job<V>> {
+    /// Whether the job was taken, and what was not kept: it or the one in whose place it came.
+    fn admit(&self, job: Job<V>) -> (bool, Option<Job<V>>) {
         let mut state = self.state();
         let State { jobs, first, positions, held, closed } = &mut *state;
         let queued = positions.get(&job.key).and_then(|position| {
@@ -110,18 +113,18 @@ impl<V> Queue<V> {
         let no_room = bytes > self.limits.bytes || (queued.is_none() && held.items >= self.limits.items);
         if *closed || no_room {
             self.counters.dropped.one();
-            return Some(job);
+            return (false, Some(job));
         }
         held.bytes = bytes;
         self.counters.queued.one();
         if let Some(old) = queued {
             self.counters.coalesced.one();
-            return Some(std::mem::replace(old, job));
+            return (true, Some(std::mem::replace(old, job)));
         }
         held.items += 1;
         positions.insert(job.key.clone(), *first + jobs.len() as u64);
         jobs.push_back(job);
-        None
+        (true, None)
     }
 
     /// The position after the last job.

@@ -1,20 +1,15 @@
-//! The calls of a tier's store: bounded in time, passed over while it is dead, and never trusted with what it may hold
-//! wrongly.
+//! The calls of a tier's store: bounded in time, passed over while it is dead; and how a tier is read, where nothing is trusted
+//! that it may hold wrongly.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use cache_core::{Claim, Entry, Error, ErrorKind, Key, MAX_TTL, Result, Ticket, Write};
+use cache_core::{Claim, Entry, Error, ErrorKind, Key, Result, Ticket};
 use tokio::{
     runtime::Handle,
     time::{Instant, timeout_at},
 };
 
-use crate::{
-    budget::after,
-    erased::ErasedStore,
-    journal::{Journal, Mark},
-    tier::Tier,
-};
+use crate::{budget::after, erased::ErasedStore, tier::Tier};
 
 /// What a tier has of a key.
 pub(crate) struct Seen<V> {
@@ -30,7 +25,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     /// Whether what this tier holds after a failed write is to be deleted: not what is the truth itself.
-    fn keeps_journal(&self) -> bool {
+    pub(crate) fn keeps_journal(&self) -> bool {
         !self.is_local() && !self.origin
     }
 
@@ -83,7 +78,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     /// The results of a batch of `count`, each a failure if there are more or fewer.
-    async fn guarded_many<T>(
+    pub(crate) async fn guarded_many<T>(
         &self,
         limit: Duration,
         count: usize,
@@ -220,77 +215,13 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.guarded(self.write_timeout, async |_| self.store.release(key, ticket).await).await
     }
 
-    /// Of a key that the tier may hold wrongly, nothing is filled: it is to be deleted first.
-    pub(crate) async fn fill_many(&self, mut writes: Vec<Write<V>>) -> Vec<Result<bool>> {
-        let places: Vec<bool> = writes.iter().map(|write| self.distrusted(&write.key, &Ok(())).is_none()).collect();
-        let mut place = places.iter();
-        writes.retain(|_| place.next().copied().unwrap_or(true));
-        let filled = self.guarded_many(self.write_timeout, writes.len(), async |_| {
-            Ok(match one(writes) {
-                Ok(write) => vec![self.store.fill(write).await],
-                Err(writes) => self.store.fill_many(writes).await,
-            })
-        });
-        let mut filled = filled.await.into_iter();
-        places.into_iter().map(|good| if good { filled.next().unwrap_or(Ok(false)) } else { Ok(false) }).collect()
-    }
-
-    pub(crate) async fn set_many(&self, writes: Vec<Write<V>>) -> Vec<Result<()>> {
-        let keys: Vec<Key> = writes.iter().map(|write| write.key.clone()).collect();
-        let set = async |_| {
-            Ok(match one(writes) {
-                Ok(write) => vec![self.store.set(write).await],
-                Err(writes) => self.store.set_many(writes).await,
-            })
-        };
-        self.written(&keys, set).await
-    }
-
-    pub(crate) async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
-        let del = async |_| {
-            Ok(match keys {
-                [key] => vec![self.store.del(key).await],
-                _ => self.store.del_many(keys).await,
-            })
-        };
-        self.written(keys, del).await
-    }
-
-    /// Carries out a write of the keys, and notes in the journal which of them failed.
-    async fn written(&self, keys: &[Key], call: impl AsyncFnOnce(bool) -> Result<Vec<Result<()>>>) -> Vec<Result<()>> {
-        let writing = self.keeps_journal().then(|| Writing { journal: &self.journal, keys, mark: self.journal.mark() });
-        let results = self.guarded_many(self.write_timeout, keys.len(), call).await;
-        if let Some(writing) = writing {
-            let of = |good: bool| {
-                keys.iter().zip(&results).filter(move |(_, done)| done.is_ok() == good).map(|(key, _)| key)
-            };
-            self.journal.note(of(false));
-            self.journal.acknowledge(writing.mark, of(true));
-            writing.ended();
-        }
-        results
-    }
-
-    /// A `clear` takes as many round trips as there are keys to remove, each bounded by the store itself.
-    pub(crate) async fn clear(&self) -> Result<()> {
-        let mark = self.journal.mark();
-        let clear = || self.unblocked(|store| Box::pin(async move { store.clear().await }));
-        let cleared = self.guarded(MAX_TTL, async |_| clear().await).await;
-        match &cleared {
-            Err(_) if self.keeps_journal() => self.journal.note_all(),
-            Err(_) => {}
-            Ok(()) => self.journal.acknowledge_all(mark),
-        }
-        cleared
-    }
-
     pub(crate) async fn wait(&self) -> Result<()> {
         let wait = || self.unblocked(|store| Box::pin(async move { store.wait().await }));
         self.guarded(self.write_timeout, async |_| wait().await).await
     }
 
     /// Runs what blocks the thread in a local store on a thread that may be blocked.
-    async fn unblocked(
+    pub(crate) async fn unblocked(
         &self,
         call: impl FnOnce(Arc<dyn ErasedStore<V>>) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>,
     ) -> Result<()> {
@@ -307,38 +238,12 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 }
 
-/// A write that has begun. Dropped before its end, as when the store panics, it has failed for all its keys.
-struct Writing<'a> {
-    journal: &'a Journal,
-    keys: &'a [Key],
-    mark: Mark,
-}
-
-impl Writing<'_> {
-    fn ended(mut self) {
-        self.keys = &[];
-    }
-}
-
-impl Drop for Writing<'_> {
-    fn drop(&mut self) {
-        if !self.keys.is_empty() {
-            self.journal.note(self.keys);
-        }
-    }
-}
-
 /// Whether a batch was answered: one of which nothing was, was not.
 fn answered<T>(results: &[Result<T>]) -> Result<()> {
     match results.first() {
         Some(Err(error)) if results.iter().all(Result::is_err) => Err(error.clone()),
         _ => Ok(()),
     }
-}
-
-/// The only one of several, if it is: a store's single call is cheaper than a batch of one.
-fn one<T>(mut several: Vec<T>) -> Result<T, Vec<T>> {
-    if several.len() == 1 { several.pop().ok_or(several) } else { Err(several) }
 }
 
 #[cfg(test)]

@@ -4,12 +4,16 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use cache_core::{Key, Result};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch, time::timeout};
 
 use crate::orphans::{Orphan, Orphans};
+
+/// How long a write waits for those whose callers gave up.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The runtime that a chain works on, and the writes that go on there without their callers.
 #[derive(Clone)]
@@ -40,7 +44,8 @@ impl Ground {
 
     /// A write of these keys (`None`: of all) that runs to its end: dropped before, the rest of it goes on in a task of its own.
     /// It begins when the writes of the same keys have ended that go on so already: their callers gave up before this one began,
-    /// and must not have the last word.
+    /// and must not have the last word. It waits for them for half a minute at most, which is more than the timeouts of some
+    /// tiers add up to.
     ///
     /// It is made when it is about to be polled.
     pub(crate) fn complete(
@@ -52,8 +57,10 @@ impl Ground {
         let before = self.orphans.borrow().before(keys.as_deref());
         let write = Box::pin(async move {
             if !before.is_empty() {
-                // It cannot fail: this holds the sender.
-                let _ = ground.orphans.subscribe().wait_for(|orphans| !orphans.has_any_of(&before)).await;
+                let mut orphans = ground.orphans.subscribe();
+                // It cannot fail: this holds the sender. But a `clear` may take for ever.
+                let done = orphans.wait_for(|orphans| !orphans.has_any_of(&before));
+                let _ = ground.within(async { timeout(PATIENCE, done).await.map(drop) }).await;
             }
             ground.within(write).await
         });

@@ -27,6 +27,7 @@ mod stats;
 mod sync;
 mod through;
 mod tier;
+mod tier_write;
 mod write;
 
 pub use cache_core::{

@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use cache_core::{Entry, Error, ErrorKind, Expiry, Key, Moment, Result, Ttl};
 
+use tokio::sync::oneshot;
+
 use crate::{
     backfill::{self, Tickets},
     budget::Budget,
@@ -16,6 +18,9 @@ use crate::{
     random,
     read::Looked,
 };
+
+/// How long a load waits until it is stored, where no tier is local.
+const FILLING: Duration = Duration::from_millis(50);
 
 /// What a flight of a load brought.
 #[derive(Clone)]
@@ -91,7 +96,9 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             return Ok(self.served(Landed { entry, source: Source::Tier(at) }));
         }
         let (waiter, began) = self.begin(&key, Why::Missed(looked), loader);
-        if !began {
+        if began {
+            self.ground.spawn(waiter.attendant());
+        } else {
             self.load_counters.joined.one();
         }
         self.wait_for(waiter, budget).await.map(|landed| self.outcome(landed))
@@ -136,7 +143,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
 
     /// One task is enough, however many would have it.
     pub(crate) fn in_background(&self, mut waiter: Waiter<Landing<V>>) {
-        if waiter.attend() {
+        if waiter.sees_to_the_end() {
             // What it brings has been stored, what it fails with been counted.
             self.ground.spawn(async move { drop(waiter.await) });
         }
@@ -209,8 +216,8 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         let failed: Vec<usize> = looked.iter().flat_map(|looked| looked.failed.iter().map(|(at, _)| *at)).collect();
         self.lease_rest(key, &failed, &mut tickets).await;
         let (brought, load_time) = self.load(async { loader().await }).await;
-        let (entry, is_kept) = self.keep(key, brought, load_time, tickets).await?;
-        if let (Some(claim), true) = (claim, is_kept) {
+        let (entry, is_stored) = self.keep(key, brought, load_time, tickets).await?;
+        if let (Some(claim), true) = (claim, is_stored) {
             claim.fulfilled();
         }
         Ok(Landed { entry, source: Source::Loaded })
@@ -263,9 +270,9 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         (loaded, time)
     }
 
-    /// Fills the tiers with what was loaded, where it is to be kept; whether it is.
+    /// Fills the tiers with what was loaded, if it is to be kept; whether it is stored, or on its way.
     pub(crate) async fn keep(
-        &self,
+        self: &Arc<Self>,
         key: &Key,
         brought: Result<Loaded<V>>,
         load_time: Duration,
@@ -287,10 +294,8 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             None => Entry::absent(if fresh_until == Expiry::Never { expiry } else { fresh_until }),
         };
         let entry = entry.created_at(now).loaded_in(load_time);
-        if is_kept {
-            self.fill(self.job(key.clone(), entry.clone(), tickets, self.tiers.len())).await;
-        }
-        Ok((entry, is_kept))
+        let is_stored = is_kept && self.fill(self.job(key.clone(), entry.clone(), tickets, self.tiers.len())).await;
+        Ok((entry, is_stored))
     }
 
     /// How long what was loaded lives, and whether it is kept at all.
@@ -304,19 +309,25 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     }
 
     /// Local tiers are filled at once, so that who comes after this flight finds it there. The others are filled through the
-    /// queue, for nobody is to wait for them; but if there are only such, who comes next must find it in one.
-    async fn fill(&self, mut job: backfill::Job<V>) {
+    /// queue, for nobody is to wait for them; but if there are only such, who comes next should find it in one, so they are
+    /// waited for a little. Whether it is stored, or on its way.
+    async fn fill(self: &Arc<Self>, mut job: backfill::Job<V>) -> bool {
         let is_local = |at: usize| self.tiers[at].local().is_some();
         let (local, remote): (Tickets, Tickets) = job.tickets.iter().copied().partition(|(at, _)| is_local(*at));
         if local.is_empty() {
-            return backfill::apply(vec![job], &self.tiers, &self.clock, self.queue.counters()).await;
+            let (inner, (done, filled)) = (Arc::clone(self), oneshot::channel());
+            self.ground.spawn(async move {
+                backfill::apply(vec![job], &inner.tiers, &inner.clock, inner.queue.counters()).await;
+                // Nobody may wait any more.
+                let _ = done.send(());
+            });
+            let _ = tokio::time::timeout(FILLING, filled).await;
+            return true;
         }
         let now = backfill::Job { key: job.key.clone(), entry: job.entry.clone(), tickets: local, ..job };
         backfill::apply(vec![now], &self.tiers, &self.clock, self.queue.counters()).await;
-        if !remote.is_empty() {
-            job.tickets = remote;
-            self.queue.push(job);
-        }
+        job.tickets = remote;
+        job.tickets.is_empty() || self.queue.push(job)
     }
 
     /// When something with this TTL expires, and when it turns stale.

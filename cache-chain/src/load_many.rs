@@ -68,7 +68,14 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                 } else if !refresh {
                     self.load_counters.joined.one();
                 }
-                if refresh { self.refreshing(waiter, began) } else { awaited.push((at, waiter)) }
+                if refresh {
+                    self.refreshing(waiter, began);
+                } else {
+                    if began {
+                        self.ground.spawn(waiter.attendant());
+                    }
+                    awaited.push((at, waiter));
+                }
             }
             let served = found.map(|(place, entry)| self.served(Landed { entry, source: Source::Tier(place) }));
             values.push(served.and_then(|outcome| outcome.value));

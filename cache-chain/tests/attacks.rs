@@ -540,3 +540,46 @@ async fn a_success_ends_the_pause_after_a_failure() {
     settle().await;
     assert_eq!(chain.get("k").await.unwrap().as_deref(), Some("3"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn g5_a_load_does_not_wait_for_a_fill_that_hangs() {
+    let rig = Rig::built(1, |_, tier| tier, |chain| chain.deadline(SECOND));
+    rig.stores[0].stall(Operation::Fill);
+    let value = rig.chain.get_or_load("k", || load("v")).await;
+    assert_eq!(value.unwrap(), "v");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g3_loads_kept_unpolled_do_not_starve_other_keys() {
+    let settings = ReadThrough::new().concurrent_loads(1);
+    let chain: ChainCache<String> = ChainCache::builder().tier(MapStore::new()).read_through(settings).build().unwrap();
+    let gate = Gate::default();
+    let passing = gate.clone();
+    let mut kept = Box::pin(chain.get_or_load("a", || async move {
+        passing.passed().await;
+        load("a").await
+    }));
+    assert!(poll_once(kept.as_mut()).is_pending());
+    gate.open();
+    assert_eq!(chain.get_or_load("b", || load("b")).await.unwrap(), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_clear_that_was_given_up_does_not_hold_up_writes_for_ever() {
+    let rig = Rig::new(2);
+    rig.stores[1].stall(Operation::Clear);
+    assert!(tokio::time::timeout(SECOND, rig.chain.clear()).await.is_err());
+    settle().await;
+    assert!(tokio::time::timeout(3600 * SECOND, rig.chain.set("k", owned("v"))).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn stats_of_a_tier_that_is_passed_over() {
+    let rig = Rig::with(2, |_, tier| tier.breaker(1, 10 * SECOND));
+    rig.stores[1].fail(Operation::Get, ErrorKind::Unavailable);
+    for _ in 0..10 {
+        let _ = rig.chain.get("k").await;
+    }
+    let stats = &rig.chain.stats().tiers[1];
+    assert_eq!((stats.errors, stats.skipped), (1, 9));
+}

@@ -181,6 +181,21 @@ fn values_of(rig: &Rig) -> [Option<String>; 2] {
 }
 
 #[tokio::test]
+async fn a_set_outlasts_a_clear_whose_caller_gave_up() {
+    use cache_core::testkit::Operation;
+    let rig = Rig::new(2);
+    let gate = rig.stores[1].stall(Operation::Clear);
+    given_up(1, rig.chain.clear()).await;
+    let (set, ()) = tokio::join!(rig.chain.set("k", "later".to_owned()), async {
+        settle().await;
+        gate.open();
+    });
+    set.unwrap();
+    rig.chain.wait().await.unwrap();
+    assert_eq!(values_of(&rig), [Some("later".to_owned()), Some("later".to_owned())]);
+}
+
+#[tokio::test]
 async fn a_write_waits_for_no_other_keys() {
     use cache_core::testkit::Operation;
     let rig = Rig::new(2);

@@ -32,6 +32,12 @@ pub(super) enum Fault {
     SilentLanding,
     /// A flight of which nobody is left can be joined.
     AbandonedJoined,
+    /// Who leaves last takes the flight off the list that has come in the place of his.
+    OthersUnlisted,
+    /// What the attendant polls while the last waiter leaves is kept.
+    ParkedAbandoned,
+    /// The attendant is not told that the last waiter has left.
+    AttendantLeftAsleep,
 }
 
 thread_local! {
@@ -167,7 +173,7 @@ async fn polled<F: Future + Unpin>(times: usize, future: &mut F) -> Option<F::Ou
     .await
 }
 
-fn scenario(callers: &'static [Caller], plan: Plan) {
+fn scenario(callers: &'static [Caller], plan: Plan, attended: bool) {
     let flights = Flights::<u32>::new();
     let count = Arc::new(Count::default());
     let key = Key::new("k").expect("a key");
@@ -182,7 +188,12 @@ fn scenario(callers: &'static [Caller], plan: Plan) {
                     if caller == Caller::Detaches {
                         flights.detach(&key);
                     }
-                    let (mut waiter, _) = flights.join(&key, || work(plan, &count, alone));
+                    let (mut waiter, began) = flights.join(&key, || work(plan, &count, alone));
+                    if attended && began {
+                        let attendant = waiter.attendant();
+                        let attending = thread::spawn(move || executor::block_on(attendant));
+                        ATTENDING.with(|threads| threads.lock().expect("no panic").push(attending));
+                    }
                     let outcome = match caller {
                         Caller::Stays | Caller::Detaches => waiter.await,
                         Caller::Leaves(times) => return polled(times, &mut waiter).await.map_or((), check(plan)),
@@ -200,6 +211,10 @@ fn scenario(callers: &'static [Caller], plan: Plan) {
         task.join().expect("a caller");
     }
     SLEEPERS.with(|sleepers| drop(std::mem::take(&mut *lock(sleepers))));
+    let attending = ATTENDING.with(|threads| std::mem::take(&mut *threads.lock().expect("no panic")));
+    for attendant in attending {
+        attendant.join().expect("an attendant");
+    }
     assert_eq!(flights.len(), 0, "a flight is left in the map");
     assert_eq!(OVERLAPS.replace(0), 0, "two loads of one key at once");
     assert_eq!(count.existing.load(SeqCst), 0, "work is left that nobody waits for");
@@ -208,6 +223,11 @@ fn scenario(callers: &'static [Caller], plan: Plan) {
 shuttle::thread_local! {
     /// Who is kept and not polled.
     static SLEEPERS: Mutex<Vec<Waiter<u32>>> = Mutex::new(Vec::new());
+}
+
+thread_local! {
+    /// Those who drive without waiting. One of the system's threads runs all of shuttle's.
+    static ATTENDING: std::sync::Mutex<Vec<thread::JoinHandle<()>>> = const { std::sync::Mutex::new(Vec::new()) };
 }
 
 fn check(plan: Plan) -> impl Fn(Result<Arc<u32>>) {
@@ -236,6 +256,12 @@ const SCENARIOS: &[&[Caller]] = &[
     &[Leaves(1), Detaches, Stays],
 ];
 
+/// Every scenario with every plan, without an attendant and with one.
+fn all() -> impl Iterator<Item = (&'static [Caller], Plan, bool)> {
+    let planned = SCENARIOS.iter().flat_map(|callers| PLANS.map(|plan| (*callers, plan)));
+    planned.flat_map(|(callers, plan)| [false, true].map(|attended| (callers, plan, attended)))
+}
+
 fn quiet() {
     // Planned panics need no report; the others do.
     std::panic::set_hook(Box::new(|panic| {
@@ -248,11 +274,11 @@ fn quiet() {
 #[test]
 fn g3_no_waiter_hangs_and_nothing_is_left() {
     quiet();
-    for (callers, plan) in SCENARIOS.iter().flat_map(|callers| PLANS.map(|plan| (*callers, plan))) {
-        shuttle::check_random(move || scenario(callers, plan), 1_000);
+    for (callers, plan, attended) in all() {
+        shuttle::check_random(move || scenario(callers, plan, attended), 1_000);
         // There must be something to run at the same time.
         if callers.len() > 1 {
-            shuttle::check_pct(move || scenario(callers, plan), 300, 3);
+            shuttle::check_pct(move || scenario(callers, plan, attended), 300, 3);
         }
     }
 }
@@ -264,10 +290,10 @@ fn every_guard_that_is_taken_away_is_missed() {
         [Fault::LostEvent, Fault::LeftListed, Fault::LandedListed, Fault::SilentLanding, Fault::AbandonedJoined];
     for fault in faults {
         let found = catch_unwind(AssertUnwindSafe(|| {
-            for (callers, plan) in SCENARIOS.iter().flat_map(|callers| PLANS.map(|plan| (*callers, plan))) {
+            for (callers, plan, attended) in all() {
                 let run = move || {
                     FAULT.set(Some(fault));
-                    scenario(callers, plan);
+                    scenario(callers, plan, attended);
                 };
                 shuttle::check_random(run, 2_000);
             }
