@@ -12,6 +12,7 @@ mod erased;
 mod flight;
 mod guard;
 mod journal;
+mod keep;
 mod load;
 mod load_many;
 mod loaded;
