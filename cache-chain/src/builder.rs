@@ -12,7 +12,7 @@ use crate::{
     backfill::{self, Limits, Queue},
     chain::{ChainCache, Inner},
     completion::Ground,
-    flight::Flights,
+    flights::Flights,
     mend::Mending,
     pauses::Pauses,
     read_through::ReadThrough,

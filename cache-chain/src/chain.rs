@@ -13,7 +13,7 @@ use crate::{
     budget::Budget,
     builder::{ChainBuilder, Weigher},
     completion::{Completion, Ground},
-    flight::Flights,
+    flights::Flights,
     load::{Landed, Landing},
     mend::Mending,
     outcome::{Outcome, Source},
@@ -281,20 +281,6 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
 }
 
 impl<V: Clone + Send + Sync + 'static> Inner<V> {
-    async fn read(self: &Arc<Self>, key: Key) -> Result<Option<(usize, Entry<V>)>> {
-        let budget = Budget::new(self.deadline);
-        let found = budget.bound(self.look(&key, budget, false)).await?.fresh()?;
-        Ok(found.filter(|found| self.is_good(found)))
-    }
-
-    async fn read_many(&self, keys: Vec<Key>) -> Result<Vec<Option<V>>> {
-        let budget = Budget::new(self.deadline);
-        let looked = budget.bound(async { Ok(self.look_for_many(&keys, budget, false).await) }).await?;
-        let good = |found: &(usize, Entry<V>)| self.is_good(found);
-        let value = |looked: Looked<V>| Ok(looked.fresh()?.filter(good).and_then(|(_, entry)| entry.into_value()));
-        looked.into_iter().map(value).collect()
-    }
-
     async fn wait(&self) -> Result<()> {
         let end = self.queue.end();
         let mut drained = self.drained.clone();

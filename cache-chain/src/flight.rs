@@ -5,42 +5,37 @@
 //! polled again holds up nobody. The last waiter to go takes the future with it.
 
 use std::{
-    collections::HashMap,
-    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Wake, Waker},
 };
 
 use cache_core::{Error, ErrorKind, Key, Result};
 
-use crate::sync::{Mutex, MutexGuard};
+use crate::{
+    flights::Flights,
+    sync::{Mutex, lock},
+};
 
 #[cfg(all(test, shuttle))]
-mod model;
+pub(crate) mod model;
 
 /// Whether the model has this guard left out, to see that it is missed.
 macro_rules! left_out {
     ($fault:ident) => {{
         #[cfg(all(test, shuttle))]
-        let left_out = model::makes(model::Fault::$fault);
+        let left_out = $crate::flight::model::makes($crate::flight::model::Fault::$fault);
         #[cfg(not(all(test, shuttle)))]
         let left_out = false;
         left_out
     }};
 }
+pub(crate) use left_out;
 
 pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The flights that are under way, at most one per key. A clone is the same.
-pub(crate) struct Flights<T>(Arc<[Shard<T>]>);
-
-type Shard<T> = Mutex<HashMap<Key, Arc<Flight<T>>>>;
-
-const SHARDS: usize = 32;
-
-struct Flight<T> {
+pub(crate) struct Flight<T> {
     /// Where others find it, and under which key.
     listed: Option<(Flights<T>, Key)>,
     state: Mutex<State<T>>,
@@ -70,66 +65,8 @@ enum Stage<T> {
     Abandoned,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl<T: Send + Sync + 'static> Flights<T> {
-    pub(crate) fn new() -> Self {
-        Self((0..SHARDS).map(|_| Shard::default()).collect())
-    }
-
-    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Arc<Flight<T>>>> {
-        #[allow(clippy::cast_possible_truncation, reason = "only the low bits are used")]
-        let low = key.fingerprint().low as usize;
-        lock(&self.0[low % SHARDS])
-    }
-
-    /// Joins the flight of the key, or starts one with this work; whether it was started.
-    pub(crate) fn join(&self, key: &Key, work: impl FnOnce() -> Work<T>) -> (Waiter<T>, bool) {
-        // `work` is dropped after the lock if it is not wanted: it holds code of the application.
-        let mut flights = self.shard(key);
-        if let Some(waiter) = flights.get(key).and_then(Flight::board) {
-            return (waiter, false);
-        }
-        let (flight, waiter) = Flight::start(work(), Some((self.clone(), key.clone())));
-        flights.insert(key.clone(), flight);
-        (waiter, true)
-    }
-
-    /// Lets nobody join the flight of the key any more: what it brings is older than what was just written.
-    pub(crate) fn detach(&self, key: &Key) {
-        let detached = self.shard(key).remove(key);
-        drop(detached);
-    }
-
-    /// As [`detach`](Self::detach) for all keys.
-    pub(crate) fn detach_all(&self) {
-        for shard in &*self.0 {
-            let detached = std::mem::take(&mut *lock(shard));
-            drop(detached);
-        }
-    }
-
-    /// How many keys have a flight.
-    pub(crate) fn len(&self) -> usize {
-        self.0.iter().map(|shard| lock(shard).len()).sum()
-    }
-
-    fn unlist(&self, key: &Key, flight: &Arc<Flight<T>>) {
-        let mut flights = self.shard(key);
-        // Another one may have taken its place.
-        let unlisted = match flights.get(key) {
-            Some(listed) if Arc::ptr_eq(listed, flight) || left_out!(OthersUnlisted) => flights.remove(key),
-            _ => None,
-        };
-        drop(flights);
-        drop(unlisted);
-    }
-}
-
 impl<T: Send + Sync + 'static> Flight<T> {
-    fn start(work: Work<T>, listed: Option<(Flights<T>, Key)>) -> (Arc<Self>, Waiter<T>) {
+    pub(crate) fn start(work: Work<T>, listed: Option<(Flights<T>, Key)>) -> (Arc<Self>, Waiter<T>) {
         let state = State {
             stage: Stage::Parked(work),
             waiters: vec![(0, None)],
@@ -144,7 +81,7 @@ impl<T: Send + Sync + 'static> Flight<T> {
     }
 
     /// One more waiter, unless all have left.
-    fn board(flight: &Arc<Self>) -> Option<Waiter<T>> {
+    pub(crate) fn board(flight: &Arc<Self>) -> Option<Waiter<T>> {
         let mut state = lock(&flight.state);
         if matches!(state.stage, Stage::Abandoned) && !left_out!(AbandonedJoined) {
             return None;
@@ -352,17 +289,5 @@ impl<T: Send + Sync + 'static> Drop for Waiter<T> {
         if !left_out!(AttendantLeftAsleep) {
             attendant.into_iter().for_each(Waker::wake);
         }
-    }
-}
-
-impl<T> Clone for Flights<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<T> fmt::Debug for Flights<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flights").finish_non_exhaustive()
     }
 }

@@ -10,6 +10,7 @@ mod claim;
 mod completion;
 mod erased;
 mod flight;
+mod flights;
 mod guard;
 mod journal;
 mod keep;

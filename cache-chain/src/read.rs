@@ -69,6 +69,22 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         waiter.await
     }
 
+    /// What `get` finds: the fresh entry of the key, and the place of its tier.
+    pub(crate) async fn read(self: &Arc<Self>, key: Key) -> Result<Option<(usize, Entry<V>)>> {
+        let budget = Budget::new(self.deadline);
+        let found = budget.bound(self.look(&key, budget, false)).await?.fresh()?;
+        Ok(found.filter(|found| self.is_good(found)))
+    }
+
+    /// As [`read`](Self::read) for several keys; the values alone.
+    pub(crate) async fn read_many(&self, keys: Vec<Key>) -> Result<Vec<Option<V>>> {
+        let budget = Budget::new(self.deadline);
+        let looked = budget.bound(async { Ok(self.look_for_many(&keys, budget, false).await) }).await?;
+        let good = |found: &(usize, Entry<V>)| self.is_good(found);
+        let value = |looked: Looked<V>| Ok(looked.fresh()?.filter(good).and_then(|(_, entry)| entry.into_value()));
+        looked.into_iter().map(value).collect()
+    }
+
     /// The first fresh entry from the first tier down. Before a tier is read, the leases of those above are taken.
     async fn look_down(&self, key: &Key, budget: Budget, loading: bool) -> Looked<V> {
         let last = self.tiers.len() - 1;

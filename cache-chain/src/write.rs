@@ -2,7 +2,7 @@
 
 use cache_core::{Entry, Error, Failure, Key, Result, Ticket, Ttl, Write};
 
-use crate::{chain::Inner, flight::Flights, tier::Tier};
+use crate::{chain::Inner, flights::Flights, tier::Tier};
 
 impl<V: Clone + Send + Sync + 'static> Inner<V> {
     /// Writes the last tier unconditionally and those above with leases that were taken before it. Where a tier fails,

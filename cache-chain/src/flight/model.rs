@@ -21,7 +21,7 @@ use super::*;
 
 /// What is left out of the protocol, to see that the model notices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// An event that comes while the work is polled wakes only those who find it flying.
     LostEvent,
     /// The last waiter leaves its flight in the map.
@@ -47,7 +47,7 @@ thread_local! {
 }
 
 /// Whether this fault is to be made. Shuttle runs all its threads on one of the system's.
-pub(super) fn makes(fault: Fault) -> bool {
+pub(crate) fn makes(fault: Fault) -> bool {
     FAULT.get() == Some(fault)
 }
 
