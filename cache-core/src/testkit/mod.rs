@@ -165,6 +165,8 @@ impl Clause {
         // A store that hangs must fail the clause and not the whole run, so the test has a thread that can be given up.
         thread::spawn(move || {
             let tested = catch_unwind(AssertUnwindSafe(|| harness.run(clauses::check(self, &harness))));
+            // Before the verdict: the process may end with that, and a server of the harness would outlive it.
+            drop(harness);
             let _ = report.send(tested.unwrap_or_else(|panic| Err(format!("it panicked: {}", message(&*panic)))));
         });
         verdict.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| Err("it hangs".to_owned()))
