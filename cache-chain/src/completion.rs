@@ -10,7 +10,10 @@ use std::{
 use cache_core::{Key, Result};
 use tokio::{runtime::Handle, sync::watch, time::timeout};
 
-use crate::orphans::{Orphan, Orphans};
+use crate::{
+    orphans::{Orphan, Orphans},
+    runtime::RuntimeHandle,
+};
 
 /// How long a write waits for those whose callers gave up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -18,13 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The runtime that a chain works on, and the writes that go on there without their callers.
 #[derive(Clone)]
 pub(crate) struct Ground {
-    runtime: Handle,
+    pub(crate) runtime: RuntimeHandle,
     orphans: Arc<watch::Sender<Orphans>>,
 }
 
 impl Ground {
     pub(crate) fn new(runtime: Handle) -> Self {
-        Self { runtime, orphans: Arc::default() }
+        Self { runtime: RuntimeHandle::new(runtime), orphans: Arc::default() }
     }
 
     /// Polls the future inside a runtime: that of the caller or, on another executor, that of the chain.
@@ -37,9 +40,9 @@ impl Ground {
         .await
     }
 
-    /// Has the future run in a task of its own, where this is called or, on another executor, where the chain was built.
+    /// Has the future run in a task of its own, where the chain was built.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        Handle::try_current().unwrap_or_else(|_| self.runtime.clone()).spawn(future);
+        self.runtime.spawn(future);
     }
 
     /// A write of these keys (`None`: of all) that runs to its end: dropped before, the rest of it goes on in a task of its own.

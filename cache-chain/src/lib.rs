@@ -25,6 +25,7 @@ mod pauses;
 mod random;
 mod read;
 mod read_through;
+mod runtime;
 mod stats;
 mod sync;
 mod through;
