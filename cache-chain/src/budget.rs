@@ -36,10 +36,12 @@ impl Budget {
     pub(crate) async fn bound<T>(self, call: impl Future<Output = Result<T>>) -> Result<T> {
         match self.0 {
             None => call.await,
-            Some((until, deadline)) => timeout_at(until, call).await.unwrap_or_else(|_| {
-                let message = format!("the call took longer than its deadline of {deadline:?}");
-                Err(Error::new(ErrorKind::Timeout, message))
-            }),
+            Some((until, deadline)) => timeout_at(until, call).await.unwrap_or_else(|_| Err(late(deadline))),
         }
     }
+}
+
+/// The error of a call that took longer than its deadline.
+pub(crate) fn late(deadline: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, format!("the call took longer than its deadline of {deadline:?}"))
 }

@@ -3,16 +3,13 @@
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use cache_core::{Cache, CacheKey, Entry, Error, ErrorKind, Key, Result, SharedClock, Ttl};
-use tokio::{
-    sync::{Semaphore, watch},
-    time::timeout,
-};
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     backfill::Queue,
-    budget::Budget,
+    budget::{after, late},
     builder::{ChainBuilder, Weigher},
-    completion::{Completion, Ground},
+    completion::Ground,
     flights::Flights,
     load::{Landed, Landing},
     mend::Mending,
@@ -40,7 +37,13 @@ use crate::{
 ///
 /// # Cancel safety
 ///
-/// A dropped read leaves no trace. A write, once polled, runs to its end even if its future is dropped.
+/// A dropped read leaves no trace. A write, once polled, runs to its end even if its future is dropped; later writes of its
+/// keys wait for it.
+///
+/// # Runtime
+///
+/// The chain does its work in tasks on the tokio runtime in which it was built, so it can be called from any runtime or
+/// executor. When that runtime has ended, calls that go below the first tier fail with [`Closed`](ErrorKind::Closed).
 ///
 /// # Examples
 ///
@@ -105,23 +108,24 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         }
     }
 
-    /// Finishes the queued backfills, the writes whose callers went away, and the stores' buffers, within `deadline`. Reads and writes go on to work; what
-    /// they would backfill is dropped from now on.
+    /// Drains queued backfills, detached writes and the stores' buffers, waiting at most `timeout`. Reads and writes still work
+    /// afterwards, but nothing is backfilled any more.
     ///
     /// # Errors
     ///
-    /// Of kind [`Timeout`](ErrorKind::Timeout) if the deadline came first; what was queued then is thrown away. Else as the
-    /// stores fail.
+    /// Returns an error of kind [`Timeout`](ErrorKind::Timeout) if the time was not enough; backfills that were still queued are
+    /// dropped then. Otherwise fails as the stores do.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it has closed the queue; what is in it is still applied.
-    pub async fn shutdown(&self, deadline: Duration) -> Result<()> {
+    /// Dropped, it has closed the queue; queued backfills are still applied.
+    pub async fn shutdown(&self, timeout: Duration) -> Result<()> {
         self.inner.queue.close();
-        let rest = self.inner.ground.within(async { timeout(deadline, self.wait()).await });
-        rest.await.unwrap_or_else(|_| {
+        let done = self.inner.ground.runtime.timeout_at(after(timeout), self.wait()).await;
+        done.unwrap_or_else(|| {
+            let queued = self.inner.queue.stats().items;
             self.inner.queue.discard();
-            let message = format!("the chain did not come to rest within {deadline:?}; queued backfills were dropped");
+            let message = format!("shutdown timed out after {timeout:?}; {queued} queued backfills were dropped");
             Err(Error::new(ErrorKind::Timeout, message))
         })
     }
@@ -154,30 +158,37 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         Box::pin(self.inner.ground.within(self.inner.read(key))).await
     }
 
-    /// A write of these keys, `None` for all.
-    fn write<F>(&self, keys: Option<Arc<[Key]>>, write: impl FnOnce(Arc<Inner<V>>) -> F) -> Completion
+    /// Runs a write of these keys to its end; its caller waits no longer than the chain's deadline.
+    async fn write<F>(&self, keys: Arc<[Key]>, write: impl FnOnce(Arc<Inner<V>>) -> F) -> Result<()>
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
+        let Inner { ground, deadline, .. } = &*self.inner;
+        let write = repaired(Arc::clone(&self.inner), write(Arc::clone(&self.inner)));
         let inner = Arc::clone(&self.inner);
-        let write = write(Arc::clone(&inner));
-        self.inner.ground.complete(keys, async move {
-            // What failed is made up for, in the background.
-            write.await.inspect_err(|_| inner.mend())
-        })
-    }
-
-    /// A write whose caller waits no longer than the chain's deadline.
-    async fn write_in_time<F>(&self, keys: Arc<[Key]>, write: impl FnOnce(Arc<Inner<V>>) -> F) -> Result<()>
-    where
-        F: Future<Output = Result<()>> + Send + 'static,
-    {
-        let write = self.write(Some(keys), write);
-        match self.inner.deadline {
+        let delete = |keys: Vec<Key>| async move {
+            if inner.del(&keys).await.is_err() {
+                inner.mend();
+            }
+        };
+        let write = ground.complete(keys, write, delete);
+        match *deadline {
             None => write.await,
-            deadline => self.inner.ground.within(Budget::new(deadline).bound(write)).await,
+            Some(deadline) => {
+                let written = ground.runtime.timeout_at(after(deadline), write).await;
+                written.unwrap_or_else(|| Err(late(deadline)))
+            }
         }
     }
+}
+
+/// A write after which the tiers that failed are repaired in the background.
+async fn repaired<V, F>(inner: Arc<Inner<V>>, write: F) -> Result<()>
+where
+    V: Clone + Send + Sync + 'static,
+    F: Future<Output = Result<()>> + Send,
+{
+    write.await.inspect_err(|_| inner.mend())
 }
 
 impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
@@ -221,16 +232,23 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
         let key = Key::new(&key);
         async move {
             let keys = Arc::from([key?]);
-            self.write_in_time(Arc::clone(&keys), |inner| async move { inner.del(&keys).await }).await
+            self.write(Arc::clone(&keys), |inner| async move { inner.del(&keys).await }).await
         }
     }
 
     async fn clear(&self) -> Result<()> {
-        self.write(None, |inner| async move { inner.clear().await }).await
+        let inner = Arc::clone(&self.inner);
+        let clear = async move {
+            // Values that detached writes have yet to bring are removed as well. If these do not end, the rest is cleared.
+            let _ = inner.ground.detached.wait_for_all().await;
+            inner.clear().await
+        };
+        self.inner.ground.complete_clear(repaired(Arc::clone(&self.inner), clear)).await
     }
 
     async fn wait(&self) -> Result<()> {
-        self.inner.ground.within(self.inner.wait()).await
+        let inner = Arc::clone(&self.inner);
+        self.inner.ground.runtime.run(async move { inner.wait().await }).await?
     }
 
     fn get_many<K: CacheKey>(
@@ -252,7 +270,7 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
         async move {
             let values = last_of_each(values?);
             let keys = values.iter().map(|(key, _)| key.clone()).collect();
-            self.write_in_time(keys, |inner| async move { inner.set(values, Ttl::Never).await }).await
+            self.write(keys, |inner| async move { inner.set(values, Ttl::Never).await }).await
         }
     }
 
@@ -260,7 +278,7 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
         let keys = Key::many(keys);
         async move {
             let keys: Arc<[Key]> = keys?.into();
-            self.write_in_time(Arc::clone(&keys), |inner| async move { inner.del(&keys).await }).await
+            self.write(Arc::clone(&keys), |inner| async move { inner.del(&keys).await }).await
         }
     }
 }
@@ -276,7 +294,7 @@ fn last_of_each<V>(mut values: Vec<(Key, V)>) -> Vec<(Key, V)> {
 impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     async fn set_entry(&self, key: Key, value: V, ttl: Ttl) -> Result<()> {
         let keys = Arc::from([key.clone()]);
-        self.write_in_time(keys, |inner| async move { inner.set(vec![(key, value)], ttl).await }).await
+        self.write(keys, |inner| async move { inner.set(vec![(key, value)], ttl).await }).await
     }
 }
 
@@ -287,7 +305,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         if drained.wait_for(|position| *position >= end).await.is_err() && self.queue.stats().items > 0 {
             return Err(Error::new(ErrorKind::Closed, "the runtime that the chain was built in has ended"));
         }
-        self.ground.orphans_done().await;
+        self.ground.detached.wait_for_all().await?;
         let mut failures = Failures::default();
         for tier in &*self.tiers {
             failures.note(tier, tier.wait().await);

@@ -1,33 +1,28 @@
-//! What is started is finished, and what comes after it waits for that.
+//! Writes run to their end, in tasks of their own, whether or not their callers stay.
 
 use std::{
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use cache_core::{Key, Result};
-use tokio::{runtime::Handle, sync::watch, time::timeout};
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
-    orphans::{Orphan, Orphans},
-    runtime::RuntimeHandle,
+    detached::{Detached, DetachedWrites},
+    runtime::{RuntimeHandle, closed},
 };
 
-/// How long a write waits for those whose callers gave up.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The runtime that a chain works on, and the writes that go on there without their callers.
+/// The runtime that a chain works on, and the writes that go on there after their callers have left.
 #[derive(Clone)]
 pub(crate) struct Ground {
     pub(crate) runtime: RuntimeHandle,
-    orphans: Arc<watch::Sender<Orphans>>,
+    pub(crate) detached: Arc<DetachedWrites>,
 }
 
 impl Ground {
     pub(crate) fn new(runtime: Handle) -> Self {
-        Self { runtime: RuntimeHandle::new(runtime), orphans: Arc::default() }
+        Self { runtime: RuntimeHandle::new(runtime), detached: Arc::default() }
     }
 
     /// Polls the future inside a runtime: that of the caller or, on another executor, that of the chain.
@@ -45,67 +40,129 @@ impl Ground {
         self.runtime.spawn(future);
     }
 
-    /// A write of these keys (`None`: of all) that runs to its end: dropped before, the rest of it goes on in a task of its own.
-    /// It begins when the writes of the same keys have ended that go on so already: their callers gave up before this one began,
-    /// and must not have the last word. It waits for them for half a minute at most, which is more than the timeouts of some
-    /// tiers add up to.
+    /// Runs a write of these keys in a task of its own, after the detached writes of the same keys. `delete` removes keys from
+    /// all tiers; it runs where later writes of the line were refused.
     ///
-    /// It is made when it is about to be polled.
-    pub(crate) fn complete(
+    /// # Cancel safety
+    ///
+    /// Dropped, it detaches the write, which goes on.
+    pub(crate) async fn complete<D>(
         &self,
-        keys: Option<Arc<[Key]>>,
+        keys: Arc<[Key]>,
         write: impl Future<Output = Result<()>> + Send + 'static,
-    ) -> Completion {
-        let ground = self.clone();
-        let before = self.orphans.borrow().before(keys.as_deref());
-        let write = Box::pin(async move {
-            if !before.is_empty() {
-                let mut orphans = ground.orphans.subscribe();
-                // It cannot fail: this holds the sender. But a `clear` may take for ever.
-                let done = orphans.wait_for(|orphans| !orphans.has_any_of(&before));
-                let _ = ground.within(async { timeout(PATIENCE, done).await.map(drop) }).await;
+        delete: impl FnOnce(Vec<Key>) -> D + Send + 'static,
+    ) -> Result<()>
+    where
+        D: Future<Output = ()> + Send,
+    {
+        let predecessors = self.detached.predecessors(&keys)?;
+        let (caller, end) = self.attend(Some(Arc::clone(&keys)));
+        let detached = Arc::clone(&self.detached);
+        let task = self.runtime.spawn(async move {
+            let written = match detached.wait_for(&keys, predecessors).await {
+                Ok(()) => write.await,
+                Err(error) => Err(error),
+            };
+            if let Some(mut detached) = end.take() {
+                let outdated = detached.outdated_keys().await;
+                if !outdated.is_empty() {
+                    delete(outdated).await;
+                }
             }
-            ground.within(write).await
+            written
         });
-        Completion { write: Some(write), keys, ground: self.clone() }
+        let written = joined(task).await;
+        drop(caller);
+        written
     }
 
-    /// Returns when no write goes on without its caller.
-    pub(crate) async fn orphans_done(&self) {
-        // It cannot fail: this holds the sender.
-        let _ = self.orphans.subscribe().wait_for(Orphans::is_empty).await;
+    /// Runs a `clear` in a task of its own.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it detaches the `clear`, which goes on.
+    pub(crate) async fn complete_clear(&self, clear: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+        let (caller, end) = self.attend(None);
+        let task = self.runtime.spawn(async move {
+            let cleared = clear.await;
+            drop(end);
+            cleared
+        });
+        let cleared = joined(task).await;
+        drop(caller);
+        cleared
+    }
+
+    fn attend(&self, keys: Option<Arc<[Key]>>) -> (Caller, End) {
+        let shared = Arc::new(Shared::default());
+        (Caller { shared: Arc::clone(&shared), keys, detached: Arc::clone(&self.detached) }, End(shared))
     }
 }
 
-pub(crate) struct Completion {
-    write: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
+async fn joined(task: JoinHandle<Result<()>>) -> Result<()> {
+    match task.await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(closed()),
+    }
+}
+
+/// The stage of a write, known to its caller and its task.
+#[derive(Default)]
+struct Shared(Mutex<Stage>);
+
+#[derive(Default)]
+enum Stage {
+    /// The caller waits for it.
+    #[default]
+    Attended,
+    /// The caller has left.
+    Detached(Detached),
+    /// Nothing of it will happen any more.
+    Ended,
+}
+
+impl Shared {
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The caller of a write. Dropped before the write has ended, it detaches the write.
+struct Caller {
+    shared: Arc<Shared>,
+    /// `None` for a `clear`.
     keys: Option<Arc<[Key]>>,
-    ground: Ground,
+    detached: Arc<DetachedWrites>,
 }
 
-impl Future for Completion {
-    type Output = Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        // Not in its place while it is polled: should it panic, there is no rest of it to go on with.
-        let mut write = self.write.take().expect("not polled after it was ready");
-        let polled = write.as_mut().poll(context);
-        if polled.is_pending() {
-            self.write = Some(write);
-        }
-        polled
-    }
-}
-
-impl Drop for Completion {
+impl Drop for Caller {
     fn drop(&mut self) {
-        if let Some(write) = self.write.take() {
-            let orphan = Orphan::new(&self.ground.orphans, self.keys.take());
-            self.ground.spawn(async move {
-                let _counted = orphan;
-                // Its error has no caller to go to; the tiers have counted it.
-                let _ = write.await;
+        let mut stage = self.shared.stage();
+        if matches!(*stage, Stage::Attended) {
+            *stage = Stage::Detached(match self.keys.take() {
+                Some(keys) => self.detached.enter(keys),
+                None => self.detached.enter_clear(),
             });
         }
+    }
+}
+
+/// The end of a write: reached, or its task was dropped, as when the store panics or the runtime ends.
+struct End(Arc<Shared>);
+
+impl End {
+    /// Ends the write. Returns its place in the line if its caller has left.
+    fn take(&self) -> Option<Detached> {
+        match std::mem::replace(&mut *self.0.stage(), Stage::Ended) {
+            Stage::Detached(detached) => Some(detached),
+            Stage::Attended | Stage::Ended => None,
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        drop(self.take());
     }
 }

@@ -275,20 +275,23 @@ async fn g7_mending_survives_a_panic() {
     assert_eq!(rig.value(1, "k"), None);
 }
 
-/// Mending that was begun on a runtime that has ended is begun again by the next failure.
+/// Repairs run where the chain was built, also if the runtime of the failed write has ended.
 #[test]
-fn g7_mending_survives_the_runtime_it_was_begun_on() {
+fn g7_repairs_survive_the_runtime_of_the_caller() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let home = runtime();
     let rig = home.block_on(async { Rig::with(2, |_, tier| tier.breaker(0, SECOND)) });
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let home = std::thread::spawn(move || home.block_on(ended));
     rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
     runtime().block_on(rig.chain.del("k")).unwrap_err();
-    home.block_on(async {
-        rig.chain.del("l").await.unwrap_err();
-        rig.stores[1].heal();
-        tokio::time::sleep(3 * SECOND).await;
-        assert_eq!(rig.chain.stats().tiers[1].distrusted, 0);
-    });
+    rig.stores[1].heal();
+    // The paused clock of the chain's runtime advances by itself.
+    while rig.chain.stats().tiers[1].distrusted > 0 {
+        std::thread::yield_now();
+    }
+    drop(end);
+    home.join().unwrap().unwrap_err();
 }
 
 /// That a key is not read yet is no failure of its tier, which answers.

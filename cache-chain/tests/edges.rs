@@ -410,28 +410,38 @@ async fn the_cause_of_a_failed_write_can_be_followed() {
 
 // A write that was begun on a live runtime is finished, whichever built the chain.
 
+/// The chain works on the runtime in which it was built, whichever runtime its callers are on.
 #[test]
-fn a_started_write_completes_on_the_callers_runtime() {
-    let first = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let (chain, upper) = first.block_on(async {
+fn a_chain_works_on_the_runtime_it_was_built_in() {
+    let builder = || {
         let upper = ScriptedStore::new(MapStore::new());
         upper.at_every_step(|_, _| yield_now());
         (ChainCache::builder().tier(upper.clone()).tier(MapStore::new()).build().unwrap(), upper)
-    });
-    drop(first);
-    let second = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    };
+    let first = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    let (chain, upper) = first.block_on(async { builder() });
+    // Without timers, and only running while it is called.
+    let second = tokio::runtime::Builder::new_current_thread().build().unwrap();
     second.block_on(async {
         chain.set("k", 1).await.unwrap();
-        {
-            let mut set = pin!(chain.set("k", 2));
-            for _ in 0..3 {
-                let _ = set.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            }
-        }
-        settle().await;
-        let held = LocalStore::get(upper.inner(), &Key::new("k").unwrap()).and_then(Entry::into_value);
-        assert_eq!((held, chain.get("k").await.unwrap()), (Some(2), Some(2)));
+        let mut set = pin!(chain.set("k", 2));
+        assert!(set.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     });
+    // The second runtime is idle, and the write goes on.
+    let held = || LocalStore::get(upper.inner(), &Key::new("k").unwrap()).and_then(Entry::into_value);
+    cache_core::testkit::block_on(async {
+        chain.wait().await.unwrap();
+        assert_eq!((held(), chain.get("k").await.unwrap()), (Some(2), Some(2)));
+    });
+    drop(first);
+    second.block_on(async {
+        assert_eq!(chain.set("k", 3).await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(chain.del("k").await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(chain.clear().await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(chain.wait().await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(chain.shutdown(Duration::from_secs(3600)).await.unwrap_err().kind(), ErrorKind::Closed);
+    });
+    assert_eq!(held(), Some(2), "nothing was written");
 }
 
 #[tokio::test]
