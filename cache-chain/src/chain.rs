@@ -13,7 +13,7 @@ use crate::{
     budget::Budget,
     builder::{ChainBuilder, Weigher},
     completion::{Completion, Ground},
-    flights::Flights,
+    flights::{Flights, Starter},
     load::{Landed, Landing},
     mend::Mending,
     outcome::{Outcome, Source},
@@ -74,8 +74,9 @@ pub(crate) struct Inner<V> {
     pub(crate) default_ttl: Ttl,
     pub(crate) jitter: f64,
     pub(crate) deadline: Option<Duration>,
-    /// Looks through the tiers, and loads. No key has more than one of each.
-    /// Those that leave time for a loader are apart if there is a deadline.
+    pub(crate) flights: Starter,
+    /// Lookups in the tiers, and loads. No key has more than one of each.
+    /// Lookups that leave time for a loader are apart if there is a deadline.
     pub(crate) reads: [Flights<Looked<V>>; 2],
     pub(crate) loads: Flights<Landing<V>>,
     pub(crate) permits: Semaphore,
@@ -151,7 +152,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
 
     /// As [`entry`](Self::entry), if the first tier does not have it at once.
     async fn below(&self, key: Key) -> Result<Option<(usize, Entry<V>)>> {
-        Box::pin(self.inner.ground.within(self.inner.read(key))).await
+        Box::pin(self.inner.read(key)).await
     }
 
     /// A write of these keys, `None` for all.
@@ -175,7 +176,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         let write = self.write(Some(keys), write);
         match self.inner.deadline {
             None => write.await,
-            deadline => self.inner.ground.within(Budget::new(deadline).bound(write)).await,
+            deadline => Budget::new(deadline).bound(&self.inner.ground.runtime, write).await,
         }
     }
 }
@@ -240,7 +241,7 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
         let keys = Key::many(keys);
         async move {
             let keys = keys?;
-            Box::pin(self.inner.ground.within(self.inner.read_many(keys))).await
+            Box::pin(self.inner.read_many(keys)).await
         }
     }
 

@@ -147,10 +147,10 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         Fut: Future<Output = Result<I, E>> + Send + 'static,
     {
         let keys: Vec<K> = keys.into_iter().collect();
-        Box::pin(self.inner.ground.within(self.inner.through_many(keys, load))).await
+        Box::pin(self.inner.through_many(keys, load)).await
     }
 
     async fn loaded(&self, key: Key, due: Option<Entry<V>>, loader: Loader<V>) -> Result<Outcome<V>> {
-        Box::pin(self.inner.ground.within(self.inner.through(key, due, loader))).await
+        Box::pin(self.inner.through(key, due, loader)).await
     }
 }
