@@ -59,11 +59,7 @@ enum Stage<T> {
 
 impl<T: Send + Sync + 'static> Flight<T> {
     /// A flight with one waiter. Its work is yet to be [spawned](Self::spawn).
-    pub(crate) fn new(
-        node: Node,
-        listed: Option<Flights<T>>,
-        room: Option<Arc<Semaphore>>,
-    ) -> (Arc<Self>, Waiter<T>) {
+    pub(crate) fn new(node: Node, listed: Option<Flights<T>>, room: Option<Arc<Semaphore>>) -> (Arc<Self>, Waiter<T>) {
         let state = State {
             stage: Stage::Running,
             waiters: vec![(0, None)],
@@ -209,7 +205,8 @@ impl<T: Send + Sync + 'static> Drop for Waiter<T> {
             let mut state = lock(&self.flight.state);
             let at = state.waiters.binary_search_by_key(&self.id, |(waiter, _)| *waiter);
             left = at.ok().map(|at| state.waiters.remove(at));
-            if !state.waiters.is_empty() || !matches!(state.stage, Stage::Running) || state.in_background {
+            let stays = state.in_background && !left_out!(BackgroundAborted);
+            if !state.waiters.is_empty() || !matches!(state.stage, Stage::Running) || stays {
                 return;
             }
             if let Some(Ok(place)) = self.flight.room.clone().map(Semaphore::try_acquire_owned) {

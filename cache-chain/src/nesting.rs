@@ -91,6 +91,11 @@ impl Node {
         Self { depth: current().map_or(0, |current| current.depth + 1), ..Self::new(chain, None) }
     }
 
+    #[cfg(all(test, shuttle))]
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     fn passes(&self) -> MutexGuard<'_, Vec<ChainId>> {
         self.passes.lock().unwrap_or_else(PoisonError::into_inner)
     }

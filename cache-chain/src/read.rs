@@ -107,9 +107,9 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             return Ok(found.into_iter().inspect(|_| self.tiers[0].hit()).map(hit).collect());
         }
         let (inner, keys) = (Arc::clone(self), keys.to_vec());
-        let mut waiter = self.flights.batch_lookup(Box::pin(async move {
-            Mutex::new(inner.look_for_many(&keys, budget, loading).await)
-        }));
+        let mut waiter = self
+            .flights
+            .batch_lookup(Box::pin(async move { Mutex::new(inner.look_for_many(&keys, budget, loading).await) }));
         waiter.begin_wait()?;
         // Nobody else waits for it.
         Ok(std::mem::take(&mut *waiter.await?.lock().unwrap_or_else(PoisonError::into_inner)))
