@@ -40,7 +40,7 @@ use crate::{
 ///
 /// # Cancel safety
 ///
-/// A dropped read leaves no trace. A write, once polled, runs to its end even if its future is dropped.
+/// A dropped read leaves no trace but its lookup, which may go on until the tiers' timeouts. A write, once polled, runs to its end even if its future is dropped.
 ///
 /// # Examples
 ///

@@ -284,7 +284,7 @@ async fn nested_loads_take_no_permit() {
         let below =
             move |left: u64| async move { if left == 0 { Ok(0) } else { Ok(1 + deep(inner, left - 1).await?) } };
         Box::pin(async move {
-            if left % 2 == 0 {
+            if left.is_multiple_of(2) {
                 chain.get_or_load(left, move || below(left)).await
             } else {
                 let load = move |keys: Vec<u64>| async move { Ok::<_, Error>([(keys[0], below(keys[0]).await?)]) };

@@ -40,7 +40,7 @@ async fn a_caller_that_joins_a_lookup_has_its_own_time() {
     let (early, late, ()) = tokio::join!(
         rig.chain.get("k"),
         async {
-            tokio::time::sleep(SECOND / 2 - SECOND / 20).await;
+            tokio::time::sleep(SECOND * 9 / 20).await;
             rig.stores[1].stall(Operation::Get);
             tokio::time::sleep(SECOND / 2).await;
             rig.chain.get("k").await
