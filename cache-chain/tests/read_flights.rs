@@ -174,6 +174,20 @@ fn the_callers_runtime_may_be_idle_or_ended() {
     }
 }
 
+/// The time of a lookup does not stand still while the runtime of the caller that began it does.
+#[test]
+fn a_lookup_ends_in_time_although_its_first_callers_runtime_is_idle() {
+    let (_home, chain, below) = elsewhere(ReadThrough::new());
+    below.stall(Operation::Get);
+    let idle = Builder::new_current_thread().enable_time().build().unwrap();
+    let mut kept = pin!(chain.get("k"));
+    idle.block_on(async { assert!(poll_once(kept.as_mut()).is_pending()) });
+    // Without a runtime, a hang would be one for ever: the test is run in one with a timer.
+    let bound = Builder::new_current_thread().enable_time().build().unwrap();
+    let second = bound.block_on(async { tokio::time::timeout(8 * SECOND, chain.get("k")).await });
+    assert_eq!(second.expect("it hangs").unwrap_err().kind(), ErrorKind::Timeout);
+}
+
 /// When the chain's runtime ends, all waiters are told, as are later callers. The first tier still answers.
 #[test]
 fn the_end_of_the_chains_runtime_is_an_error_for_its_callers() {
