@@ -382,3 +382,79 @@ async fn a_caller_that_is_not_polled_holds_up_nobody() {
     assert_eq!(in_time(chain.get_or_load("k", || async { Ok::<_, Error>(2) })).await.unwrap(), 1);
     assert_eq!(in_time(chain.get_or_load("other", || async { Ok::<_, Error>(3) })).await.unwrap(), 3);
 }
+
+/// A loader that has given up a nested call does not wait for it any more.
+#[tokio::test]
+async fn a_nested_call_that_was_given_up_is_no_part_of_a_cycle() {
+    let chain = chain();
+    let (begin, end) = (Gate::default(), Gate::default());
+    let (inner, gate) = (chain.clone(), begin.clone());
+    let below = chain.get_or_load("below", move || async move {
+        gate.passed().await;
+        inner.get_or_load("above", || async { Ok::<_, Error>(0) }).await
+    });
+    let (inner, gate) = (chain.clone(), end.clone());
+    let above = chain.get_or_load("above", move || async move {
+        {
+            let mut given_up = pin!(inner.get_or_load("below", || async { Ok::<_, Error>(0) }));
+            assert!(given_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        gate.passed().await;
+        Ok::<_, Error>(7)
+    });
+    let both = async {
+        tokio::join!(
+            below,
+            async {
+                settle().await;
+                above.await
+            },
+            async {
+                settle().await;
+                settle().await;
+                begin.open();
+                settle().await;
+                end.open();
+            }
+        )
+    };
+    let (below, above, ()) = in_time(both).await;
+    assert_eq!((below.unwrap(), above.unwrap()), (7, 7));
+}
+
+/// A load lends the permit of its own chain alone: the bound of another chain holds for nested loads, too.
+#[tokio::test]
+async fn no_permit_is_lent_to_a_load_of_another_chain() {
+    let (one, two) = (chain(), with(ReadThrough::new().concurrent_loads(1)));
+    let (gate, begun) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
+    let passing = gate.clone();
+    let running = two.get_or_load("running", move || async move {
+        passing.passed().await;
+        Ok::<_, Error>(1)
+    });
+    let (inner, counted) = (two.clone(), Arc::clone(&begun));
+    let outer = one.get_or_load("outer", move || async move {
+        let load = move || async move {
+            counted.fetch_add(1, SeqCst);
+            Ok::<_, Error>(2)
+        };
+        inner.get_or_load("queued", load).await
+    });
+    let all = async {
+        tokio::join!(
+            running,
+            async {
+                settle().await;
+                outer.await
+            },
+            async {
+                settle().await;
+                settle().await;
+                assert_eq!(begun.load(SeqCst), 0, "it takes a permit");
+                gate.open();
+            }
+        )
+    };
+    let (running, outer, ()) = in_time(all).await;
+    assert_eq!((running.unwrap(), outer.unwrap()), (1, 2));
+}
