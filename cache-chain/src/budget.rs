@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use cache_core::{Error, ErrorKind, MAX_TTL, Result};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
+
+use crate::runtime::{RuntimeHandle, closed};
 
 /// The moment after this time, however long it is.
 pub(crate) fn after(time: Duration) -> Instant {
@@ -32,12 +34,17 @@ impl Budget {
         }
     }
 
+    /// Whether the time is up.
+    pub(crate) fn is_spent(self) -> bool {
+        self.0.is_some_and(|(until, _)| until <= Instant::now())
+    }
+
     /// The result of the call, or an error of kind `Timeout` when the time is up.
-    pub(crate) async fn bound<T>(self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        match self.0 {
-            None => call.await,
-            Some((until, deadline)) => timeout_at(until, call).await.unwrap_or_else(|_| Err(late(deadline))),
-        }
+    pub(crate) async fn bound<T>(self, runtime: &RuntimeHandle, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some((until, deadline)) = self.0 else { return call.await };
+        let result = runtime.timeout_at(until, call).await;
+        // A timer that fires early was dropped with the runtime.
+        result.unwrap_or_else(|| Err(if until <= Instant::now() { late(deadline) } else { closed() }))
     }
 }
 

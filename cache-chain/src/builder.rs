@@ -12,7 +12,7 @@ use crate::{
     backfill::{self, Limits, Queue},
     chain::{ChainCache, Inner},
     completion::Ground,
-    flights::Flights,
+    flights::Starter,
     mend::Mending,
     pauses::Pauses,
     read_through::ReadThrough,
@@ -152,18 +152,21 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         let queue = Arc::new(Queue::new(self.limits));
         let (applied, drained) = watch::channel(0);
         runtime.spawn(backfill::drain(Arc::clone(&queue), Arc::clone(&tiers), Arc::clone(&self.clock), applied));
+        let ground = Ground::new(runtime);
+        let flights = Starter::new(ground.runtime.clone());
         Ok(ChainCache::new(Inner {
             tiers,
             queue,
             drained,
-            ground: Ground::new(runtime),
+            ground,
             clock: self.clock,
             weigher: self.weigher,
             default_ttl: self.default_ttl,
             jitter: self.jitter,
             deadline: self.deadline,
-            reads: [Flights::new(), Flights::new()],
-            loads: Flights::new(),
+            reads: [flights.lookups(), flights.lookups()],
+            loads: flights.loads(),
+            flights,
             permits: Semaphore::new(read_through.concurrent_loads.min(Semaphore::MAX_PERMITS)),
             pauses: Pauses::default(),
             mending: Mending::default(),

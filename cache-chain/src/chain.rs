@@ -7,10 +7,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     backfill::Queue,
-    budget::{after, late},
+    budget::{Budget, after},
     builder::{ChainBuilder, Weigher},
     completion::Ground,
-    flights::Flights,
+    flights::{Flights, Starter},
     load::{Landed, Landing},
     mend::Mending,
     outcome::{Outcome, Source},
@@ -37,8 +37,8 @@ use crate::{
 ///
 /// # Cancel safety
 ///
-/// A dropped read leaves no trace. A write, once polled, runs to its end even if its future is dropped; later writes of its
-/// keys wait for it.
+/// A dropped read leaves no trace but its lookup, which may go on until the tiers' timeouts. A write, once polled, runs to its
+/// end even if its future is dropped; later writes of its keys wait for it.
 ///
 /// # Runtime
 ///
@@ -77,8 +77,9 @@ pub(crate) struct Inner<V> {
     pub(crate) default_ttl: Ttl,
     pub(crate) jitter: f64,
     pub(crate) deadline: Option<Duration>,
-    /// Looks through the tiers, and loads. No key has more than one of each.
-    /// Those that leave time for a loader are apart if there is a deadline.
+    pub(crate) flights: Starter,
+    /// Lookups in the tiers, and loads. No key has more than one of each.
+    /// Lookups that leave time for a loader are apart if there is a deadline.
     pub(crate) reads: [Flights<Looked<V>>; 2],
     pub(crate) loads: Flights<Landing<V>>,
     pub(crate) permits: Semaphore,
@@ -155,7 +156,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
 
     /// As [`entry`](Self::entry), if the first tier does not have it at once.
     async fn below(&self, key: Key) -> Result<Option<(usize, Entry<V>)>> {
-        Box::pin(self.inner.ground.within(self.inner.read(key))).await
+        Box::pin(self.inner.read(key)).await
     }
 
     /// Runs a write of these keys to its end; its caller waits no longer than the chain's deadline.
@@ -174,10 +175,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         let write = ground.complete(keys, write, delete);
         match *deadline {
             None => write.await,
-            Some(deadline) => {
-                let written = ground.runtime.timeout_at(after(deadline), write).await;
-                written.unwrap_or_else(|| Err(late(deadline)))
-            }
+            deadline => Budget::new(deadline).bound(&ground.runtime, write).await,
         }
     }
 }
@@ -258,7 +256,7 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
         let keys = Key::many(keys);
         async move {
             let keys = keys?;
-            Box::pin(self.inner.ground.within(self.inner.read_many(keys))).await
+            Box::pin(self.inner.read_many(keys)).await
         }
     }
 

@@ -1,9 +1,6 @@
 //! Writes run to their end, in tasks of their own, whether or not their callers stay.
 
-use std::{
-    pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cache_core::{Key, Result};
 use tokio::{runtime::Handle, task::JoinHandle};
@@ -23,16 +20,6 @@ pub(crate) struct Ground {
 impl Ground {
     pub(crate) fn new(runtime: Handle) -> Self {
         Self { runtime: RuntimeHandle::new(runtime), detached: Arc::default() }
-    }
-
-    /// Polls the future inside a runtime: that of the caller or, on another executor, that of the chain.
-    pub(crate) async fn within<T>(&self, future: impl Future<Output = T>) -> T {
-        let mut future = pin!(future);
-        std::future::poll_fn(|context| {
-            let _entered = Handle::try_current().is_err().then(|| self.runtime.enter());
-            future.as_mut().poll(context)
-        })
-        .await
     }
 
     /// Has the future run in a task of its own, where the chain was built.

@@ -148,14 +148,11 @@ impl DetachedWrites {
     pub(crate) async fn wait_for_all(&self) -> Result<()> {
         let next = self.state().next;
         let mut oldest = self.oldest.subscribe();
-        match timeout_at(Instant::now() + MAX_WAIT, oldest.wait_for(|oldest| *oldest >= next)).await {
-            // The sender lives as long as `self`.
-            Ok(_) => Ok(()),
-            Err(_) => {
-                let message = format!("writes whose callers have left did not end within {MAX_WAIT:?}; wait again");
-                Err(Error::new(ErrorKind::Timeout, message))
-            }
+        if timeout_at(Instant::now() + MAX_WAIT, oldest.wait_for(|oldest| *oldest >= next)).await.is_ok() {
+            return Ok(());
         }
+        let message = format!("writes whose callers have left did not end within {MAX_WAIT:?}; wait again");
+        Err(Error::new(ErrorKind::Timeout, message))
     }
 
     /// Registers a `clear` whose caller has left. Neither [`wait_for_all`](Self::wait_for_all) nor another `clear` waits for it.

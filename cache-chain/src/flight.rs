@@ -1,87 +1,87 @@
-//! Flights: work on a key that everybody who wants its outcome shares.
+//! Flights: work on a key whose outcome all interested callers share.
 //!
-//! A flight is a future that its waiters drive together: whoever is polled polls it, and every event wakes all of them. So
-//! nobody leads. If the waiter that drives is dropped, another goes on where it stopped, and one that is kept but never
-//! polled again holds up nobody. The last waiter to go takes the future with it.
+//! A flight is one task on the chain's runtime, and its waiters only wait. So the work depends neither on whether a waiter
+//! is polled nor on the runtime of a waiter, an event in the work wakes one task, and the end of the work wakes each waiter
+//! once.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use cache_core::{Error, ErrorKind, Key, Result};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     flights::Flights,
-    sync::{Mutex, lock},
+    left_out::left_out,
+    nesting::{Node, Wait, scope},
+    panics::caught,
+    runtime::{RuntimeHandle, closed},
+    sync::{AbortHandle, Mutex, lock, spawn},
 };
 
 #[cfg(all(test, shuttle))]
 pub(crate) mod model;
 
-/// Whether the model has this guard left out, to see that it is missed.
-macro_rules! left_out {
-    ($fault:ident) => {{
-        #[cfg(all(test, shuttle))]
-        let left_out = $crate::flight::model::makes($crate::flight::model::Fault::$fault);
-        #[cfg(not(all(test, shuttle)))]
-        let left_out = false;
-        left_out
-    }};
-}
-pub(crate) use left_out;
-
 pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 pub(crate) struct Flight<T> {
-    /// Where others find it, and under which key.
-    listed: Option<(Flights<T>, Key)>,
+    node: Arc<Node>,
+    /// Where others find it by its key.
+    listed: Option<Flights<T>>,
+    /// If there is room, the work goes on when the last waiter has left.
+    room: Option<Arc<Semaphore>>,
     state: Mutex<State<T>>,
 }
 
 struct State<T> {
     stage: Stage<T>,
-    /// Who waits, in the order of their ids, each with the waker of its last poll.
+    /// The waiters in the order of their ids, each with the waker of its last poll.
     waiters: Vec<(u64, Option<Waker>)>,
     next: u64,
-    /// The waker of the attendant, if there is one.
-    attendant: Option<Waker>,
-    /// Whether an event came while the work was being polled.
-    notified: bool,
-    /// Whether one of the waiters is there to see it to its end.
-    seen_to: bool,
+    task: Option<AbortHandle>,
+    /// Whether the work goes on without waiters, however many do so.
+    in_background: bool,
+    /// The place in the room, while the work goes on without waiters there.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 enum Stage<T> {
-    /// Waits for an event, or for its first poll.
-    Parked(Work<T>),
-    /// Somebody is polling it.
-    Flying,
-    /// It has come to its end, or has panicked.
-    Landed(Result<Arc<T>>),
-    /// The last waiter has left.
+    Running,
+    /// The work has ended, has panicked, or was dropped by the runtime.
+    Ended(Result<Arc<T>>),
+    /// The last waiter has left, and the work is aborted.
     Abandoned,
 }
 
 impl<T: Send + Sync + 'static> Flight<T> {
-    pub(crate) fn start(work: Work<T>, listed: Option<(Flights<T>, Key)>) -> (Arc<Self>, Waiter<T>) {
+    /// A flight with one waiter. Its work is yet to be [spawned](Self::spawn).
+    pub(crate) fn new(node: Node, listed: Option<Flights<T>>, room: Option<Arc<Semaphore>>) -> (Arc<Self>, Waiter<T>) {
         let state = State {
-            stage: Stage::Parked(work),
+            stage: Stage::Running,
             waiters: vec![(0, None)],
             next: 1,
-            attendant: None,
-            notified: false,
-            seen_to: false,
+            task: None,
+            in_background: false,
+            place: None,
         };
-        let flight = Arc::new(Self { listed, state: Mutex::new(state) });
-        let waiter = Waiter { flight: Arc::clone(&flight), id: 0, sees_to: false };
+        let flight = Arc::new(Self { node: Arc::new(node), listed, room, state: Mutex::new(state) });
+        let waiter = Waiter { flight: Arc::clone(&flight), id: 0, wait: None };
         (flight, waiter)
     }
 
-    /// One more waiter, unless all have left.
-    pub(crate) fn board(flight: &Arc<Self>) -> Option<Waiter<T>> {
+    pub(crate) fn spawn(self: &Arc<Self>, runtime: &RuntimeHandle, work: Work<T>) {
+        let driver = Driver(Arc::clone(self));
+        // If the runtime has ended, the task is dropped at once.
+        let task = spawn(runtime, driver.drive(work));
+        lock(&self.state).task = Some(task);
+    }
+
+    /// One more waiter, unless the work is aborted.
+    pub(crate) fn join(flight: &Arc<Self>) -> Option<Waiter<T>> {
         let mut state = lock(&flight.state);
         if matches!(state.stage, Stage::Abandoned) && !left_out!(AbandonedJoined) {
             return None;
@@ -89,205 +89,141 @@ impl<T: Send + Sync + 'static> Flight<T> {
         let id = state.next;
         state.next += 1;
         state.waiters.push((id, None));
-        Some(Waiter { flight: Arc::clone(flight), id, sees_to: false })
+        state.place = None;
+        Some(Waiter { flight: Arc::clone(flight), id, wait: None })
+    }
+
+    fn end(self: &Arc<Self>, outcome: Result<Arc<T>>) {
+        let waiters = {
+            let mut state = lock(&self.state);
+            if !matches!(state.stage, Stage::Running) {
+                return;
+            }
+            state.stage = Stage::Ended(outcome);
+            state.place = None;
+            if left_out!(SilentEnd) { Vec::new() } else { std::mem::take(&mut state.waiters) }
+        };
+        if !left_out!(EndedListed) {
+            self.unlist();
+        }
+        for waker in waiters.into_iter().filter_map(|(_, waker)| waker) {
+            // A waker that panics must not keep the others from being woken.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
     }
 
     fn unlist(self: &Arc<Self>) {
-        if let Some((flights, key)) = &self.listed {
+        if let (Some(flights), Some(key)) = (&self.listed, self.key()) {
             flights.unlist(key, self);
         }
     }
-}
 
-impl<T> State<T> {
-    fn wakers(&self) -> Vec<Waker> {
-        let waiting = self.waiters.iter().filter_map(|(_, waker)| waker.clone());
-        waiting.chain(self.attendant.clone()).collect()
+    pub(crate) fn key(&self) -> Option<&Key> {
+        self.node.key.as_ref()
     }
 }
 
-fn wake_all(wakers: Vec<Waker>) {
-    wakers.into_iter().for_each(Waker::wake);
-}
+/// Ends the flight when it is dropped: the work has ended, has panicked, or its task was dropped.
+struct Driver<T: Send + Sync + 'static>(Arc<Flight<T>>);
 
-/// What the work wakes.
-impl<T: Send + Sync + 'static> Wake for Flight<T> {
-    fn wake(self: Arc<Self>) {
-        let wakers = {
-            let mut state = lock(&self.state);
-            state.notified |= matches!(state.stage, Stage::Flying);
-            state.wakers()
-        };
-        wake_all(wakers);
+impl<T: Send + Sync + 'static> Driver<T> {
+    async fn drive(self, work: Work<T>) {
+        let outcome = caught(scope(Arc::clone(&self.0.node), work)).await;
+        self.0.end(outcome.map(Arc::new).ok_or_else(panicked));
     }
 }
 
-/// One who waits for a flight, and drives it when polled. A clone waits for the same flight.
+impl<T: Send + Sync + 'static> Drop for Driver<T> {
+    fn drop(&mut self) {
+        if !left_out!(DroppedSilently) {
+            // Nothing happens if it has ended.
+            self.0.end(Err(if std::thread::panicking() { panicked() } else { closed() }));
+        }
+    }
+}
+
+fn panicked() -> Error {
+    Error::new(ErrorKind::Panicked, "code of the application panicked while a key was being read or loaded")
+}
+
+/// A waiter for the outcome of a flight.
 ///
 /// # Cancel safety
 ///
-/// Dropped, it leaves the flight to the other waiters; the last one drops the work.
+/// Dropped, it leaves the flight to the other waiters. The last one aborts the work, unless that goes on in the background.
 pub(crate) struct Waiter<T: Send + Sync + 'static> {
     flight: Arc<Flight<T>>,
     id: u64,
-    sees_to: bool,
+    /// The wait of the flight whose code waits here, if there is one.
+    wait: Option<Wait>,
 }
 
 impl<T: Send + Sync + 'static> Waiter<T> {
-    /// The only waiter of work that is listed nowhere.
-    pub(crate) fn alone(work: Work<T>) -> Self {
-        Flight::start(work, None).1
+    /// Tells the graph of nested calls about this waiter. To be called before the first poll.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Cycle`](ErrorKind::Cycle) if the flight waits for the one whose code waits here.
+    pub(crate) fn begin_wait(&mut self) -> Result<()> {
+        self.wait = Wait::begin(&self.flight.node)?;
+        Ok(())
     }
 
-    /// Whether this waiter is the one to see the flight to its end: the first that asks, for as long as it lives.
-    pub(crate) fn sees_to_the_end(&mut self) -> bool {
-        let mut state = lock(&self.flight.state);
-        self.sees_to |= !std::mem::replace(&mut state.seen_to, true);
-        self.sees_to
+    /// Leaves the flight, which goes on to its end.
+    pub(crate) fn leave_in_background(self) {
+        lock(&self.flight.state).in_background = true;
     }
 
-    /// One who drives the flight without waiting for it; there is to be one at most.
-    pub(crate) fn attendant(&self) -> Attendant<T> {
-        Attendant(Arc::clone(&self.flight))
-    }
-
-    /// One more waiter; `None` if the work is gone.
+    /// One more waiter, or `None` if the work is aborted.
     pub(crate) fn another(&self) -> Option<Self> {
-        Flight::board(&self.flight)
-    }
-}
-
-impl<T: Send + Sync + 'static> Flight<T> {
-    /// Polls the work if nobody else does, after `register` has put the waker where it is found. What the work brought, or
-    /// `None` if nobody waits for it any more.
-    fn drive(
-        self: &Arc<Self>,
-        context: &Context<'_>,
-        register: impl FnOnce(&mut State<T>, &mut Option<Waker>),
-    ) -> Poll<Option<Result<Arc<T>>>> {
-        // Wakers are made and dropped outside the lock: they may own a task of another executor, and that a waiter.
-        let mut waker = Some(context.waker().clone());
-        let mut work = {
-            let mut state = lock(&self.state);
-            register(&mut state, &mut waker);
-            match std::mem::replace(&mut state.stage, Stage::Flying) {
-                Stage::Parked(work) => work,
-                other => {
-                    let answer = match &other {
-                        Stage::Landed(outcome) => Poll::Ready(Some(outcome.clone())),
-                        Stage::Abandoned => Poll::Ready(None),
-                        // Whoever flies it has this waker, too.
-                        _ => Poll::Pending,
-                    };
-                    state.stage = other;
-                    return answer;
-                }
-            }
-        };
-        drop(waker);
-        let notifier = Waker::from(Arc::clone(self));
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            let polled = work.as_mut().poll(&mut Context::from_waker(&notifier));
-            // What has come to its end is dropped here, where a panic is caught.
-            let rest = polled.is_pending().then_some(work);
-            (polled, rest)
-        }));
-        let outcome = match polled {
-            Ok((Poll::Ready(outcome), _)) => Ok(Arc::new(outcome)),
-            Ok((Poll::Pending, Some(work))) => return self.park(work),
-            Ok((Poll::Pending, None)) | Err(_) => Err(Error::new(
-                ErrorKind::Panicked,
-                "code of the application panicked while a key was being read or loaded, or its runtime has ended",
-            )),
-        };
-        let wakers = {
-            let mut state = lock(&self.state);
-            if matches!(state.stage, Stage::Abandoned) {
-                return Poll::Ready(None);
-            }
-            state.stage = Stage::Landed(outcome.clone());
-            if left_out!(SilentLanding) { Vec::new() } else { state.wakers() }
-        };
-        if !left_out!(LandedListed) {
-            self.unlist();
-        }
-        wake_all(wakers);
-        Poll::Ready(Some(outcome))
-    }
-
-    fn park(&self, work: Work<T>) -> Poll<Option<Result<Arc<T>>>> {
-        let wakers = {
-            let mut state = lock(&self.state);
-            if matches!(state.stage, Stage::Abandoned) && !left_out!(ParkedAbandoned) {
-                // The attendant flew it while the last waiter left.
-                drop(state);
-                drop(work);
-                return Poll::Ready(None);
-            }
-            state.stage = Stage::Parked(work);
-            // Others found it flying and sleep; this one might not be polled again.
-            if std::mem::take(&mut state.notified) && !left_out!(LostEvent) { state.wakers() } else { Vec::new() }
-        };
-        wake_all(wakers);
-        Poll::Pending
+        Flight::join(&self.flight)
     }
 }
 
 impl<T: Send + Sync + 'static> Future for Waiter<T> {
-    /// What the work brought; an error of kind `Panicked` if it panicked.
+    /// What the work returned; an error of kind `Panicked` if it panicked, of kind `Closed` if the runtime has ended.
     type Output = Result<Arc<T>>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let driven = self.flight.drive(context, |state, waker| {
-            if let Ok(at) = state.waiters.binary_search_by_key(&self.id, |(waiter, _)| *waiter) {
-                std::mem::swap(&mut state.waiters[at].1, waker);
-            }
-        });
-        match driven {
-            Poll::Ready(Some(outcome)) => Poll::Ready(outcome),
-            // While this one waits, the work is not abandoned.
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        // Wakers are made and dropped outside of the lock: one may own the task of another executor, and that a waiter.
+        let mut waker = Some(context.waker().clone());
+        let mut state = lock(&self.flight.state);
+        if let Stage::Ended(outcome) = &state.stage {
+            return Poll::Ready(outcome.clone());
         }
-    }
-}
-
-/// Drives the work for those who wait for it, should they all be kept and not polled: it may hold what others need. It is no
-/// waiter. It ends with the flight, and when the last waiter has left.
-pub(crate) struct Attendant<T: Send + Sync + 'static>(Arc<Flight<T>>);
-
-impl<T: Send + Sync + 'static> Future for Attendant<T> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.0.drive(context, |state, waker| std::mem::swap(&mut state.attendant, waker)).map(drop)
+        if let Ok(at) = state.waiters.binary_search_by_key(&self.id, |(waiter, _)| *waiter) {
+            std::mem::swap(&mut state.waiters[at].1, &mut waker);
+        }
+        Poll::Pending
     }
 }
 
 impl<T: Send + Sync + 'static> Drop for Waiter<T> {
     fn drop(&mut self) {
-        // Dropped after the lock, as all wakers are.
-        let (left, attendant);
-        let abandoned = {
+        let left;
+        let task = {
             let mut state = lock(&self.flight.state);
-            state.seen_to &= !self.sees_to;
-            if let Ok(at) = state.waiters.binary_search_by_key(&self.id, |(waiter, _)| *waiter) {
-                left = Some(state.waiters.remove(at));
-            } else {
-                left = None;
-            }
-            // Every event has woken the others as well, so they need not be told.
-            if !state.waiters.is_empty() || matches!(state.stage, Stage::Landed(_)) {
+            let at = state.waiters.binary_search_by_key(&self.id, |(waiter, _)| *waiter);
+            left = at.ok().map(|at| state.waiters.remove(at));
+            let stays = state.in_background && !left_out!(BackgroundAborted);
+            if !state.waiters.is_empty() || !matches!(state.stage, Stage::Running) || stays {
                 return;
             }
-            attendant = state.attendant.take();
-            std::mem::replace(&mut state.stage, Stage::Abandoned)
+            if let Some(Ok(place)) = self.flight.room.clone().map(Semaphore::try_acquire_owned) {
+                state.place = Some(place);
+                return;
+            }
+            state.stage = Stage::Abandoned;
+            state.task.take()
         };
+        drop(left);
         if !left_out!(LeftListed) {
             self.flight.unlist();
         }
-        drop((abandoned, left));
-        if !left_out!(AttendantLeftAsleep) {
-            attendant.into_iter().for_each(Waker::wake);
+        if let Some(task) = task
+            && !left_out!(NotAborted)
+        {
+            task.abort();
         }
     }
 }

@@ -3,18 +3,21 @@
 use std::{sync::Arc, time::Duration};
 
 use cache_core::{Entry, Error, ErrorKind, Expiry, Key, Moment, Result};
+use tokio::time::Instant;
 
 use crate::{
     backfill::Tickets,
-    budget::Budget,
+    budget::{Budget, after},
     chain::Inner,
     claim::Turn,
     flight::Waiter,
     loaded::Loader,
+    nesting,
     outcome::{Outcome, Source},
     panics::caught,
     random,
     read::Looked,
+    runtime::closed,
 };
 
 /// What a flight of a load brought.
@@ -80,7 +83,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             return Ok(self.refresh(&key, (0, entry), None, loader));
         }
         let budget = Budget::new(self.deadline);
-        let looked = budget.bound(self.look(&key, budget, true)).await?;
+        let looked = budget.bound(&self.ground.runtime, self.look(&key, budget, true)).await?;
         // What is stale is served at once, and not filled into the tiers above.
         let found = looked.hit.clone().or_else(|| looked.stale.clone());
         // It may have expired since: while a tier below was asked, or because nobody has polled this.
@@ -91,9 +94,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             return Ok(self.served(Landed { entry, source: Source::Tier(at) }));
         }
         let (waiter, began) = self.begin(&key, Why::Missed(looked), loader);
-        if began {
-            self.ground.spawn(waiter.attendant());
-        } else {
+        if !began {
             self.load_counters.joined.one();
         }
         self.wait_for(waiter, budget).await.map(|landed| self.outcome(landed))
@@ -125,7 +126,8 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         if began {
             self.load_counters.refreshes.one();
         }
-        self.in_background(waiter);
+        // What it brings has been stored, what it fails with been counted.
+        waiter.leave_in_background();
     }
 
     pub(crate) fn served(&self, landed: Landed<V>) -> Outcome<V> {
@@ -136,35 +138,33 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         outcome
     }
 
-    /// One task is enough, however many would have it.
-    pub(crate) fn in_background(&self, mut waiter: Waiter<Landing<V>>) {
-        if waiter.sees_to_the_end() {
-            // What it brings has been stored, what it fails with been counted.
-            self.ground.spawn(async move { drop(waiter.await) });
-        }
-    }
-
     /// Joins the load of the key, or begins it.
     fn begin(self: &Arc<Self>, key: &Key, why: Why<V>, loader: Loader<V>) -> (Waiter<Landing<V>>, bool) {
         self.loads.join(key, || {
             let (inner, key) = (Arc::clone(self), key.clone());
-            Box::pin(async move { inner.ground.within(inner.fly(&key, why, loader)).await })
+            Box::pin(async move { inner.fly(&key, why, loader).await })
         })
     }
 
     /// Waits for a load as long as a caller does; then it goes on without.
     pub(crate) async fn wait_for(&self, mut waiter: Waiter<Landing<V>>, budget: Budget) -> Landing<V> {
+        waiter.begin_wait()?;
         let patience = budget.share(1, self.read_through.soft_timeout);
-        if let Ok(landing) = tokio::time::timeout(patience, &mut waiter).await {
+        let until = after(patience);
+        if let Some(landing) = self.ground.runtime.timeout_at(until, &mut waiter).await {
             return Landing::clone(&*landing?);
         }
-        Err(self.late(waiter, patience))
+        Err(self.late(waiter, patience, until))
     }
 
-    /// The error for one who has lost patience with a load.
-    pub(crate) fn late(&self, waiter: Waiter<Landing<V>>, patience: Duration) -> Error {
+    /// The error for a caller that does not wait for a load any longer.
+    pub(crate) fn late(&self, waiter: Waiter<Landing<V>>, patience: Duration, until: Instant) -> Error {
+        if Instant::now() < until {
+            // The timer was dropped with the runtime.
+            return closed();
+        }
         self.load_counters.abandoned.one();
-        self.in_background(waiter);
+        waiter.leave_in_background();
         let message = format!("loading took longer than {patience:?}; it goes on in the background");
         Error::new(ErrorKind::Timeout, message)
     }
@@ -243,8 +243,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         self.load_counters.begun.one();
         let limit = self.read_through.hard_timeout;
         let turn = async {
-            // The semaphore is never closed.
-            let _permit = self.permits.acquire().await;
+            let _permit = nesting::admission(&self.permits).await;
             let started = self.clock.now();
             let loaded = caught(work).await;
             (loaded, self.clock.now().since(started))

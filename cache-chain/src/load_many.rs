@@ -1,13 +1,15 @@
 //! Loads of several keys by one call of a loader: a flight per key, and one for the batch that they share.
 
-use std::{collections::HashMap, error::Error as StdError, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    cell::LazyCell, collections::HashMap, error::Error as StdError, pin::Pin, sync::Arc, task::Poll, time::Duration,
+};
 
 use cache_core::{CacheKey, Error, ErrorKind, Key, Result};
 use tokio::sync::oneshot;
 
 use crate::{
     backfill::Tickets,
-    budget::Budget,
+    budget::{Budget, after},
     chain::Inner,
     flight::Waiter,
     load::{Landed, Landing},
@@ -47,33 +49,31 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         let keys: Vec<Key> = wanted.iter().map(|key| Key::new(key)).collect::<Result<_>>()?;
         let limit = self.read_through.soft_timeout;
         let budget = Budget::new(Some(self.deadline.map_or(limit, |deadline| deadline.min(limit))));
-        let looked = budget.bound(async { Ok(self.look_for_many(&keys, budget, true).await) }).await?;
+        let looked = budget.bound(&self.ground.runtime, self.look_many(&keys, budget, true)).await?;
 
         let (place_order, order) = oneshot::channel();
-        let batch = self.batch(order, load);
+        // Started with the first key that is to be loaded.
+        let batch = LazyCell::new(|| self.batch(order, load));
         let mut values = Vec::with_capacity(keys.len());
         let mut awaited = Vec::new();
         let mut ordered = Order { wanted: Vec::new(), keys: Vec::new(), looked: Vec::new() };
         for (at, ((want, key), looked)) in wanted.into_iter().zip(&keys).zip(looked).enumerate() {
-            let Looked { hit, stale, tickets, failed } = looked;
+            let Looked { hit, stale, tickets, failed, .. } = looked;
             let found = hit.or(stale).filter(|(_, entry)| !self.has_expired(entry));
             let is_due = |entry| self.is_due(entry) && !self.pauses.hold(key, self.clock.now());
             let refresh = found.as_ref().is_some_and(|(_, entry)| is_due(entry));
             if found.is_none() || refresh {
-                let (waiter, began) = self.begin_of(key, &batch);
+                let (waiter, began) = self.begin_of(key, || batch.another());
                 if began {
                     ordered.wanted.push(want);
                     ordered.keys.push(key.clone());
-                    ordered.looked.push(Looked { hit: None, stale: None, tickets, failed });
+                    ordered.looked.push(Looked { hit: None, stale: None, tickets, failed, cut_short: false });
                 } else if !refresh {
                     self.load_counters.joined.one();
                 }
                 if refresh {
                     self.refreshing(waiter, began);
                 } else {
-                    if began {
-                        self.ground.spawn(waiter.attendant());
-                    }
                     awaited.push((at, waiter));
                 }
             }
@@ -97,7 +97,15 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         budget: Budget,
     ) -> Vec<(P, Landing<V>)> {
         let patience = budget.share(1, self.read_through.soft_timeout);
+        let until = after(patience);
         let mut landed = Vec::with_capacity(waiting.len());
+        waiting.retain_mut(|(place, waiter)| match waiter.begin_wait() {
+            Ok(()) => true,
+            Err(error) => {
+                landed.push((*place, Err(error)));
+                false
+            }
+        });
         let all = std::future::poll_fn(|context| {
             waiting.retain_mut(|(place, waiter)| match Pin::new(waiter).poll(context) {
                 Poll::Ready(landing) => {
@@ -108,9 +116,9 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             });
             if waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
         });
-        // Who is late is still waiting.
-        let _ = tokio::time::timeout(patience, all).await;
-        landed.extend(waiting.into_iter().map(|(place, waiter)| (place, Err(self.late(waiter, patience)))));
+        // Those that are late are still waiting.
+        let _ = self.ground.runtime.timeout_at(until, all).await;
+        landed.extend(waiting.into_iter().map(|(place, waiter)| (place, Err(self.late(waiter, patience, until)))));
         landed.sort_by_key(|(place, _)| *place);
         landed
     }
@@ -129,7 +137,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         Fut: Future<Output = Result<I, E>> + Send + 'static,
     {
         let inner = Arc::clone(self);
-        Waiter::alone(Box::pin(async move {
+        self.flights.batch_load(Box::pin(async move {
             let Ok(Order { wanted, keys, mut looked }) = order.await else { return Err(lost()) };
             inner.lease_rest_of_many(&keys, &mut looked).await;
             let loading = async {
@@ -143,11 +151,16 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     }
 
     /// Joins the load of the key, or begins one as a part of the batch.
-    fn begin_of(self: &Arc<Self>, key: &Key, batch: &Waiter<Result<Batch<V>>>) -> (Waiter<Landing<V>>, bool) {
+    fn begin_of(
+        self: &Arc<Self>,
+        key: &Key,
+        batch: impl FnOnce() -> Option<Waiter<Result<Batch<V>>>>,
+    ) -> (Waiter<Landing<V>>, bool) {
         self.loads.join(key, || {
-            let (inner, key, batch) = (Arc::clone(self), key.clone(), batch.another());
+            let (inner, key, batch) = (Arc::clone(self), key.clone(), batch());
             Box::pin(async move {
-                let Some(batch) = batch else { return Err(lost()) };
+                let Some(mut batch) = batch else { return Err(lost()) };
+                batch.begin_wait()?;
                 let brought = batch.await?;
                 let (loaded, time, tickets) = match &*brought {
                     Ok(batch) => {
@@ -157,7 +170,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                     }
                     Err(error) => (Err(error.clone()), Duration::ZERO, Tickets::new()),
                 };
-                let (entry, _) = inner.ground.within(inner.keep(&key, loaded, time, tickets)).await?;
+                let (entry, _) = inner.keep(&key, loaded, time, tickets).await?;
                 Ok(Landed { entry, source: Source::Loaded })
             })
         })

@@ -1,8 +1,11 @@
 //! Reads: down from the first tier to the first hit.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use cache_core::{Entry, Error, Expiry, Key, Result};
+use cache_core::{Entry, Error, ErrorKind, Expiry, Key, Result};
 use tokio::time::Instant;
 
 use crate::{
@@ -22,6 +25,17 @@ pub(crate) struct Looked<V> {
     pub(crate) tickets: Tickets,
     /// The tiers that failed.
     pub(crate) failed: Vec<(usize, Error)>,
+    /// Whether a tier was late that would have had more time if the caller's budget had not been short.
+    pub(crate) cut_short: bool,
+}
+
+/// How often a caller looks again where the budget of the caller that it joined was spent.
+const LOOKS_AGAIN: usize = 3;
+
+impl<V> Looked<V> {
+    fn nothing() -> Self {
+        Self { hit: None, stale: None, tickets: Tickets::new(), failed: Vec::new(), cut_short: false }
+    }
 }
 
 impl<V: Clone> Looked<V> {
@@ -48,9 +62,8 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     /// As [`first`](Self::first), if it is fresh. What is stale is not counted either.
     #[inline]
     pub(crate) fn first_fresh(&self, key: &Key) -> Option<Entry<V>> {
-        let tier = &self.tiers[0];
-        let entry = tier.local()?.get(key).filter(|entry| tier.is_fresh(entry))?;
-        tier.hit();
+        let entry = self.peek(key)?;
+        self.tiers[0].hit();
         Some(entry)
     }
 
@@ -60,26 +73,65 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         if self.tiers.iter().all(|tier| tier.local().is_some()) {
             return Ok(Arc::new(self.look_down(key, budget, loading).await));
         }
-        // Who leaves no time for a loader is not joined by who needs some.
+        // A lookup that leaves no time for a loader is of no use to a caller that needs some.
         let reads = &self.reads[usize::from(loading && self.deadline.is_some())];
-        let (waiter, _) = reads.join(key, || {
-            let (inner, key) = (Arc::clone(self), key.clone());
-            Box::pin(async move { inner.look_down(&key, budget, loading).await })
-        });
-        waiter.await
+        let mut again = LOOKS_AGAIN;
+        loop {
+            let (mut waiter, began) = reads.join(key, || {
+                let (inner, key) = (Arc::clone(self), key.clone());
+                Box::pin(async move { inner.look_down(&key, budget, loading).await })
+            });
+            waiter.begin_wait()?;
+            let looked = waiter.await?;
+            // The budget is that of the caller that began the lookup. This one may have joined it near its end.
+            let is_spent = looked.cut_short && looked.hit.is_none();
+            if began || !is_spent || again == 0 || budget.is_spent() {
+                return Ok(looked);
+            }
+            again -= 1;
+        }
+    }
+
+    /// What the tiers have of each of the keys.
+    pub(crate) async fn look_many(
+        self: &Arc<Self>,
+        keys: &[Key],
+        budget: Budget,
+        loading: bool,
+    ) -> Result<Vec<Looked<V>>> {
+        if self.tiers.iter().all(|tier| tier.local().is_some()) {
+            return Ok(self.look_for_many(keys, budget, loading).await);
+        }
+        if let Some(found) = keys.iter().map(|key| self.peek(key)).collect::<Option<Vec<_>>>() {
+            let hit = |entry| Looked { hit: Some((0, entry)), ..Looked::nothing() };
+            return Ok(found.into_iter().inspect(|_| self.tiers[0].hit()).map(hit).collect());
+        }
+        let (inner, keys) = (Arc::clone(self), keys.to_vec());
+        let mut waiter = self
+            .flights
+            .batch_lookup(Box::pin(async move { Mutex::new(inner.look_for_many(&keys, budget, loading).await) }));
+        waiter.begin_wait()?;
+        // Nobody else waits for it.
+        Ok(std::mem::take(&mut *waiter.await?.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// The fresh entry of the first tier, if that is local. It is not counted.
+    fn peek(&self, key: &Key) -> Option<Entry<V>> {
+        let tier = &self.tiers[0];
+        tier.local()?.get(key).filter(|entry| tier.is_fresh(entry))
     }
 
     /// What `get` finds: the fresh entry of the key, and the place of its tier.
     pub(crate) async fn read(self: &Arc<Self>, key: Key) -> Result<Option<(usize, Entry<V>)>> {
         let budget = Budget::new(self.deadline);
-        let found = budget.bound(self.look(&key, budget, false)).await?.fresh()?;
+        let found = budget.bound(&self.ground.runtime, self.look(&key, budget, false)).await?.fresh()?;
         Ok(found.filter(|found| self.is_good(found)))
     }
 
     /// As [`read`](Self::read) for several keys; the values alone.
-    pub(crate) async fn read_many(&self, keys: Vec<Key>) -> Result<Vec<Option<V>>> {
+    pub(crate) async fn read_many(self: &Arc<Self>, keys: Vec<Key>) -> Result<Vec<Option<V>>> {
         let budget = Budget::new(self.deadline);
-        let looked = budget.bound(async { Ok(self.look_for_many(&keys, budget, false).await) }).await?;
+        let looked = budget.bound(&self.ground.runtime, self.look_many(&keys, budget, false)).await?;
         let good = |found: &(usize, Entry<V>)| self.is_good(found);
         let value = |looked: Looked<V>| Ok(looked.fresh()?.filter(good).and_then(|(_, entry)| entry.into_value()));
         looked.into_iter().map(value).collect()
@@ -88,7 +140,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     /// The first fresh entry from the first tier down. Before a tier is read, the leases of those above are taken.
     async fn look_down(&self, key: &Key, budget: Budget, loading: bool) -> Looked<V> {
         let last = self.tiers.len() - 1;
-        let mut looked = Looked { hit: None, stale: None, tickets: Tickets::new(), failed: Vec::new() };
+        let mut looked = Looked::nothing();
         for (at, tier) in self.tiers.iter().enumerate() {
             let limit = budget.share(self.parts(at, loading), tier.read_timeout);
             // A tier that gives no lease is not backfilled.
@@ -107,7 +159,10 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                     }
                     looked.tickets.extend(seen.ticket.map(|ticket| (at, ticket)));
                 }
-                Err(error) => looked.failed.push((at, error)),
+                Err(error) => {
+                    looked.cut_short |= error.kind() == ErrorKind::Timeout && limit < tier.read_timeout;
+                    looked.failed.push((at, error));
+                }
             }
         }
         looked
@@ -121,8 +176,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     /// What the tiers have of each of the keys, each tier being asked once, for what the tiers above lack.
     pub(crate) async fn look_for_many(&self, keys: &[Key], budget: Budget, loading: bool) -> Vec<Looked<V>> {
         let last = self.tiers.len() - 1;
-        let nothing = || Looked { hit: None, stale: None, tickets: Tickets::new(), failed: Vec::new() };
-        let mut looked: Vec<Looked<V>> = keys.iter().map(|_| nothing()).collect();
+        let mut looked: Vec<Looked<V>> = keys.iter().map(|_| Looked::nothing()).collect();
         let mut lacking: Vec<usize> = (0..keys.len()).collect();
         for (place, tier) in self.tiers.iter().enumerate() {
             if lacking.is_empty() {

@@ -107,6 +107,9 @@ impl ReadThrough {
 
     /// How many loads may run at once in this chain; others wait for their turn. Default 256: more than the connection pool
     /// behind a loader mostly has, and few enough to bound the memory of a cold start.
+    ///
+    /// Loads that another load of this chain waits for are not counted. They run under its permit; otherwise loads that hold all
+    /// permits could wait for each other.
     pub fn concurrent_loads(mut self, loads: usize) -> Self {
         self.concurrent_loads = loads;
         self

@@ -7,7 +7,7 @@ use std::{
 
 use cache_core::{Error, ErrorKind, Result};
 use tokio::{
-    runtime::{EnterGuard, Handle},
+    runtime::Handle,
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
@@ -19,11 +19,6 @@ pub(crate) struct RuntimeHandle(Handle);
 impl RuntimeHandle {
     pub(crate) fn new(handle: Handle) -> Self {
         Self(handle)
-    }
-
-    /// Makes the runtime the current one of this thread, until the guard is dropped.
-    pub(crate) fn enter(&self) -> EnterGuard<'_> {
-        self.0.enter()
     }
 
     /// Runs the future in a task of its own, to its end.

@@ -18,8 +18,13 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// own; see [`Load`] for what the caller gets then. How long callers wait, how stale values are served, and more, is set by
     /// [`ReadThrough`](crate::ReadThrough).
     ///
-    /// - **One load per key.** Callers of one key wait for one load, and so do other processes if a tier grants claims. Do not
-    ///   call this for the same key from its own loader: it would wait for itself.
+    /// - **One load per key.** Callers of one key wait for one load, and so do other processes if a tier grants claims.
+    /// - **Nested loads.** A loader may read other keys, of this chain or of another one. If it reads a key whose loader waits
+    ///   for this one, directly or through others, that read fails at once. Loads that a running load waits for take no permit
+    ///   of [`concurrent_loads`](crate::ReadThrough::concurrent_loads). Both hold for calls that the loader awaits itself; in
+    ///   tasks that it spawns, a cycle ends by the timeouts.
+    /// - **The chain's runtime.** The loader runs in a task on the runtime in which the chain was built, without the task-locals
+    ///   of the caller.
     /// - **No resurrection.** What is loaded is not cached if the key was set, deleted or cleared meanwhile, and who comes after
     ///   that does not wait for the older load.
     /// - **Failures are not cached.** The next caller loads again.
@@ -30,11 +35,14 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// it back by [`Error::source_as`](cache_core::Error::source_as). (What is no error type itself, such as a `String` or an `anyhow::Error`, is boxed as
     /// its own conversion does it, and can be shown but not taken back.) [`Panicked`](cache_core::ErrorKind::Panicked) if it panics,
     /// [`Timeout`](cache_core::ErrorKind::Timeout) if it takes too long, [`Absent`](cache_core::ErrorKind::Absent) if the caller's loader returns a
-    /// plain value and another has found that there is none. A tier that fails is passed over.
+    /// plain value and another has found that there is none, [`Cycle`](cache_core::ErrorKind::Cycle) if this call is made in a
+    /// loader and the key waits for that, [`Closed`](cache_core::ErrorKind::Closed) if the chain's runtime has ended. A tier that
+    /// fails is passed over.
     ///
     /// # Cancel safety
     ///
-    /// A caller that is dropped leaves the load to those who wait for it; it goes on where it is. The last one ends it.
+    /// A dropped caller leaves the load to the other callers. The last one aborts it: the loader's future is dropped soon after,
+    /// at its next await.
     ///
     /// # Examples
     ///
@@ -147,10 +155,10 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         Fut: Future<Output = Result<I, E>> + Send + 'static,
     {
         let keys: Vec<K> = keys.into_iter().collect();
-        Box::pin(self.inner.ground.within(self.inner.through_many(keys, load))).await
+        Box::pin(self.inner.through_many(keys, load)).await
     }
 
     async fn loaded(&self, key: Key, due: Option<Entry<V>>, loader: Loader<V>) -> Result<Outcome<V>> {
-        Box::pin(self.inner.ground.within(self.inner.through(key, due, loader))).await
+        Box::pin(self.inner.through(key, due, loader)).await
     }
 }

@@ -100,7 +100,11 @@ async fn a_process_waits_for_what_another_loads() {
     let [one, two] = [(); 2].map(|()| process(&shared, ReadThrough::new().patience(Duration::MAX)));
     let (gate, open) = (Gate::default(), Gate::default());
     open.open();
-    let (first, second, ()) = tokio::join!(load(&one, "one", &gate), load(&two, "two", &open), async {
+    let second = async {
+        settle().await;
+        load(&two, "two", &open).await
+    };
+    let (first, second, ()) = tokio::join!(load(&one, "one", &gate), second, async {
         tokio::time::sleep(5 * SECOND).await;
         gate.open();
     });
@@ -121,6 +125,7 @@ async fn patience_ends() {
     open.open();
     let started = Instant::now();
     let second = async {
+        settle().await;
         let value = load(&two, "two", &open).await;
         let waited = started.elapsed();
         gate.open();

@@ -13,8 +13,10 @@ async fn g7_a_read_falls_through_a_tier_that_fails() {
     let rig = Rig::new(3);
     rig.put(2, "k", "v", Expiry::Never);
     rig.stores[1].fail(Operation::Get, ErrorKind::Unavailable);
+    let gate = rig.stores[0].stall(Operation::Fill);
     assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("v"));
     assert_eq!(rig.chain.get_many(["k", "k"]).await.unwrap(), [Some("v".to_owned()), Some("v".to_owned())]);
+    gate.open();
     rig.chain.wait().await.unwrap();
     assert_eq!(rig.value(0, "k").as_deref(), Some("v"), "the tier that works is backfilled");
     assert_eq!(rig.value(1, "k"), None, "the one that failed is left alone");

@@ -55,6 +55,9 @@ pub enum ErrorKind {
     Absent,
     /// Code of the application panicked: a loader, or a value's `Clone`.
     Panicked,
+    /// Loads wait for each other in a cycle: a loader reads a key whose loader, directly or through others, waits for this
+    /// one. The message names the keys.
+    Cycle,
     /// Anything else that a backend reports.
     Backend,
 }

@@ -1,15 +1,16 @@
-//! The flight map under shuttle: waiters that come, are dropped at any of their polls, or are kept and never polled again;
-//! work that yields, is woken from another thread, or panics; keys that are detached meanwhile.
+//! Flights under shuttle: waiters that come, are dropped at any of their polls, are kept and never polled again, or leave the
+//! work to the background; work that yields, is woken from another thread, never ends or panics; keys that are detached
+//! meanwhile; a runtime that ends at any moment.
 //!
-//! Whatever happens: everybody who goes on waiting gets what the work brought or its panic; once a load has begun, an older one
-//! of that key is never polled again, unless the key was detached; and when all are gone the map is empty and the work is
-//! dropped.
+//! Whatever happens: each caller that stays gets what the work returned or why it did not; no load of a key is started while
+//! another one has waiters, unless the key was detached; work that was left to the background comes to its end; and when all
+//! callers are gone, the list is empty and all work is dropped.
 
 use std::{
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
@@ -18,37 +19,86 @@ use std::{
 use shuttle::{future as executor, thread};
 
 use super::*;
+use crate::flights::Starter;
 
-/// What is left out of the protocol, to see that the model notices.
+/// A guard that is left out of the protocol, to see that the model notices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
-    /// An event that comes while the work is polled wakes only those who find it flying.
-    LostEvent,
-    /// The last waiter leaves its flight in the map.
+    /// The end of the work wakes no waiter.
+    SilentEnd,
+    /// A flight stays on the list when its work has ended.
+    EndedListed,
+    /// The last waiter leaves its flight on the list.
     LeftListed,
-    /// What has landed stays in the map.
-    LandedListed,
-    /// A landing wakes nobody.
-    SilentLanding,
-    /// A flight of which nobody is left can be joined.
+    /// A flight can be joined after its last waiter has left.
     AbandonedJoined,
-    /// Who leaves last takes the flight off the list that has come in the place of his.
+    /// The last waiter takes a flight off the list that has come in the place of its own.
     OthersUnlisted,
-    /// What the attendant polls while the last waiter leaves is kept.
-    ParkedAbandoned,
-    /// The attendant is not told that the last waiter has left.
-    AttendantLeftAsleep,
+    /// The last waiter does not abort the work.
+    NotAborted,
+    /// The last waiter aborts work that was left to the background.
+    BackgroundAborted,
+    /// A task that is dropped does not end its flight.
+    DroppedSilently,
 }
 
 thread_local! {
     static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
-    /// Polls of work when newer work of the key had begun. A panic there would count as the work's.
-    static OVERLAPS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Whether this fault is to be made. Shuttle runs all its threads on one of the system's.
+/// Whether this guard is left out. Shuttle runs all its threads on one of the system's.
 pub(crate) fn makes(fault: Fault) -> bool {
     FAULT.get() == Some(fault)
+}
+
+/// The tasks of one execution, which stand for a runtime.
+#[derive(Default)]
+struct Tasks {
+    handles: Vec<executor::JoinHandle<()>>,
+    have_ended: bool,
+}
+
+shuttle::lazy_static! {
+    static ref TASKS: Mutex<Tasks> = Mutex::new(Tasks::default());
+}
+
+/// Stands for tokio's. `None` if the runtime had ended before.
+pub(crate) struct AbortHandle(Option<executor::AbortHandle>);
+
+impl AbortHandle {
+    pub(crate) fn abort(&self) {
+        if let Some(handle) = &self.0 {
+            handle.abort();
+        }
+    }
+}
+
+/// Spawns a task of shuttle. As tokio does, it drops the task at once if the runtime has ended.
+pub(crate) fn spawn(_: &RuntimeHandle, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    if lock(&TASKS).have_ended {
+        drop(task);
+        return AbortHandle(None);
+    }
+    let handle = executor::spawn(task);
+    let abort = handle.abort_handle();
+    let have_ended = {
+        let mut tasks = lock(&TASKS);
+        tasks.handles.push(handle);
+        tasks.have_ended
+    };
+    if have_ended {
+        abort.abort();
+    }
+    AbortHandle(Some(abort))
+}
+
+fn end_runtime() {
+    let handles: Vec<_> = {
+        let mut tasks = lock(&TASKS);
+        tasks.have_ended = true;
+        tasks.handles.iter().map(executor::JoinHandle::abort_handle).collect()
+    };
+    handles.iter().for_each(executor::AbortHandle::abort);
 }
 
 /// How the work goes.
@@ -60,42 +110,30 @@ enum Plan {
     Woken,
     /// It yields once and panics.
     Panics,
+    /// It never ends.
+    Hangs,
 }
 
-/// Counts the work that there is, and numbers it.
-#[derive(Default)]
-struct Count {
-    existing: AtomicUsize,
-    last: AtomicUsize,
-}
+/// Counts the work that exists.
+#[derive(Clone)]
+struct Existing(Arc<AtomicUsize>);
 
-struct UnderWay {
-    count: Arc<Count>,
-    number: usize,
-}
-
-impl UnderWay {
-    fn new(count: &Arc<Count>) -> Self {
-        count.existing.fetch_add(1, SeqCst);
-        let number = 1 + count.last.fetch_add(1, SeqCst);
-        Self { count: Arc::clone(count), number }
-    }
-
-    fn is_last(&self) -> bool {
-        self.count.last.load(SeqCst) == self.number
+impl Existing {
+    fn one_more(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, SeqCst);
+        Self(Arc::clone(count))
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for Existing {
     fn drop(&mut self) {
-        self.count.existing.fetch_sub(1, SeqCst);
+        self.0.fetch_sub(1, SeqCst);
     }
 }
 
-fn work(plan: Plan, count: &Arc<Count>, alone: bool) -> Work<u32> {
-    let under_way = Arc::new(UnderWay::new(count));
-    let observed = Arc::clone(&under_way);
-    let mut work: Work<u32> = Box::pin(async move {
+fn work(plan: Plan, count: &Arc<AtomicUsize>) -> Work<u32> {
+    let existing = Existing::one_more(count);
+    Box::pin(async move {
         match plan {
             Plan::Yields(times) => {
                 for _ in 0..times {
@@ -107,16 +145,11 @@ fn work(plan: Plan, count: &Arc<Count>, alone: bool) -> Work<u32> {
                 executor::yield_now().await;
                 std::panic::panic_any(Planned);
             }
+            Plan::Hangs => std::future::pending().await,
         }
-        drop(under_way);
+        drop(existing);
         7
-    });
-    Box::pin(std::future::poll_fn(move |context| {
-        if alone && !observed.is_last() {
-            OVERLAPS.set(OVERLAPS.get() + 1);
-        }
-        work.as_mut().poll(context)
-    }))
+    })
 }
 
 /// The panic that is part of the plan.
@@ -156,11 +189,13 @@ enum Caller {
     Leaves(usize),
     /// Is polled so often, then kept, and dropped when all others have got theirs.
     Sleeps(usize),
+    /// Leaves the work to the background after so many polls.
+    Releases(usize),
     /// Detaches the key and comes then.
     Detaches,
 }
 
-/// Polls at most so often.
+/// Polls at most so often, whether or not there is an event.
 async fn polled<F: Future + Unpin>(times: usize, future: &mut F) -> Option<F::Output> {
     let mut left = times;
     std::future::poll_fn(|context| {
@@ -168,98 +203,171 @@ async fn polled<F: Future + Unpin>(times: usize, future: &mut F) -> Option<F::Ou
             return Poll::Ready(None);
         }
         left -= 1;
+        context.waker().wake_by_ref();
         Pin::new(&mut *future).poll(context).map(Some)
     })
     .await
 }
 
-fn scenario(callers: &'static [Caller], plan: Plan, attended: bool) {
-    let flights = Flights::<u32>::new();
-    let count = Arc::new(Count::default());
-    let key = Key::new("k").expect("a key");
-    // A flight that was detached may be under way beside the one that took its place.
-    let alone = !callers.contains(&Caller::Detaches);
-    let tasks: Vec<_> = callers
+#[derive(Clone, Copy, Debug)]
+struct Scenario {
+    callers: &'static [Caller],
+    plan: Plan,
+    /// Whether they are lookups, one of which may go on without waiters.
+    lookups: bool,
+    /// Whether the runtime ends meanwhile.
+    runtime_ends: bool,
+}
+
+/// What the callers of one execution share.
+struct Shared {
+    scenario: Scenario,
+    flights: Flights<u32>,
+    count: Arc<AtomicUsize>,
+    key: Key,
+    begun: Mutex<Vec<Arc<Flight<u32>>>>,
+    kept: Mutex<Vec<Waiter<u32>>>,
+}
+
+impl Shared {
+    async fn call(&self, caller: Caller) {
+        if caller == Caller::Detaches {
+            self.flights.detach(&self.key);
+        }
+        let (mut waiter, began) = self.flights.join(&self.key, || work(self.scenario.plan, &self.count));
+        if began {
+            self.note(&waiter.flight);
+        }
+        let outcome = match caller {
+            Caller::Stays | Caller::Detaches => waiter.await,
+            Caller::Leaves(times) => match polled(times, &mut waiter).await {
+                Some(outcome) => outcome,
+                None => return,
+            },
+            Caller::Sleeps(times) => match polled(times, &mut waiter).await {
+                Some(outcome) => outcome,
+                None => return lock(&self.kept).push(waiter),
+            },
+            Caller::Releases(times) => match polled(times, &mut waiter).await {
+                Some(outcome) => outcome,
+                None => return waiter.leave_in_background(),
+            },
+        };
+        match outcome {
+            Ok(value) => assert!(*value == 7 && self.scenario.plan != Plan::Panics),
+            Err(error) => match error.kind() {
+                ErrorKind::Panicked => assert_eq!(self.scenario.plan, Plan::Panics),
+                ErrorKind::Closed => assert!(self.scenario.runtime_ends),
+                _ => panic!("{error:?}"),
+            },
+        }
+    }
+
+    /// No flight is started while an older one can be joined, unless that was detached.
+    fn note(&self, flight: &Arc<Flight<u32>>) {
+        let begun = {
+            let mut begun = lock(&self.begun);
+            begun.push(Arc::clone(flight));
+            begun.clone()
+        };
+        if self.scenario.callers.contains(&Caller::Detaches) {
+            return;
+        }
+        // Notes may come in another order than the starts.
+        for older in begun.iter().filter(|other| other.node.id() < flight.node.id()) {
+            assert!(!matches!(lock(&older.state).stage, Stage::Running), "two loads of one key at once");
+        }
+    }
+}
+
+fn run(scenario: Scenario) {
+    let starter = Starter::new(runtime());
+    let flights = if scenario.lookups { starter.lookups() } else { starter.loads() };
+    let shared = Arc::new(Shared {
+        scenario,
+        flights,
+        count: Arc::default(),
+        key: Key::new("k").expect("a key"),
+        begun: Mutex::default(),
+        kept: Mutex::default(),
+    });
+    let mut threads: Vec<_> = scenario
+        .callers
         .iter()
         .map(|&caller| {
-            let (flights, count, key) = (flights.clone(), Arc::clone(&count), key.clone());
-            thread::spawn(move || {
-                executor::block_on(async move {
-                    if caller == Caller::Detaches {
-                        flights.detach(&key);
-                    }
-                    let (mut waiter, began) = flights.join(&key, || work(plan, &count, alone));
-                    if attended && began {
-                        let attendant = waiter.attendant();
-                        let attending = thread::spawn(move || executor::block_on(attendant));
-                        ATTENDING.with(|threads| threads.lock().expect("no panic").push(attending));
-                    }
-                    let outcome = match caller {
-                        Caller::Stays | Caller::Detaches => waiter.await,
-                        Caller::Leaves(times) => return polled(times, &mut waiter).await.map_or((), check(plan)),
-                        Caller::Sleeps(times) => match polled(times, &mut waiter).await {
-                            Some(outcome) => outcome,
-                            None => return SLEEPERS.with(|sleepers| lock(sleepers).push(waiter)),
-                        },
-                    };
-                    check(plan)(outcome);
-                });
-            })
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || executor::block_on(async move { shared.call(caller).await }))
         })
         .collect();
+    if scenario.runtime_ends {
+        threads.push(thread::spawn(end_runtime));
+    }
+    for thread in threads {
+        thread.join().expect("a caller");
+    }
+    drop(std::mem::take(&mut *lock(&shared.kept)));
+    let tasks = std::mem::take(&mut lock(&TASKS).handles);
     for task in tasks {
-        task.join().expect("a caller");
+        // Aborted or not, it comes to its end.
+        let _ = executor::block_on(task);
     }
-    SLEEPERS.with(|sleepers| drop(std::mem::take(&mut *lock(sleepers))));
-    let attending = ATTENDING.with(|threads| std::mem::take(&mut *threads.lock().expect("no panic")));
-    for attendant in attending {
-        attendant.join().expect("an attendant");
-    }
-    assert_eq!(flights.len(), 0, "a flight is left in the map");
-    assert_eq!(OVERLAPS.replace(0), 0, "two loads of one key at once");
-    assert_eq!(count.existing.load(SeqCst), 0, "work is left that nobody waits for");
-}
-
-shuttle::thread_local! {
-    /// Who is kept and not polled.
-    static SLEEPERS: Mutex<Vec<Waiter<u32>>> = Mutex::new(Vec::new());
-}
-
-thread_local! {
-    /// Those who drive without waiting. One of the system's threads runs all of shuttle's.
-    static ATTENDING: std::sync::Mutex<Vec<thread::JoinHandle<()>>> = const { std::sync::Mutex::new(Vec::new()) };
-}
-
-fn check(plan: Plan) -> impl Fn(Result<Arc<u32>>) {
-    move |outcome| match outcome {
-        Ok(value) => assert!(*value == 7 && plan != Plan::Panics),
-        Err(error) => assert!(error.kind() == ErrorKind::Panicked && plan == Plan::Panics, "{error:?}"),
+    assert_eq!(shared.flights.len(), 0, "a flight is left on the list");
+    assert_eq!(shared.count.load(SeqCst), 0, "work is left that nobody waits for");
+    for flight in &*lock(&shared.begun) {
+        let state = lock(&flight.state);
+        assert!(state.place.is_none(), "a place is taken by a lookup that has ended");
+        if state.in_background {
+            assert!(matches!(state.stage, Stage::Ended(_)), "work in the background was aborted");
+        }
     }
 }
 
-use Caller::{Detaches, Leaves, Sleeps, Stays};
+/// A runtime that is not used: the tasks are shuttle's.
+fn runtime() -> RuntimeHandle {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    let build = || tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    RuntimeHandle::new(RUNTIME.get_or_init(build).handle().clone())
+}
 
-const PLANS: [Plan; 4] = [Plan::Yields(0), Plan::Yields(2), Plan::Woken, Plan::Panics];
+use Caller::{Detaches, Leaves, Releases, Sleeps, Stays};
 
-const SCENARIOS: &[&[Caller]] = &[
+const PLANS: [Plan; 5] = [Plan::Yields(0), Plan::Yields(2), Plan::Woken, Plan::Panics, Plan::Hangs];
+
+const CALLERS: &[&[Caller]] = &[
     &[Stays],
     &[Stays, Stays, Stays],
     &[Leaves(0), Stays],
     &[Leaves(1), Stays],
-    &[Leaves(2), Stays, Stays],
-    &[Leaves(1), Leaves(2), Leaves(3)],
-    &[Leaves(0), Leaves(1)],
+    &[Leaves(1), Stays, Stays],
+    &[Leaves(0), Leaves(1), Leaves(2)],
+    &[Leaves(1), Leaves(1)],
+    &[Leaves(1)],
     &[Sleeps(1), Stays],
-    &[Sleeps(1), Sleeps(2), Stays],
+    &[Sleeps(0), Sleeps(1), Stays],
     &[Sleeps(1), Leaves(1), Stays],
+    &[Releases(0)],
+    &[Releases(1), Leaves(1)],
+    &[Releases(1), Leaves(1), Stays],
     &[Stays, Detaches],
     &[Leaves(1), Detaches, Stays],
 ];
 
-/// Every scenario with every plan, without an attendant and with one.
-fn all() -> impl Iterator<Item = (&'static [Caller], Plan, bool)> {
-    let planned = SCENARIOS.iter().flat_map(|callers| PLANS.map(|plan| (*callers, plan)));
-    planned.flat_map(|(callers, plan)| [false, true].map(|attended| (callers, plan, attended)))
+/// All callers with every plan, as loads and as lookups, on a runtime that goes on and on one that ends.
+fn all() -> impl Iterator<Item = Scenario> {
+    let planned = CALLERS.iter().flat_map(|callers| PLANS.map(|plan| (*callers, plan)));
+    let scenarios = planned.flat_map(|(callers, plan)| {
+        [(false, false), (false, true), (true, false), (true, true)].map(|(lookups, runtime_ends)| Scenario {
+            callers,
+            plan,
+            lookups,
+            runtime_ends,
+        })
+    });
+    // What hangs must be left by all of its callers, or be dropped by its runtime.
+    scenarios.filter(|scenario| {
+        let are_gone = !scenario.lookups && scenario.callers.iter().all(|caller| matches!(caller, Leaves(_)));
+        scenario.plan != Plan::Hangs || are_gone || scenario.runtime_ends
+    })
 }
 
 fn quiet() {
@@ -274,31 +382,45 @@ fn quiet() {
 #[test]
 fn g3_no_waiter_hangs_and_nothing_is_left() {
     quiet();
-    for (callers, plan, attended) in all() {
-        shuttle::check_random(move || scenario(callers, plan, attended), 1_000);
+    for scenario in all() {
+        shuttle::check_random(move || run(scenario), 300);
         // There must be something to run at the same time.
-        if callers.len() > 1 {
-            shuttle::check_pct(move || scenario(callers, plan, attended), 300, 3);
+        if scenario.callers.len() > 1 {
+            shuttle::check_pct(move || run(scenario), 100, 3);
         }
     }
 }
 
 #[test]
 fn every_guard_that_is_taken_away_is_missed() {
-    quiet();
-    let faults =
-        [Fault::LostEvent, Fault::LeftListed, Fault::LandedListed, Fault::SilentLanding, Fault::AbandonedJoined];
-    for fault in faults {
-        let found = catch_unwind(AssertUnwindSafe(|| {
-            for (callers, plan, attended) in all() {
-                let run = move || {
-                    FAULT.set(Some(fault));
-                    scenario(callers, plan, attended);
-                };
-                shuttle::check_random(run, 2_000);
-            }
-        }));
-        FAULT.set(None);
-        assert!(found.is_err(), "nobody notices {fault:?}");
-    }
+    // What is found is printed by shuttle; the assertion below is what matters.
+    std::panic::set_hook(Box::new(|_| {}));
+    let faults = [
+        Fault::SilentEnd,
+        Fault::EndedListed,
+        Fault::LeftListed,
+        Fault::AbandonedJoined,
+        Fault::OthersUnlisted,
+        Fault::NotAborted,
+        Fault::BackgroundAborted,
+        Fault::DroppedSilently,
+    ];
+    let missed: Vec<Fault> = faults
+        .into_iter()
+        .filter(|&fault| {
+            let found = catch_unwind(AssertUnwindSafe(|| {
+                for scenario in all() {
+                    let with_fault = move || {
+                        FAULT.set(Some(fault));
+                        run(scenario);
+                    };
+                    shuttle::check_random(with_fault, 500);
+                }
+            }));
+            FAULT.set(None);
+            found.is_ok()
+        })
+        .collect();
+    let _ = std::panic::take_hook();
+    assert_eq!(missed, [], "the model does not notice");
 }
