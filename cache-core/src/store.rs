@@ -201,6 +201,13 @@ pub struct Profile {
     pub claims: bool,
     /// Whether it holds the truth itself and not a copy of it. A chain never deletes from such a store on its own account.
     pub origin: bool,
+    /// Whether a lease leaves something behind in the backend, such as a marker in a database. A chain then gives back the
+    /// leases that it does not need ([`Store::release_many`]).
+    pub markers: bool,
+    /// Which data a store without leases holds. Stores of one type with the same domain are taken for the same data, and
+    /// share the guard that a chain puts around them. Different data in one domain costs some refused fills, and waits for
+    /// writes of an equal key.
+    pub domain: u64,
     /// How exact a TTL is kept.
     pub ttl_resolution: Duration,
 }
@@ -214,6 +221,8 @@ impl Profile {
             retains: false,
             claims: false,
             origin: false,
+            markers: false,
+            domain: 0,
             ttl_resolution: Duration::from_millis(1),
         }
     }
@@ -239,6 +248,19 @@ impl Profile {
     /// Whether it holds the truth itself.
     pub const fn origin(mut self, origin: bool) -> Self {
         self.origin = origin;
+        self
+    }
+
+    /// Whether a lease leaves something behind in the backend.
+    pub const fn markers(mut self, markers: bool) -> Self {
+        self.markers = markers;
+        self
+    }
+
+    /// Which data a store without leases holds: the same number for every handle of the same data, another for other data.
+    /// A hash of the address and the namespace is usual. Default 0: all stores of the type hold the same data.
+    pub const fn domain(mut self, domain: u64) -> Self {
+        self.domain = domain;
         self
     }
 

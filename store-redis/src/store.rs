@@ -35,6 +35,8 @@ pub(crate) struct Inner<V, C> {
     pub(crate) namespace: Namespace,
     pub(crate) layout: Layout<C>,
     pub(crate) lease_millis: u64,
+    /// Which data it holds, for the guard that a chain puts around a plain store.
+    domain: u64,
     pub(crate) values: PhantomData<fn() -> V>,
 }
 
@@ -52,7 +54,8 @@ impl<V> RedisStore<V> {
 
 impl<V, C> RedisStore<V, C> {
     pub(crate) fn new(connection: RedisConnection, namespace: Namespace, layout: Layout<C>, lease_millis: u64) -> Self {
-        Self(Arc::new(Inner { connection, namespace, layout, lease_millis, values: PhantomData }))
+        let domain = connection.domain(namespace.name());
+        Self(Arc::new(Inner { connection, namespace, layout, lease_millis, domain, values: PhantomData }))
     }
 
     pub(crate) fn connection(&self) -> &RedisConnection {
@@ -84,7 +87,12 @@ where
 
     fn profile(&self) -> Profile {
         let records = !self.0.layout.is_plain();
-        Profile::new("redis").leases(records).claims(records).ttl_resolution(self.0.connection.shared().deadline)
+        Profile::new("redis")
+            .leases(records)
+            .claims(records)
+            .markers(records)
+            .domain(self.0.domain)
+            .ttl_resolution(self.0.connection.shared().deadline)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {

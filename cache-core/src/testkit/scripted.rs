@@ -1,7 +1,10 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Poll, Waker},
 };
 
@@ -16,6 +19,8 @@ pub struct ScriptedStore<S> {
     script: Arc<Script>,
     /// Whether the profile says that it keeps leases, and whether it does.
     leases: (bool, bool),
+    /// Its own, as every scripted store holds data of its own.
+    domain: u64,
 }
 
 /// The operations of a [`Store`]; a batch counts as what it is a batch of.
@@ -75,7 +80,9 @@ impl<S: Store> ScriptedStore<S> {
     /// A scripted store around `store`.
     pub fn new(store: S) -> Self {
         let leases = store.profile().leases;
-        Self { store, script: Arc::default(), leases: (leases, leases) }
+        static DOMAINS: AtomicU64 = AtomicU64::new(1);
+        let domain = DOMAINS.fetch_add(1, Ordering::Relaxed);
+        Self { store, script: Arc::default(), leases: (leases, leases), domain }
     }
 
     /// Behaves as a store without leases, and says so: tickets are never void.
@@ -187,7 +194,7 @@ impl<S: Store> Store for ScriptedStore<S> {
     type Value = S::Value;
 
     fn profile(&self) -> Profile {
-        self.store.profile().leases(self.leases.0)
+        self.store.profile().leases(self.leases.0).domain(self.domain)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
