@@ -17,16 +17,18 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         // Whether everything below holds the new value of the key, or nothing.
         let mut sound = vec![true; keys.len()];
         let now = self.clock.now();
-        let (mut expiry, fresh_until) = self.life(ttl, now);
+        // Jitter is drawn per key: what is written together must not expire together.
+        let mut lives: Vec<_> = keys.iter().map(|_| self.life(ttl, now)).collect();
         for tier in self.tiers.iter().rev() {
             // No tier keeps a value longer than the tier below.
-            expiry = tier.expiry(expiry, self.clock.now());
+            let begun = self.clock.now();
+            lives.iter_mut().for_each(|(expiry, _)| *expiry = tier.expiry(*expiry, begun));
             let values = copies.pop().unwrap_or_default();
             let tickets = tickets.pop().unwrap_or_default();
             let mut set = (Vec::new(), Vec::new());
             let mut removed = (Vec::new(), Vec::new());
             for (at, (value, ticket)) in values.into_iter().zip(tickets).enumerate() {
-                let key = keys[at].clone();
+                let (key, (expiry, fresh_until)) = (keys[at].clone(), lives[at]);
                 match ticket {
                     Some(ticket) if sound[at] => {
                         set.0.push(at);

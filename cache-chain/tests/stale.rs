@@ -280,3 +280,19 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test]
+async fn jitter_is_drawn_for_each_key_of_a_batch() {
+    let rig = Rig::with(ReadThrough::new(), 0.5);
+    let keys: Vec<String> = (0..100).map(|at| format!("k{at}")).collect();
+    rig.chain.set_many(keys.iter().map(|key| (key.as_str(), 1))).await.unwrap();
+    let life = |key: &String| {
+        let entry = LocalStore::get(&rig.memory, &Key::new(key.as_str()).unwrap()).unwrap();
+        entry.remaining(rig.clock.now()).as_duration()
+    };
+    let mut lives: Vec<_> = keys.iter().map(life).collect();
+    lives.sort();
+    lives.dedup();
+    // Drawn at random from 3 * 10^10 nanoseconds.
+    assert!(lives.len() > 90, "100 keys have {} different lives", lives.len());
+}
