@@ -208,10 +208,12 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                 return Ok(Landed { entry, source: Source::Tier(at) });
             }
         };
+        // Unless a lookup says otherwise, there is something to be refreshed.
+        let replaces = looked.as_ref().is_none_or(|looked| looked.stale.is_some());
         let failed: Vec<usize> = looked.iter().flat_map(|looked| looked.failed.iter().map(|(at, _)| *at)).collect();
         self.lease_rest(key, &failed, &mut tickets).await;
         let (brought, load_time) = self.load(async { loader().await }).await;
-        let (entry, is_stored) = self.keep(key, brought, load_time, tickets).await?;
+        let (entry, is_stored) = self.keep(key, brought, load_time, tickets, replaces).await?;
         if let (Some(claim), true) = (claim, is_stored) {
             claim.fulfilled();
         }
@@ -226,14 +228,17 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         })
     }
 
-    /// Takes the leases that are still missing, but for tiers that have just failed.
+    /// Takes the leases that are still missing, but for tiers that have just failed. A tier that gives none cannot be filled.
     async fn lease_rest(&self, key: &Key, failed: &[usize], tickets: &mut Tickets) {
         for (at, tier) in self.tiers.iter().enumerate() {
             if failed.contains(&at) || tickets.iter().any(|(place, _)| *place == at) {
                 continue;
             }
             for ticket in tier.lease_many(std::slice::from_ref(key), tier.read_timeout).await {
-                tickets.extend(ticket.ok().map(|ticket| (at, ticket)));
+                match ticket {
+                    Ok(ticket) => tickets.push((at, ticket)),
+                    Err(_) => self.queue.counters().failed.one(),
+                }
             }
         }
     }

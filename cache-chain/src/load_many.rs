@@ -60,7 +60,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             let is_due = |entry| self.is_due(entry) && !self.pauses.hold(key, self.clock.now());
             let refresh = found.as_ref().is_some_and(|(_, entry)| is_due(entry));
             if found.is_none() || refresh {
-                let (waiter, began) = self.begin_of(key, &batch);
+                let (waiter, began) = self.begin_of(key, &batch, refresh);
                 if began {
                     ordered.wanted.push(want);
                     ordered.keys.push(key.clone());
@@ -142,8 +142,13 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         }))
     }
 
-    /// Joins the load of the key, or begins one as a part of the batch.
-    fn begin_of(self: &Arc<Self>, key: &Key, batch: &Waiter<Result<Batch<V>>>) -> (Waiter<Landing<V>>, bool) {
+    /// Joins the load of the key, or begins one as a part of the batch; `refresh` says whether a tier has an entry already.
+    fn begin_of(
+        self: &Arc<Self>,
+        key: &Key,
+        batch: &Waiter<Result<Batch<V>>>,
+        refresh: bool,
+    ) -> (Waiter<Landing<V>>, bool) {
         self.loads.join(key, || {
             let (inner, key, batch) = (Arc::clone(self), key.clone(), batch.another());
             Box::pin(async move {
@@ -157,13 +162,14 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                     }
                     Err(error) => (Err(error.clone()), Duration::ZERO, Tickets::new()),
                 };
-                let (entry, _) = inner.ground.within(inner.keep(&key, loaded, time, tickets)).await?;
+                let (entry, _) = inner.ground.within(inner.keep(&key, loaded, time, tickets, refresh)).await?;
                 Ok(Landed { entry, source: Source::Loaded })
             })
         })
     }
 
-    /// Takes the leases that are still missing, each tier by one call, but for tiers that have just failed.
+    /// Takes the leases that are still missing, each tier by one call, but for tiers that have just failed. A tier that gives none
+    /// cannot be filled.
     async fn lease_rest_of_many(&self, keys: &[Key], looked: &mut [Looked<()>]) {
         for (at, tier) in self.tiers.iter().enumerate() {
             let lacks = |looked: &Looked<()>| {
@@ -171,7 +177,8 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                     && looked.failed.iter().all(|(place, _)| *place != at)
             };
             let places: Vec<usize> = (0..keys.len()).filter(|&place| lacks(&looked[place])).collect();
-            self.lease((tier, at), tier.read_timeout, keys, &places, looked).await;
+            let failed = self.lease((tier, at), tier.read_timeout, keys, &places, looked).await;
+            self.queue.counters().failed.add(failed);
         }
     }
 }

@@ -91,16 +91,14 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         let mut looked = Looked { hit: None, stale: None, tickets: Tickets::new(), failed: Vec::new() };
         for (at, tier) in self.tiers.iter().enumerate() {
             let limit = budget.share(self.parts(at, loading), tier.read_timeout);
-            // A tier that gives no lease is not backfilled.
             match tier.look_up(key, at < last, limit).await {
                 Ok(seen) => {
                     match seen.entry {
                         Some(entry) if tier.is_fresh(&entry) => {
-                            let tickets = std::mem::take(&mut looked.tickets);
-                            looked.hit = self.found(at, key.clone(), entry, tickets).map(|entry| (at, entry));
+                            looked.hit = self.found(at, key, entry, &mut looked).map(|entry| (at, entry));
                             return looked;
                         }
-                        Some(entry) if looked.stale.is_none() && !self.has_expired(&entry) => {
+                        Some(entry) if looked.stale.is_none() && self.may_be_served_stale(&entry) => {
                             looked.stale = Some((at, entry));
                         }
                         _ => {}
@@ -136,11 +134,10 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                 let of = &mut looked[at];
                 match found {
                     Ok(Some(entry)) if tier.is_fresh(&entry) => {
-                        let tickets = std::mem::take(&mut of.tickets);
-                        of.hit = self.found(place, keys[at].clone(), entry, tickets).map(|entry| (place, entry));
+                        of.hit = self.found(place, &keys[at], entry, of).map(|entry| (place, entry));
                     }
                     Ok(entry) => {
-                        let entry = entry.filter(|entry| !self.has_expired(entry));
+                        let entry = entry.filter(|entry| self.may_be_served_stale(entry));
                         of.stale = of.stale.take().or(entry.map(|entry| (place, entry)));
                         missed.push(at);
                     }
@@ -161,7 +158,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         looked
     }
 
-    /// Takes the leases of one tier for the keys at these places.
+    /// Takes the leases of one tier for the keys at these places, and returns how many it did not give.
     pub(crate) async fn lease<W>(
         &self,
         (tier, place): (&Tier<V>, usize),
@@ -169,22 +166,36 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         keys: &[Key],
         at: &[usize],
         looked: &mut [Looked<W>],
-    ) {
+    ) -> usize {
         let leased: Vec<Key> = at.iter().map(|&at| keys[at].clone()).collect();
+        let mut failed = 0;
         for (&at, ticket) in at.iter().zip(tier.lease_many(&leased, limit).await) {
-            looked[at].tickets.extend(ticket.ok().map(|ticket| (place, ticket)));
+            match ticket {
+                Ok(ticket) => looked[at].tickets.push((place, ticket)),
+                Err(_) => failed += 1,
+            }
         }
+        failed
     }
 
-    /// Has the tiers above backfilled. What expired on the way is a miss.
-    fn found(&self, place: usize, key: Key, entry: Entry<V>, tickets: Tickets) -> Option<Entry<V>> {
+    /// Has the tiers above backfilled. What expired on the way is a miss. A tier that answered and gave no lease cannot be
+    /// backfilled, which counts as a failed backfill.
+    fn found(&self, place: usize, key: &Key, entry: Entry<V>, looked: &mut Looked<V>) -> Option<Entry<V>> {
         if self.has_expired(&entry) {
             return None;
         }
+        let tickets = std::mem::take(&mut looked.tickets);
+        let without_lease = place.saturating_sub(tickets.len() + looked.failed.len());
+        self.queue.counters().failed.add(without_lease);
         if !tickets.is_empty() {
-            self.queue.push(self.job(key, entry.clone(), tickets, place));
+            self.queue.push(self.job(key.clone(), entry.clone(), tickets, place));
         }
         Some(entry)
+    }
+
+    /// Whether an entry that is not fresh may still be served by a load. Absence is not: a loader may have found a value since.
+    fn may_be_served_stale(&self, entry: &Entry<V>) -> bool {
+        !entry.is_absent() && !self.has_expired(entry)
     }
 
     /// Whether an entry of this tier is fresh, and has not expired either, which who was not polled for long has not seen.
