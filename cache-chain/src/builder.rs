@@ -13,6 +13,7 @@ use crate::{
     chain::{ChainCache, Inner},
     completion::Ground,
     flights::Flights,
+    leases::{self, Releases},
     mend::Mending,
     pauses::Pauses,
     read_through::ReadThrough,
@@ -152,10 +153,17 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         let queue = Arc::new(Queue::new(self.limits));
         let (applied, drained) = watch::channel(0);
         runtime.spawn(backfill::drain(Arc::clone(&queue), Arc::clone(&tiers), Arc::clone(&self.clock), applied));
+        let releases = Releases::of(&tiers);
+        let (done, released) = watch::channel(0);
+        if let Some(releases) = &releases {
+            runtime.spawn(leases::give_back(Arc::clone(releases), Arc::clone(&tiers), done));
+        }
         Ok(ChainCache::new(Inner {
             tiers,
             queue,
             drained,
+            releases,
+            released,
             ground: Ground::new(runtime),
             clock: self.clock,
             weigher: self.weigher,

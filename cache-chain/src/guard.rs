@@ -3,7 +3,7 @@
 mod key_locks;
 mod shared;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cache_core::{Claim, Entry, Key, Profile, Result, Store, Ticket, Write};
 
@@ -35,7 +35,7 @@ impl<S: Store> Store for Guarded<S> {
     type Value = S::Value;
 
     fn profile(&self) -> Profile {
-        self.store.profile().leases(true).claims(false)
+        self.store.profile().leases(true).claims(false).markers(false)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
@@ -44,6 +44,15 @@ impl<S: Store> Store for Guarded<S> {
 
     async fn lease(&self, key: &Key) -> Result<Ticket> {
         Ok(self.guard.lease(key))
+    }
+
+    async fn lease_within(&self, key: &Key, _life: Duration) -> Result<Ticket> {
+        self.lease(key).await
+    }
+
+    /// A lease leaves nothing behind.
+    async fn release_leases(&self, _leases: &[(Key, Ticket)]) -> Result<()> {
+        Ok(())
     }
 
     /// A store without leases keeps no claims either.
@@ -94,6 +103,10 @@ impl<S: Store> Store for Guarded<S> {
             tickets.push(self.lease(key).await);
         }
         tickets
+    }
+
+    async fn lease_many_within(&self, keys: &[Key], _life: Duration) -> Vec<Result<Ticket>> {
+        self.lease_many(keys).await
     }
 
     async fn fill_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<bool>> {
@@ -151,8 +164,6 @@ impl<S: Store> Store for Guarded<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use cache_core::{
         ManualClock, SharedClock,
         testkit::{Harness, MapStore, ScriptedStore, block_on},

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::{
     backfill::{self, Tickets},
     chain::Inner,
+    leases::Leases,
     loaded::{Keep, Loaded},
     random,
 };
@@ -27,7 +28,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         key: &Key,
         brought: Result<Loaded<V>>,
         load_time: Duration,
-        tickets: Tickets,
+        mut tickets: Leases,
         replaces: bool,
     ) -> Result<(Entry<V>, bool)> {
         let now = self.clock.now();
@@ -48,11 +49,12 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         let entry = entry.created_at(now).loaded_in(load_time);
         if !is_kept {
             if replaces {
-                self.withdraw(key, tickets).await;
+                self.withdraw(key, tickets.take()).await;
             }
             return Ok((entry, false));
         }
-        let is_stored = self.fill(self.job(key.clone(), entry.clone(), tickets, self.tiers.len())).await;
+        let job = self.job(key.clone(), entry.clone(), tickets.take(), self.tiers.len());
+        let is_stored = self.fill(job).await;
         Ok((entry, is_stored))
     }
 

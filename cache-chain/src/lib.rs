@@ -14,6 +14,7 @@ mod flights;
 mod guard;
 mod journal;
 mod keep;
+mod leases;
 mod load;
 mod load_many;
 mod loaded;

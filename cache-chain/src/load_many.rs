@@ -6,10 +6,10 @@ use cache_core::{CacheKey, Error, ErrorKind, Key, Result};
 use tokio::sync::oneshot;
 
 use crate::{
-    backfill::Tickets,
     budget::Budget,
     chain::Inner,
     flight::Waiter,
+    leases::Leases,
     load::{Landed, Landing},
     loaded::{Load, Loaded, failed},
     outcome::Source,
@@ -26,7 +26,7 @@ struct Order<K> {
 /// What a batch brought.
 struct Batch<V> {
     loaded: HashMap<Key, Loaded<V>>,
-    tickets: HashMap<Key, Tickets>,
+    tickets: HashMap<Key, Leases>,
     time: Duration,
 }
 
@@ -154,13 +154,14 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             Box::pin(async move {
                 let Some(batch) = batch else { return Err(lost()) };
                 let brought = batch.await?;
+                let none = || Leases::new(inner.releases.as_ref(), &key);
                 let (loaded, time, tickets) = match &*brought {
                     Ok(batch) => {
                         // What the loader does not mention is not there.
                         let loaded = batch.loaded.get(&key).cloned().unwrap_or_else(Loaded::absent);
-                        (Ok(loaded), batch.time, batch.tickets.get(&key).cloned().unwrap_or_default())
+                        (Ok(loaded), batch.time, batch.tickets.get(&key).map_or_else(none, Leases::share))
                     }
-                    Err(error) => (Err(error.clone()), Duration::ZERO, Tickets::new()),
+                    Err(error) => (Err(error.clone()), Duration::ZERO, none()),
                 };
                 let (entry, _) = inner.ground.within(inner.keep(&key, loaded, time, tickets, refresh)).await?;
                 Ok(Landed { entry, source: Source::Loaded })
@@ -171,13 +172,14 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     /// Takes the leases that are still missing, each tier by one call, but for tiers that have just failed. A tier that gives none
     /// cannot be filled.
     async fn lease_rest_of_many(&self, keys: &[Key], looked: &mut [Looked<()>]) {
+        let life = self.life_of_lease(self.tiers.len(), Duration::ZERO, Budget::new(None), true);
         for (at, tier) in self.tiers.iter().enumerate() {
             let lacks = |looked: &Looked<()>| {
                 looked.tickets.iter().all(|(place, _)| *place != at)
                     && looked.failed.iter().all(|(place, _)| *place != at)
             };
             let places: Vec<usize> = (0..keys.len()).filter(|&place| lacks(&looked[place])).collect();
-            let failed = self.lease((tier, at), tier.read_timeout, keys, &places, looked).await;
+            let failed = self.lease((tier, at), (tier.read_timeout, life), keys, &places, looked).await;
             self.queue.counters().failed.add(failed);
         }
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     backfill::{Job, Tickets},
+    leases::Leases,
     budget::{Budget, after},
     chain::Inner,
     tier::Tier,
@@ -19,7 +20,7 @@ pub(crate) struct Looked<V> {
     /// The first stale entry above that, if there was one.
     pub(crate) stale: Option<(usize, Entry<V>)>,
     /// Of the tiers that have nothing fresh, the last excepted.
-    pub(crate) tickets: Tickets,
+    pub(crate) tickets: Leases,
     /// The tiers that failed.
     pub(crate) failed: Vec<(usize, Error)>,
 }
@@ -88,10 +89,11 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     /// The first fresh entry from the first tier down. Before a tier is read, the leases of those above are taken.
     async fn look_down(&self, key: &Key, budget: Budget, loading: bool) -> Looked<V> {
         let last = self.tiers.len() - 1;
-        let mut looked = Looked { hit: None, stale: None, tickets: Tickets::new(), failed: Vec::new() };
+        let mut looked = self.nothing_of(key);
         for (at, tier) in self.tiers.iter().enumerate() {
             let limit = budget.share(self.parts(at, loading), tier.read_timeout);
-            match tier.look_up(key, at < last, limit).await {
+            let lease = (at < last).then(|| self.life_of_lease(at + 1, limit, budget, loading));
+            match tier.look_up(key, lease, limit).await {
                 Ok(seen) => {
                     match seen.entry {
                         Some(entry) if tier.is_fresh(&entry) => {
@@ -103,7 +105,9 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                         }
                         _ => {}
                     }
-                    looked.tickets.extend(seen.ticket.map(|ticket| (at, ticket)));
+                    if let Some(ticket) = seen.ticket {
+                        looked.tickets.push(at, ticket);
+                    }
                 }
                 Err(error) => looked.failed.push((at, error)),
             }
@@ -116,11 +120,23 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         self.tiers[from..].iter().filter(|tier| tier.local().is_none()).count() + usize::from(loading)
     }
 
+    fn nothing_of(&self, key: &Key) -> Looked<V> {
+        Looked { hit: None, stale: None, tickets: Leases::new(self.releases.as_ref(), key), failed: Vec::new() }
+    }
+
+    /// For how long a lease is needed: for what remains of the limit of its tier, for the tiers from `next` on and, if there is
+    /// one, for the loader.
+    pub(crate) fn life_of_lease(&self, next: usize, limit: Duration, budget: Budget, loading: bool) -> Duration {
+        let remote = self.tiers[next..].iter().filter(|tier| tier.local().is_none());
+        let lookup = remote.fold(limit, |sum, tier| sum.saturating_add(tier.read_timeout));
+        let load = if loading { self.read_through.hard_timeout } else { Duration::ZERO };
+        budget.share(1, lookup).saturating_add(load)
+    }
+
     /// What the tiers have of each of the keys, each tier being asked once, for what the tiers above lack.
     pub(crate) async fn look_for_many(&self, keys: &[Key], budget: Budget, loading: bool) -> Vec<Looked<V>> {
         let last = self.tiers.len() - 1;
-        let nothing = || Looked { hit: None, stale: None, tickets: Tickets::new(), failed: Vec::new() };
-        let mut looked: Vec<Looked<V>> = keys.iter().map(|_| nothing()).collect();
+        let mut looked: Vec<Looked<V>> = keys.iter().map(|key| self.nothing_of(key)).collect();
         let mut lacking: Vec<usize> = (0..keys.len()).collect();
         for (place, tier) in self.tiers.iter().enumerate() {
             if lacking.is_empty() {
@@ -150,7 +166,8 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             if place < last {
                 // Question and lease share the time.
                 let rest = until.saturating_duration_since(Instant::now());
-                self.lease((tier, place), rest, keys, &missed, &mut looked).await;
+                let life = self.life_of_lease(place + 1, rest, budget, loading);
+                self.lease((tier, place), (rest, life), keys, &missed, &mut looked).await;
             }
             missed.append(&mut passed_over);
             lacking = missed;
@@ -162,16 +179,16 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     pub(crate) async fn lease<W>(
         &self,
         (tier, place): (&Tier<V>, usize),
-        limit: Duration,
+        (limit, life): (Duration, Duration),
         keys: &[Key],
         at: &[usize],
         looked: &mut [Looked<W>],
     ) -> usize {
         let leased: Vec<Key> = at.iter().map(|&at| keys[at].clone()).collect();
         let mut failed = 0;
-        for (&at, ticket) in at.iter().zip(tier.lease_many(&leased, limit).await) {
+        for (&at, ticket) in at.iter().zip(tier.lease_many(&leased, limit, life).await) {
             match ticket {
-                Ok(ticket) => looked[at].tickets.push((place, ticket)),
+                Ok(ticket) => looked[at].tickets.push(place, ticket),
                 Err(_) => failed += 1,
             }
         }
@@ -184,7 +201,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         if self.has_expired(&entry) {
             return None;
         }
-        let tickets = std::mem::take(&mut looked.tickets);
+        let tickets = looked.tickets.take();
         let without_lease = place.saturating_sub(tickets.len() + looked.failed.len());
         self.queue.counters().failed.add(without_lease);
         if !tickets.is_empty() {

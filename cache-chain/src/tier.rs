@@ -34,6 +34,8 @@ pub struct Tier<V> {
     pub(crate) store: Arc<dyn ErasedStore<V>>,
     /// Whether its leases are kept here, so that they say nothing about the store.
     pub(crate) leases_here: bool,
+    /// Whether its leases leave something behind that is to be given back.
+    pub(crate) markers: bool,
     name: Option<String>,
     max_ttl: Ttl,
     default_ttl: Ttl,
@@ -62,6 +64,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         Self {
             store,
             leases_here,
+            markers: profile.leases && profile.markers,
             name: None,
             max_ttl: Ttl::Never,
             default_ttl: Ttl::Never,

@@ -1,5 +1,7 @@
 //! Writes: to every tier, from the last up.
 
+use std::time::Duration;
+
 use cache_core::{Entry, Error, Failure, Key, Result, Ticket, Ttl, Write};
 
 use crate::{chain::Inner, flights::Flights, tier::Tier};
@@ -67,7 +69,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     async fn lease_above(&self, keys: &[Key], failures: &mut Failures) -> Vec<Vec<Option<Ticket>>> {
         let mut tickets = Vec::with_capacity(self.tiers.len());
         for tier in &self.tiers[..self.tiers.len() - 1] {
-            let leased = tier.lease_many(keys, tier.read_timeout).await;
+            let leased = tier.lease_many(keys, tier.read_timeout, Duration::MAX).await;
             tickets.push(leased.into_iter().map(|ticket| failures.note(tier, ticket)).collect());
         }
         tickets.push(vec![Some(Ticket::unconditional()); keys.len()]);

@@ -38,6 +38,7 @@ use crate::{Entry, Key, LocalStore, Result, Ticket};
 ///   runs out; only if [`Profile::claims`] says so. A plain lease is no claim.
 /// - **S20** What an entry says besides its value (that there is none, when it turns stale, how long it took to load, when
 ///   it was made) comes back with it; or the entry does not come back. Only the last two may be forgotten.
+/// - **S21** Giving back a lease removes no entry and gives back no claim, and the key can be leased and filled as before.
 ///
 /// # Tickets
 ///
@@ -65,6 +66,32 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// As the backend fails.
     fn lease(&self, key: &Key) -> impl Future<Output = Result<Ticket>> + Send;
+
+    /// As [`lease`](Self::lease), for a caller that needs the ticket for at most `life`. What the lease leaves in the backend
+    /// should be gone after that time, or after the store's own maximum if that is shorter; the ticket is void then. By default
+    /// the life makes no difference.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails.
+    fn lease_within(&self, key: &Key, life: Duration) -> impl Future<Output = Result<Ticket>> + Send {
+        let _ = life;
+        self.lease(key)
+    }
+
+    /// Gives back leases that are not needed any more, so that they leave nothing behind. Their tickets may be void then, also
+    /// for a caller that was given the same one: its fill is refused, which costs one more read of the tier below. Removes no
+    /// entry, and gives back no claim; [`release`](Self::release) does that.
+    ///
+    /// A chain calls it if [`Profile::markers`] says that leases leave something behind. By default it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails; the leases then run out by themselves.
+    fn release_leases(&self, leases: &[(Key, Ticket)]) -> impl Future<Output = Result<()>> + Send {
+        let _ = leases;
+        async { Ok(()) }
+    }
 
     /// A ticket for `key`, for who is about to load it from below all stores; and whether nobody else is about to.
     ///
@@ -134,6 +161,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`lease`](Self::lease) for several keys, one result each in their order; one round trip where the backend can.
     fn lease_many(&self, keys: &[Key]) -> impl Future<Output = Vec<Result<Ticket>>> + Send {
         each(keys.iter(), |key| self.lease(key))
+    }
+
+    /// [`lease_within`](Self::lease_within) for several keys, one result each in their order; one round trip where the backend
+    /// can.
+    fn lease_many_within(&self, keys: &[Key], life: Duration) -> impl Future<Output = Vec<Result<Ticket>>> + Send {
+        let _ = life;
+        self.lease_many(keys)
     }
 
     /// [`fill`](Self::fill) for several entries, one result each in their order; one round trip where the backend can.

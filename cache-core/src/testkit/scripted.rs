@@ -6,6 +6,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Poll, Waker},
+    time::Duration,
 };
 
 use crate::{Claim, Entry, Error, ErrorKind, Key, Profile, Result, Store, Ticket, Write};
@@ -190,6 +191,7 @@ fn keys_of<V>(writes: &[Write<V>]) -> Vec<Key> {
     writes.iter().map(|write| write.key.clone()).collect()
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for ScriptedStore<S> {
     type Value = S::Value;
 
@@ -203,6 +205,15 @@ impl<S: Store> Store for ScriptedStore<S> {
 
     async fn lease(&self, key: &Key) -> Result<Ticket> {
         self.call(Operation::Lease, vec![key.clone()], self.store.lease(key)).await?
+    }
+
+    async fn lease_within(&self, key: &Key, life: Duration) -> Result<Ticket> {
+        self.call(Operation::Lease, vec![key.clone()], self.store.lease_within(key, life)).await?
+    }
+
+    async fn release_leases(&self, leases: &[(Key, Ticket)]) -> Result<()> {
+        let keys = leases.iter().map(|(key, _)| key.clone()).collect();
+        self.call(Operation::Release, keys, self.store.release_leases(leases)).await?
     }
 
     async fn claim(&self, key: &Key) -> Result<Claim> {
@@ -243,6 +254,10 @@ impl<S: Store> Store for ScriptedStore<S> {
         self.batch(Operation::Lease, keys.to_vec(), self.store.lease_many(keys)).await
     }
 
+    async fn lease_many_within(&self, keys: &[Key], life: Duration) -> Vec<Result<Ticket>> {
+        self.batch(Operation::Lease, keys.to_vec(), self.store.lease_many_within(keys, life)).await
+    }
+
     async fn fill_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<bool>> {
         let writes: Vec<_> = writes.into_iter().map(|write| self.unguarded(write)).collect();
         self.batch(Operation::Fill, keys_of(&writes), self.store.fill_many(writes)).await
@@ -255,6 +270,11 @@ impl<S: Store> Store for ScriptedStore<S> {
 
     async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
         self.batch(Operation::Del, keys.to_vec(), self.store.del_many(keys)).await
+    }
+
+    /// It never answers as a local one.
+    fn local(&self) -> Option<&dyn crate::LocalStore<Value = S::Value>> {
+        None
     }
 }
 
