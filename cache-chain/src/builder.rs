@@ -153,16 +153,16 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         let queue = Arc::new(Queue::new(self.limits));
         let (applied, drained) = watch::channel(0);
         runtime.spawn(backfill::drain(Arc::clone(&queue), Arc::clone(&tiers), Arc::clone(&self.clock), applied));
-        let releases = Releases::of(&tiers);
-        let (done, released) = watch::channel(0);
-        if let Some(releases) = &releases {
-            runtime.spawn(leases::give_back(Arc::clone(releases), Arc::clone(&tiers), done));
+        let to_release = Releases::of(&tiers);
+        let (count, released) = watch::channel(0);
+        if let Some(releases) = &to_release {
+            runtime.spawn(leases::give_back(Arc::clone(releases), Arc::clone(&tiers), count));
         }
         Ok(ChainCache::new(Inner {
             tiers,
             queue,
             drained,
-            releases,
+            releases: to_release,
             released,
             ground: Ground::new(runtime),
             clock: self.clock,

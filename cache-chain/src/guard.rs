@@ -130,7 +130,9 @@ impl<S: Store> Store for Guarded<S> {
         let _locked = self.guard.locks.lock_all(&keys).await;
         // All are checked before any is voided: keys of one batch that share a stripe must not void each other's tickets.
         let good: Vec<bool> = writes.iter().map(|write| self.guard.is_current(&write.key, write.ticket)).collect();
-        keys.iter().for_each(|key| self.guard.void(key));
+        for key in &keys {
+            self.guard.void(key);
+        }
         let (mut set, mut removed) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
         for (at, (write, good)) in writes.into_iter().zip(good).enumerate() {
             if good {
@@ -153,7 +155,9 @@ impl<S: Store> Store for Guarded<S> {
 
     async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
         let _locked = self.guard.locks.lock_all(keys).await;
-        keys.iter().for_each(|key| self.guard.void(key));
+        for key in keys {
+            self.guard.void(key);
+        }
         self.store.del_many(keys).await
     }
 

@@ -229,3 +229,85 @@ pub(crate) async fn give_back<V: Clone + Send + Sync + 'static>(
         tokio::task::yield_now().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cache_core::testkit::block_on;
+
+    use super::*;
+
+    fn releases() -> Arc<Releases> {
+        Arc::new(Releases { markers: Box::new([false, true]), state: Mutex::default(), ready: Notify::new() })
+    }
+
+    fn leased(releases: &Arc<Releases>, name: &str, version: u64) -> Leases {
+        let mut leases = Leases::new(Some(releases), &Key::new(name).unwrap());
+        leases.push(0, Ticket::at(version));
+        leases.push(1, Ticket::at(version));
+        leases
+    }
+
+    /// The versions of the leases that are given back.
+    fn given_back(releases: &Releases) -> Vec<u64> {
+        if releases.state().idle.is_empty() {
+            return Vec::new();
+        }
+        let (given, _) = block_on(releases.next()).unwrap();
+        given.into_iter().map(|(place, _, ticket)| (place == 1).then_some(ticket).unwrap().version().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_last_user_gives_a_lease_back() {
+        let releases = releases();
+        let (one, two) = (leased(&releases, "k", 1), leased(&releases, "k", 1));
+        let three = one.share();
+        drop((one, two));
+        assert!(given_back(&releases).is_empty());
+        drop(three);
+        assert_eq!(given_back(&releases), [1]);
+        assert!(releases.state().held.is_empty());
+    }
+
+    #[test]
+    fn a_lease_that_is_taken_again_is_not_given_back() {
+        let releases = releases();
+        drop(leased(&releases, "k", 1));
+        let again = leased(&releases, "k", 1);
+        assert!(given_back(&releases).is_empty());
+        drop(again);
+        assert_eq!(given_back(&releases), [1]);
+        // Another marker has come in its place.
+        let old = leased(&releases, "k", 1);
+        let new = leased(&releases, "k", 2);
+        drop(old);
+        assert!(given_back(&releases).is_empty());
+        drop(new);
+        assert_eq!(given_back(&releases), [2]);
+    }
+
+    #[test]
+    fn what_is_used_or_claimed_is_not_given_back() {
+        let releases = releases();
+        let (mut filled, other) = (leased(&releases, "k", 1), leased(&releases, "k", 1));
+        assert_eq!(filled.take().len(), 2);
+        drop((filled, other));
+        let mut claimed = leased(&releases, "l", 3);
+        claimed.claimed(1, Ticket::at(4));
+        assert!(claimed.contains(&(1, Ticket::at(4))) && claimed.contains(&(0, Ticket::at(3))));
+        drop(claimed);
+        assert!(given_back(&releases).is_empty() && releases.state().held.is_empty());
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let releases = releases();
+        for at in 0..LIMIT + 10 {
+            drop(leased(&releases, &at.to_string(), 1));
+        }
+        assert_eq!((releases.state().idle.len(), releases.state().held.len()), (LIMIT, LIMIT));
+        releases.close();
+        assert!(block_on(releases.next()).is_none());
+        drop(leased(&releases, "k", 1));
+        assert!(releases.state().idle.is_empty());
+    }
+}

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use crate::{
     backfill::{Job, Tickets},
-    leases::Leases,
     budget::{Budget, after},
     chain::Inner,
+    leases::Leases,
     tier::Tier,
 };
 

@@ -24,7 +24,9 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         for tier in self.tiers.iter().rev() {
             // No tier keeps a value longer than the tier below.
             let begun = self.clock.now();
-            lives.iter_mut().for_each(|(expiry, _)| *expiry = tier.expiry(*expiry, begun));
+            for (expiry, _) in &mut lives {
+                *expiry = tier.expiry(*expiry, begun);
+            }
             let values = copies.pop().unwrap_or_default();
             let tickets = tickets.pop().unwrap_or_default();
             let mut set = (Vec::new(), Vec::new());

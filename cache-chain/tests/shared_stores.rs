@@ -31,11 +31,7 @@ async fn g1_holds_for_two_chains_over_one_store_without_leases() {
     let (shared, below) = (lease_less(), ScriptedStore::new(MapStore::new()));
     let chain = || ChainCache::<String>::builder().tier(shared.clone()).tier(below.clone()).build().unwrap();
     let (one, two) = (chain(), chain());
-    let old = Write {
-        key: key("k"),
-        entry: Entry::new(owned("old"), Expiry::Never),
-        ticket: Ticket::unconditional(),
-    };
+    let old = Write { key: key("k"), entry: Entry::new(owned("old"), Expiry::Never), ticket: Ticket::unconditional() };
 
     // A has its lease and waits for the store below.
     let gate = below.stall(Operation::Get);
@@ -69,8 +65,7 @@ async fn a_deletion_by_one_chain_waits_for_the_fill_of_another() {
         settle().await;
         assert_eq!(shared.calls_of(Operation::Fill), 1, "the fill has begun");
         let deleter = two.clone();
-        let deleting =
-            tokio::spawn(async move { if clears { deleter.clear().await } else { deleter.del("k").await } });
+        let deleting = tokio::spawn(async move { if clears { deleter.clear().await } else { deleter.del("k").await } });
         settle().await;
         gate.open();
         deleting.await.unwrap().unwrap();
@@ -121,8 +116,7 @@ async fn write_throughs_of_different_keys_run_together() {
     });
     let lease_less = lease_less();
     let writes = lease_less.stall(Operation::Set);
-    let chain =
-        ChainCache::builder().tier(MapStore::new()).tier(lease_less.clone()).tier(origin).build().unwrap();
+    let chain = ChainCache::builder().tier(MapStore::new()).tier(lease_less.clone()).tier(origin).build().unwrap();
     let all: Vec<_> = (0..1000)
         .map(|number| {
             let chain = chain.clone();

@@ -50,8 +50,7 @@ async fn a_dropped_lookup_leaves_nothing_behind() {
         std::future::pending::<io::Result<Option<u32>>>()
     });
     let store = store(&server).await;
-    let chain =
-        ChainCache::builder().tier(MapStore::new()).tier(store).tier(Tier::new(origin)).build().unwrap();
+    let chain = ChainCache::builder().tier(MapStore::new()).tier(store).tier(Tier::new(origin)).build().unwrap();
     let reader = chain.clone();
     let reading = tokio::spawn(async move { reader.get("k").await });
     has_entered.recv().await.unwrap();
@@ -111,4 +110,16 @@ async fn a_marker_lives_no_longer_than_it_is_needed() {
     assert_eq!(keys(&server), 0);
     assert!(!store.fill(never(&key("k"), 1, first)).await.unwrap(), "its ticket is void");
     store.set(never(&key("k"), 2, Ticket::unconditional())).await.unwrap();
+}
+
+/// Plain stores of one namespace share a guard, whichever connection they use.
+#[tokio::test]
+async fn plain_stores_of_one_namespace_are_one_domain() {
+    let server = RedisServer::start().await;
+    let plain = async |namespace: &str| {
+        let store = RedisStore::<u32>::builder(server.url()).namespace(namespace).plain().connect().await.unwrap();
+        store.profile().domain
+    };
+    assert_eq!(plain("n").await, plain("n").await);
+    assert_ne!(plain("n").await, plain("m").await);
 }

@@ -156,7 +156,7 @@ fn ticket(row: &Row) -> Option<Ticket> {
 }
 
 impl<V, C> Inner<V, C> {
-    fn marker<'a>(identity: &'a Identity, write_id: u64, millis: u64) -> NewRow<'a> {
+    fn marker(identity: &Identity, write_id: u64, millis: u64) -> NewRow<'_> {
         NewRow { identity, value: None, write_id, written: None, millis: Some(millis) }
     }
 

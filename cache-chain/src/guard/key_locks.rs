@@ -55,13 +55,11 @@ impl KeyLocks {
                     continue;
                 }
                 let place = self.place(key);
-                match Arc::clone(&place.lock).try_lock_owned() {
-                    Ok(locked) => held.push(KeyLock(locked, place)),
-                    Err(_) => {
-                        busy = Some(key);
-                        break;
-                    }
-                }
+                let Ok(locked) = Arc::clone(&place.lock).try_lock_owned() else {
+                    busy = Some(key);
+                    break;
+                };
+                held.push(KeyLock(locked, place));
             }
             let Some(key) = busy else { return held };
             drop(held);

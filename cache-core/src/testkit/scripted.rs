@@ -80,8 +80,8 @@ impl fmt::Debug for Script {
 impl<S: Store> ScriptedStore<S> {
     /// A scripted store around `store`.
     pub fn new(store: S) -> Self {
-        let leases = store.profile().leases;
         static DOMAINS: AtomicU64 = AtomicU64::new(1);
+        let leases = store.profile().leases;
         let domain = DOMAINS.fetch_add(1, Ordering::Relaxed);
         Self { store, script: Arc::default(), leases: (leases, leases), domain }
     }
