@@ -304,7 +304,8 @@ mod tests {
         for at in 0..LIMIT + 10 {
             drop(leased(&releases, &at.to_string(), 1));
         }
-        assert_eq!((releases.state().idle.len(), releases.state().held.len()), (LIMIT, LIMIT));
+        let idle = releases.state().idle.len();
+        assert_eq!((idle, releases.state().held.len()), (LIMIT, LIMIT));
         releases.close();
         assert!(block_on(releases.next()).is_none());
         drop(leased(&releases, "k", 1));
