@@ -13,6 +13,7 @@ use crate::{
     chain::{ChainCache, Inner},
     completion::Ground,
     flights::Starter,
+    leases::{self, Releases},
     mend::Mending,
     pauses::Pauses,
     read_through::ReadThrough,
@@ -154,10 +155,17 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         runtime.spawn(backfill::drain(Arc::clone(&queue), Arc::clone(&tiers), Arc::clone(&self.clock), applied));
         let ground = Ground::new(runtime);
         let flights = Starter::new(ground.runtime.clone());
+        let to_release = Releases::of(&tiers);
+        let (count, released) = watch::channel(0);
+        if let Some(releases) = &to_release {
+            ground.runtime.spawn(leases::give_back(Arc::clone(releases), Arc::clone(&tiers), count));
+        }
         Ok(ChainCache::new(Inner {
             tiers,
             queue,
             drained,
+            releases: to_release,
+            released,
             ground,
             clock: self.clock,
             weigher: self.weigher,

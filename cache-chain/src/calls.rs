@@ -121,13 +121,13 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         }
     }
 
-    /// The entry of the key and, unless it is fresh, a ticket if `lease` says so, all within `limit`. A tier that gives no
-    /// ticket has answered all the same.
-    pub(crate) async fn look_up(&self, key: &Key, lease: bool, limit: Duration) -> Result<Seen<V>> {
+    /// The entry of the key and, unless it is fresh, a ticket that is needed for `lease`, if it is needed at all; all within
+    /// `limit`. A tier that gives no ticket has answered all the same.
+    pub(crate) async fn look_up(&self, key: &Key, lease: Option<Duration>, limit: Duration) -> Result<Seen<V>> {
         let is_fresh = |entry: &Option<Entry<V>>| entry.as_ref().is_some_and(|entry| self.is_fresh(entry));
         if let Some(local) = self.local() {
             let entry = self.judged(Ok(local.get(key)))?;
-            let ticket = (lease && !is_fresh(&entry)).then(|| local.fence().lease(key));
+            let ticket = (lease.is_some() && !is_fresh(&entry)).then(|| local.fence().lease(key));
             return Ok(Seen { entry, ticket });
         }
         let until = after(limit);
@@ -144,14 +144,12 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             }
         };
         let entry = self.passed(limit, 1, asked, |answer| answer.is_ok().then_some(Ok(()))).await??;
-        if !lease || is_fresh(&entry) {
-            return Ok(Seen { entry, ticket: None });
-        }
+        let Some(life) = lease.filter(|_| !is_fresh(&entry)) else { return Ok(Seen { entry, ticket: None }) };
         let rest = until.saturating_duration_since(Instant::now());
         let ticket = if self.leases_here {
-            self.store.lease(key).await
+            self.store.lease_within(key, life).await
         } else {
-            self.guarded(rest, async |_| self.store.lease(key).await).await
+            self.guarded(rest, async |_| self.store.lease_within(key, life).await).await
         };
         Ok(Seen { entry, ticket: ticket.ok() })
     }
@@ -194,14 +192,15 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         Err(Error::new(ErrorKind::Backend, message))
     }
 
-    pub(crate) async fn lease_many(&self, keys: &[Key], limit: Duration) -> Vec<Result<Ticket>> {
+    /// A ticket for each of the keys, all within `limit`, which are needed for `life`.
+    pub(crate) async fn lease_many(&self, keys: &[Key], limit: Duration, life: Duration) -> Vec<Result<Ticket>> {
         if self.leases_here {
-            return self.store.lease_many(keys).await;
+            return self.store.lease_many_within(keys, life).await;
         }
         let leased = self.guarded_many(limit, keys.len(), async |_| {
             Ok(match keys {
-                [key] => vec![self.store.lease(key).await],
-                _ => self.store.lease_many(keys).await,
+                [key] => vec![self.store.lease_within(key, life).await],
+                _ => self.store.lease_many_within(keys, life).await,
             })
         });
         leased.await
@@ -213,6 +212,10 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
 
     pub(crate) async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
         self.guarded(self.write_timeout, async |_| self.store.release(key, ticket).await).await
+    }
+
+    pub(crate) async fn release_leases(&self, leases: &[(Key, Ticket)]) -> Result<()> {
+        self.guarded(self.write_timeout, async |_| self.store.release_leases(leases).await).await
     }
 
     pub(crate) async fn wait(&self) -> Result<()> {

@@ -11,6 +11,7 @@ use crate::{
     builder::{ChainBuilder, Weigher},
     completion::Ground,
     flights::{Flights, Starter},
+    leases::Releases,
     load::{Landed, Landing},
     mend::Mending,
     outcome::{Outcome, Source},
@@ -71,6 +72,9 @@ pub(crate) struct Inner<V> {
     pub(crate) queue: Arc<Queue<V>>,
     /// Up to which position the queue's jobs have been applied.
     pub(crate) drained: watch::Receiver<u64>,
+    /// The leases that lookups do not need, and how many have been seen to; `None` if they leave nothing behind.
+    pub(crate) releases: Option<Arc<Releases>>,
+    pub(crate) released: watch::Receiver<u64>,
     pub(crate) ground: Ground,
     pub(crate) clock: SharedClock,
     pub(crate) weigher: Weigher<V>,
@@ -303,6 +307,11 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         if drained.wait_for(|position| *position >= end).await.is_err() && self.queue.stats().items > 0 {
             return Err(Error::new(ErrorKind::Closed, "the runtime that the chain was built in has ended"));
         }
+        if let Some(releases) = &self.releases {
+            let end = releases.end_of_queue();
+            // Without its task, they run out by themselves.
+            let _ = self.released.clone().wait_for(|done| *done >= end).await;
+        }
         self.ground.detached.wait_for_all().await?;
         let mut failures = Failures::default();
         for tier in &*self.tiers {
@@ -316,6 +325,9 @@ impl<V> Drop for Inner<V> {
     fn drop(&mut self) {
         self.queue.close();
         self.queue.discard();
+        if let Some(releases) = &self.releases {
+            releases.close();
+        }
     }
 }
 

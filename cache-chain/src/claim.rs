@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use cache_core::{Entry, Key, Ticket};
 use tokio::time::Instant;
 
-use crate::{backfill::Tickets, budget::after, chain::Inner, read::Looked};
+use crate::{budget::after, chain::Inner, leases::Leases, read::Looked};
 
 /// Whose turn it was.
 pub(crate) enum Turn<V: Clone + Send + Sync + 'static> {
@@ -31,7 +31,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_m
 impl<V: Clone + Send + Sync + 'static> Inner<V> {
     /// Waits until this process may load the key, or another has. The first tier that grants claims decides; its ticket takes
     /// the place of the one that was drawn before.
-    pub(crate) async fn turn(self: &Arc<Self>, key: &Key, looked: &Looked<V>, tickets: &mut Tickets) -> Turn<V> {
+    pub(crate) async fn turn(self: &Arc<Self>, key: &Key, looked: &Looked<V>, tickets: &mut Leases) -> Turn<V> {
         let works = |at: usize| looked.failed.iter().all(|(failed, _)| *failed != at);
         let shared = self.tiers.iter().enumerate().find(|(at, tier)| tier.store.profile().claims && works(*at));
         let (Some((at, tier)), false) = (shared, self.read_through.patience.is_zero()) else { return Turn::Ours(None) };
@@ -40,8 +40,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         loop {
             // Where it fails, every process may load.
             let Ok(claim) = tier.claim(key, tier.read_timeout).await else { return Turn::Ours(None) };
-            tickets.retain(|(place, _)| *place != at);
-            tickets.push((at, claim.ticket));
+            tickets.claimed(at, claim.ticket);
             let ticket = claim.ticket;
             let held =
                 claim.granted.then(|| Held { inner: Arc::clone(self), key: key.clone(), at, ticket, kept: true });
@@ -53,7 +52,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                 pause = (pause * 2).min(PAUSES.1);
             }
             // Who has got the claim looks, too: another may have come to the end of a load just before.
-            match tier.look_up(key, false, tier.read_timeout).await {
+            match tier.look_up(key, None, tier.read_timeout).await {
                 Ok(seen) => match (seen.entry.filter(|entry| tier.is_fresh(entry)), held) {
                     (Some(entry), _) => return Turn::Theirs(at, entry),
                     (None, Some(held)) => return Turn::Ours(Some(held)),

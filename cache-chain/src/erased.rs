@@ -1,6 +1,6 @@
 //! The erased twin of `Store`: the one place where futures are boxed.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
 use cache_core::{Claim, Entry, Key, LocalStore, Profile, Result, Store, Ticket, Write};
 
@@ -11,8 +11,9 @@ pub(crate) trait ErasedStore<V>: Send + Sync {
     fn local(&self) -> Option<&dyn LocalStore<Value = V>>;
     fn get<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Option<Entry<V>>>>;
     fn get_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<Option<Entry<V>>>>>;
-    fn lease<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Ticket>>;
-    fn lease_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<Ticket>>>;
+    fn lease_within<'a>(&'a self, key: &'a Key, life: Duration) -> Boxed<'a, Result<Ticket>>;
+    fn lease_many_within<'a>(&'a self, keys: &'a [Key], life: Duration) -> Boxed<'a, Vec<Result<Ticket>>>;
+    fn release_leases<'a>(&'a self, leases: &'a [(Key, Ticket)]) -> Boxed<'a, Result<()>>;
     fn claim<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Claim>>;
     fn release<'a>(&'a self, key: &'a Key, ticket: Ticket) -> Boxed<'a, Result<()>>;
     fn fill(&self, write: Write<V>) -> Boxed<'_, Result<bool>>;
@@ -42,12 +43,16 @@ impl<S: Store> ErasedStore<S::Value> for S {
         Box::pin(Store::get_many(self, keys))
     }
 
-    fn lease<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Ticket>> {
-        Box::pin(Store::lease(self, key))
+    fn lease_within<'a>(&'a self, key: &'a Key, life: Duration) -> Boxed<'a, Result<Ticket>> {
+        Box::pin(Store::lease_within(self, key, life))
     }
 
-    fn lease_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<Ticket>>> {
-        Box::pin(Store::lease_many(self, keys))
+    fn lease_many_within<'a>(&'a self, keys: &'a [Key], life: Duration) -> Boxed<'a, Vec<Result<Ticket>>> {
+        Box::pin(Store::lease_many_within(self, keys, life))
+    }
+
+    fn release_leases<'a>(&'a self, leases: &'a [(Key, Ticket)]) -> Boxed<'a, Result<()>> {
+        Box::pin(Store::release_leases(self, leases))
     }
 
     fn claim<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Claim>> {

@@ -1,74 +1,28 @@
 //! Leases for a store that keeps none.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+mod key_locks;
+mod shared;
+
+use std::{sync::Arc, time::Duration};
 
 use cache_core::{Claim, Entry, Key, Profile, Result, Store, Ticket, Write};
-use tokio::sync::{Mutex, MutexGuard};
+
+use self::shared::Guard;
 
 /// A store without leases behind a fence of this process: the protocol of [`cache_core::Fence`], with locks that may be
 /// held while the store works. What other processes write is not seen by it.
+///
+/// All chains over one store share its guard; [`Profile::domain`] tells the stores of one type apart.
 #[derive(Clone, Debug)]
 pub(crate) struct Guarded<S> {
     store: S,
-    stripes: Arc<[Stripe]>,
+    guard: Arc<Guard>,
 }
-
-#[derive(Debug, Default)]
-struct Stripe {
-    version: AtomicU64,
-    lock: Mutex<()>,
-}
-
-const STRIPES: usize = 256;
 
 impl<S: Store> Guarded<S> {
     pub(crate) fn new(store: S) -> Self {
-        Self { store, stripes: (0..STRIPES).map(|_| Stripe::default()).collect() }
-    }
-
-    fn stripe_of(key: &Key) -> usize {
-        #[allow(clippy::cast_possible_truncation, reason = "only the low bits are used")]
-        let low = key.fingerprint().low as usize;
-        low % STRIPES
-    }
-
-    fn stripe(&self, key: &Key) -> &Stripe {
-        &self.stripes[Self::stripe_of(key)]
-    }
-
-    /// Locks the stripes of all keys, in the order in which every batch does, so that no two wait for each other.
-    async fn lock(&self, keys: &[Key]) -> Vec<(usize, MutexGuard<'_, ()>)> {
-        let stripes: BTreeSet<usize> = keys.iter().map(Self::stripe_of).collect();
-        let mut locked = Vec::with_capacity(stripes.len());
-        for stripe in stripes {
-            locked.push((stripe, self.stripes[stripe].lock.lock().await));
-        }
-        locked
-    }
-
-    fn raise_all(&self, locked: &[(usize, MutexGuard<'_, ()>)]) {
-        for (stripe, _) in locked {
-            self.stripes[*stripe].version.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-}
-
-impl Stripe {
-    /// Voids all tickets; what must follow is done while the guard is held.
-    async fn raise(&self) -> MutexGuard<'_, ()> {
-        let locked = self.lock.lock().await;
-        self.version.fetch_add(1, Ordering::AcqRel);
-        locked
-    }
-
-    fn is_current(&self, ticket: Ticket) -> bool {
-        ticket.version().is_none_or(|version| version == self.version.load(Ordering::Acquire))
+        let guard = Guard::of::<S>(store.profile().domain);
+        Self { store, guard }
     }
 }
 
@@ -81,7 +35,7 @@ impl<S: Store> Store for Guarded<S> {
     type Value = S::Value;
 
     fn profile(&self) -> Profile {
-        self.store.profile().leases(true).claims(false)
+        self.store.profile().leases(true).claims(false).markers(false)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
@@ -89,7 +43,16 @@ impl<S: Store> Store for Guarded<S> {
     }
 
     async fn lease(&self, key: &Key) -> Result<Ticket> {
-        Ok(Ticket::at(self.stripe(key).version.load(Ordering::Acquire)))
+        Ok(self.guard.lease(key))
+    }
+
+    async fn lease_within(&self, key: &Key, _life: Duration) -> Result<Ticket> {
+        self.lease(key).await
+    }
+
+    /// A lease leaves nothing behind.
+    async fn release_leases(&self, _leases: &[(Key, Ticket)]) -> Result<()> {
+        Ok(())
     }
 
     /// A store without leases keeps no claims either.
@@ -102,31 +65,27 @@ impl<S: Store> Store for Guarded<S> {
     }
 
     async fn fill(&self, write: Write<S::Value>) -> Result<bool> {
-        let stripe = self.stripe(&write.key);
-        let _locked = stripe.lock.lock().await;
-        if !stripe.is_current(write.ticket) {
+        let _locked = self.guard.locks.lock(&write.key).await;
+        if !self.guard.is_current(&write.key, write.ticket) {
             return Ok(false);
         }
         self.store.fill(unconditional(write)).await
     }
 
     async fn set(&self, write: Write<S::Value>) -> Result<()> {
-        let stripe = self.stripe(&write.key);
-        let _locked = stripe.lock.lock().await;
-        let current = stripe.is_current(write.ticket);
-        stripe.version.fetch_add(1, Ordering::AcqRel);
+        let _locked = self.guard.locks.lock(&write.key).await;
+        let current = self.guard.is_current(&write.key, write.ticket);
+        self.guard.void(&write.key);
         if current { self.store.set(unconditional(write)).await } else { self.store.del(&write.key).await }
     }
 
     async fn del(&self, key: &Key) -> Result<()> {
-        let _locked = self.stripe(key).raise().await;
+        let _locked = self.guard.begin_write(key).await;
         self.store.del(key).await
     }
 
     async fn clear(&self) -> Result<()> {
-        for stripe in &*self.stripes {
-            drop(stripe.raise().await);
-        }
+        self.guard.void_all().await;
         self.store.clear().await
     }
 
@@ -146,13 +105,17 @@ impl<S: Store> Store for Guarded<S> {
         tickets
     }
 
+    async fn lease_many_within(&self, keys: &[Key], _life: Duration) -> Vec<Result<Ticket>> {
+        self.lease_many(keys).await
+    }
+
     async fn fill_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<bool>> {
         let keys: Vec<Key> = writes.iter().map(|write| write.key.clone()).collect();
-        let _locked = self.lock(&keys).await;
+        let _locked = self.guard.locks.lock_all(&keys).await;
         let (places, good): (Vec<usize>, Vec<_>) = writes
             .into_iter()
             .enumerate()
-            .filter(|(_, write)| self.stripe(&write.key).is_current(write.ticket))
+            .filter(|(_, write)| self.guard.is_current(&write.key, write.ticket))
             .map(|(at, write)| (at, unconditional(write)))
             .unzip();
         let mut filled: Vec<Result<bool>> = keys.iter().map(|_| Ok(false)).collect();
@@ -164,10 +127,12 @@ impl<S: Store> Store for Guarded<S> {
 
     async fn set_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<()>> {
         let keys: Vec<Key> = writes.iter().map(|write| write.key.clone()).collect();
-        let locked = self.lock(&keys).await;
-        // All are checked before any stripe is raised: those of one batch must not void each other's.
-        let good: Vec<bool> = writes.iter().map(|write| self.stripe(&write.key).is_current(write.ticket)).collect();
-        self.raise_all(&locked);
+        let _locked = self.guard.locks.lock_all(&keys).await;
+        // All are checked before any is voided: keys of one batch that share a stripe must not void each other's tickets.
+        let good: Vec<bool> = writes.iter().map(|write| self.guard.is_current(&write.key, write.ticket)).collect();
+        for key in &keys {
+            self.guard.void(key);
+        }
         let (mut set, mut removed) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
         for (at, (write, good)) in writes.into_iter().zip(good).enumerate() {
             if good {
@@ -189,8 +154,10 @@ impl<S: Store> Store for Guarded<S> {
     }
 
     async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
-        let locked = self.lock(keys).await;
-        self.raise_all(&locked);
+        let _locked = self.guard.locks.lock_all(keys).await;
+        for key in keys {
+            self.guard.void(key);
+        }
         self.store.del_many(keys).await
     }
 
@@ -201,8 +168,6 @@ impl<S: Store> Store for Guarded<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use cache_core::{
         ManualClock, SharedClock,
         testkit::{Harness, MapStore, ScriptedStore, block_on},
@@ -234,4 +199,73 @@ mod tests {
     }
 
     cache_core::store_contract!(GuardedHarness::default());
+
+    fn guarded() -> Guarded<ScriptedStore<MapStore<String>>> {
+        Guarded::new(ScriptedStore::new(MapStore::new()).without_leases())
+    }
+
+    fn write(name: &str, ticket: Ticket) -> Write<String> {
+        let entry = Entry::new("v".to_owned(), cache_core::Expiry::Never);
+        Write { key: Key::new(name).unwrap(), entry, ticket }
+    }
+
+    #[test]
+    fn a_store_has_one_guard_as_long_as_it_is_in_use() {
+        let (one, other) = (guarded(), guarded());
+        let again = Guarded::new(one.store.clone());
+        assert!(Arc::ptr_eq(&one.guard, &again.guard));
+        assert!(!Arc::ptr_eq(&one.guard, &other.guard), "stores of different domains");
+        let weak = Arc::downgrade(&one.guard);
+        drop((one, again));
+        assert!(weak.upgrade().is_none());
+    }
+
+    /// Writes that wait for each other's end would hang; a batch that waits for a busy key holds no other.
+    #[tokio::test]
+    async fn a_batch_that_waits_for_one_key_does_not_lock_the_others() {
+        let store = guarded();
+        let gate = store.store.stall(cache_core::testkit::Operation::Del);
+        let a = Key::new("a").unwrap();
+        let mut deleting = Box::pin(store.del(&a));
+        assert!(poll_once(&mut deleting).await.is_none());
+        let mut batch = Box::pin(store.set_many(vec![
+            write("a", Ticket::unconditional()),
+            write("b", Ticket::unconditional()),
+            write("b", Ticket::unconditional()),
+        ]));
+        assert!(poll_once(&mut batch).await.is_none());
+        store.set(write("b", Ticket::unconditional())).await.unwrap();
+        gate.open();
+        deleting.await.unwrap();
+        for set in batch.await {
+            set.unwrap();
+        }
+        assert_eq!(store.guard.locks.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_call_leaves_no_lock_behind() {
+        let store = guarded();
+        let _gate = store.store.stall(cache_core::testkit::Operation::Set);
+        let mut holder = Box::pin(store.set(write("k", Ticket::unconditional())));
+        let mut waiter = Box::pin(store.set(write("k", Ticket::unconditional())));
+        assert!(poll_once(&mut holder).await.is_none() && poll_once(&mut waiter).await.is_none());
+        assert_eq!(store.guard.locks.len(), 1);
+        drop(waiter);
+        assert_eq!(store.guard.locks.len(), 1, "the other still holds it");
+        drop(holder);
+        assert_eq!(store.guard.locks.len(), 0);
+        store.del(&Key::new("k").unwrap()).await.unwrap();
+    }
+
+    /// What it gives when polled once, if anything.
+    async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        std::future::poll_fn(|context| {
+            std::task::Poll::Ready(match std::pin::Pin::new(&mut *future).poll(context) {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
+    }
 }

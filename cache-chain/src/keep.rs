@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::{
     backfill::{self, Tickets},
     chain::Inner,
+    leases::Leases,
     loaded::{Keep, Loaded},
     random,
 };
@@ -15,14 +16,20 @@ use crate::{
 /// How long a load waits until it is stored, where no tier is local.
 const FILLING: Duration = Duration::from_millis(50);
 
+/// How long what takes the place of a withdrawn entry lives. No read serves it, so the time only has to be long enough for it
+/// to be written.
+const WITHDRAWN: Duration = Duration::from_secs(1);
+
 impl<V: Clone + Send + Sync + 'static> Inner<V> {
-    /// Fills the tiers with what was loaded, if it is to be kept; whether it is stored, or on its way.
+    /// Fills the tiers with what was loaded, if it is to be kept; whether it is stored, or on its way. `replaces` says whether a
+    /// tier may have an older entry, which must not outlive a load that is not to be kept.
     pub(crate) async fn keep(
         self: &Arc<Self>,
         key: &Key,
         brought: Result<Loaded<V>>,
         load_time: Duration,
-        tickets: Tickets,
+        mut tickets: Leases,
+        replaces: bool,
     ) -> Result<(Entry<V>, bool)> {
         let now = self.clock.now();
         let (value, ttl, is_kept) = match brought.and_then(|loaded| self.life_of(loaded)) {
@@ -40,8 +47,35 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             None => Entry::absent(if fresh_until == Expiry::Never { expiry } else { fresh_until }),
         };
         let entry = entry.created_at(now).loaded_in(load_time);
-        let is_stored = is_kept && self.fill(self.job(key.clone(), entry.clone(), tickets, self.tiers.len())).await;
+        if !is_kept {
+            if replaces {
+                self.withdraw(key, tickets.take()).await;
+            }
+            return Ok((entry, false));
+        }
+        let job = self.job(key.clone(), entry.clone(), tickets.take(), self.tiers.len());
+        let is_stored = self.fill(job).await;
         Ok((entry, is_stored))
+    }
+
+    /// Removes the entry of the key from every tier where nothing was written since the ticket.
+    ///
+    /// A store has no such removal, but a fill is made on the same condition. So the entry's place is taken by one that is absent
+    /// and stale, which no read serves, and which expires soon.
+    async fn withdraw(self: &Arc<Self>, key: &Key, tickets: Tickets) {
+        let mut remote = Tickets::new();
+        for (at, ticket) in tickets {
+            match self.tiers[at].local() {
+                Some(local) => drop(local.fence().fill(key, ticket, || local.remove(key))),
+                None => remote.push((at, ticket)),
+            }
+        }
+        if remote.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        let stale = Entry::absent(Expiry::after(now, WITHDRAWN.into())).fresh_until(Expiry::At(now)).created_at(now);
+        self.fill(self.job(key.clone(), stale, remote, self.tiers.len())).await;
     }
 
     /// How long what was loaded lives, and whether it is kept at all.

@@ -15,6 +15,7 @@ mod flights;
 mod guard;
 mod journal;
 mod keep;
+mod leases;
 mod left_out;
 mod load;
 mod load_many;

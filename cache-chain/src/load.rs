@@ -6,11 +6,11 @@ use cache_core::{Entry, Error, ErrorKind, Expiry, Key, Moment, Result};
 use tokio::time::Instant;
 
 use crate::{
-    backfill::Tickets,
     budget::{Budget, after},
     chain::Inner,
     claim::Turn,
     flight::Waiter,
+    leases::Leases,
     loaded::Loader,
     nesting,
     outcome::{Outcome, Source},
@@ -191,7 +191,11 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         if let Some((at, entry)) = looked.as_ref().and_then(|looked| looked.hit.clone()) {
             return Ok(Landed { entry, source: Source::Tier(at) });
         }
-        let mut tickets = looked.as_ref().map(|looked| looked.tickets.clone()).unwrap_or_default();
+        // Given back when they go out of scope, unless they were used.
+        let mut tickets = match &looked {
+            Some(looked) => looked.tickets.share(),
+            None => Leases::new(self.releases.as_ref(), key),
+        };
         let turn = match &looked {
             Some(looked) if looked.stale.is_none() => self.turn(key, looked, &mut tickets).await,
             // The claims of a store are for what is absent.
@@ -201,6 +205,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             Turn::Ours(claim) => claim,
             Turn::Theirs(at, entry) => {
                 self.load_counters.elsewhere.one();
+                let mut tickets = tickets.take();
                 tickets.retain(|(place, _)| *place < at);
                 if !tickets.is_empty() {
                     self.queue.push(self.job(key.clone(), entry.clone(), tickets, at));
@@ -208,10 +213,12 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                 return Ok(Landed { entry, source: Source::Tier(at) });
             }
         };
+        // Unless a lookup says otherwise, there is something to be refreshed.
+        let replaces = looked.as_ref().is_none_or(|looked| looked.stale.is_some());
         let failed: Vec<usize> = looked.iter().flat_map(|looked| looked.failed.iter().map(|(at, _)| *at)).collect();
         self.lease_rest(key, &failed, &mut tickets).await;
         let (brought, load_time) = self.load(async { loader().await }).await;
-        let (entry, is_stored) = self.keep(key, brought, load_time, tickets).await?;
+        let (entry, is_stored) = self.keep(key, brought, load_time, tickets, replaces).await?;
         if let (Some(claim), true) = (claim, is_stored) {
             claim.fulfilled();
         }
@@ -226,14 +233,18 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         })
     }
 
-    /// Takes the leases that are still missing, but for tiers that have just failed.
-    async fn lease_rest(&self, key: &Key, failed: &[usize], tickets: &mut Tickets) {
+    /// Takes the leases that are still missing, but for tiers that have just failed. A tier that gives none cannot be filled.
+    async fn lease_rest(&self, key: &Key, failed: &[usize], tickets: &mut Leases) {
+        let life = self.life_of_lease(self.tiers.len(), Duration::ZERO, Budget::new(None), true);
         for (at, tier) in self.tiers.iter().enumerate() {
             if failed.contains(&at) || tickets.iter().any(|(place, _)| *place == at) {
                 continue;
             }
-            for ticket in tier.lease_many(std::slice::from_ref(key), tier.read_timeout).await {
-                tickets.extend(ticket.ok().map(|ticket| (at, ticket)));
+            for ticket in tier.lease_many(std::slice::from_ref(key), tier.read_timeout, life).await {
+                match ticket {
+                    Ok(ticket) => tickets.push(at, ticket),
+                    Err(_) => self.queue.counters().failed.one(),
+                }
             }
         }
     }

@@ -8,10 +8,10 @@ use cache_core::{CacheKey, Error, ErrorKind, Key, Result};
 use tokio::sync::oneshot;
 
 use crate::{
-    backfill::Tickets,
     budget::{Budget, after},
     chain::Inner,
     flight::Waiter,
+    leases::Leases,
     load::{Landed, Landing},
     loaded::{Load, Loaded, failed},
     outcome::Source,
@@ -28,7 +28,7 @@ struct Order<K> {
 /// What a batch brought.
 struct Batch<V> {
     loaded: HashMap<Key, Loaded<V>>,
-    tickets: HashMap<Key, Tickets>,
+    tickets: HashMap<Key, Leases>,
     time: Duration,
 }
 
@@ -63,7 +63,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             let is_due = |entry| self.is_due(entry) && !self.pauses.hold(key, self.clock.now());
             let refresh = found.as_ref().is_some_and(|(_, entry)| is_due(entry));
             if found.is_none() || refresh {
-                let (waiter, began) = self.begin_of(key, || batch.another());
+                let (waiter, began) = self.begin_of(key, || batch.another(), refresh);
                 if began {
                     ordered.wanted.push(want);
                     ordered.keys.push(key.clone());
@@ -150,11 +150,12 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         }))
     }
 
-    /// Joins the load of the key, or begins one as a part of the batch.
+    /// Joins the load of the key, or begins one as a part of the batch; `refresh` says whether a tier has an entry already.
     fn begin_of(
         self: &Arc<Self>,
         key: &Key,
         batch: impl FnOnce() -> Option<Waiter<Result<Batch<V>>>>,
+        refresh: bool,
     ) -> (Waiter<Landing<V>>, bool) {
         self.loads.join(key, || {
             let (inner, key, batch) = (Arc::clone(self), key.clone(), batch());
@@ -162,29 +163,33 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                 let Some(mut batch) = batch else { return Err(lost()) };
                 batch.begin_wait()?;
                 let brought = batch.await?;
+                let none = || Leases::new(inner.releases.as_ref(), &key);
                 let (loaded, time, tickets) = match &*brought {
                     Ok(batch) => {
                         // What the loader does not mention is not there.
                         let loaded = batch.loaded.get(&key).cloned().unwrap_or_else(Loaded::absent);
-                        (Ok(loaded), batch.time, batch.tickets.get(&key).cloned().unwrap_or_default())
+                        (Ok(loaded), batch.time, batch.tickets.get(&key).map_or_else(none, Leases::share))
                     }
-                    Err(error) => (Err(error.clone()), Duration::ZERO, Tickets::new()),
+                    Err(error) => (Err(error.clone()), Duration::ZERO, none()),
                 };
-                let (entry, _) = inner.keep(&key, loaded, time, tickets).await?;
+                let (entry, _) = inner.keep(&key, loaded, time, tickets, refresh).await?;
                 Ok(Landed { entry, source: Source::Loaded })
             })
         })
     }
 
-    /// Takes the leases that are still missing, each tier by one call, but for tiers that have just failed.
+    /// Takes the leases that are still missing, each tier by one call, but for tiers that have just failed. A tier that gives none
+    /// cannot be filled.
     async fn lease_rest_of_many(&self, keys: &[Key], looked: &mut [Looked<()>]) {
+        let life = self.life_of_lease(self.tiers.len(), Duration::ZERO, Budget::new(None), true);
         for (at, tier) in self.tiers.iter().enumerate() {
             let lacks = |looked: &Looked<()>| {
                 looked.tickets.iter().all(|(place, _)| *place != at)
                     && looked.failed.iter().all(|(place, _)| *place != at)
             };
             let places: Vec<usize> = (0..keys.len()).filter(|&place| lacks(&looked[place])).collect();
-            self.lease((tier, at), tier.read_timeout, keys, &places, looked).await;
+            let failed = self.lease((tier, at), (tier.read_timeout, life), keys, &places, looked).await;
+            self.queue.counters().failed.add(failed);
         }
     }
 }

@@ -52,7 +52,8 @@ impl<V> Loaded<V> {
         self
     }
 
-    /// Gives it to who waits for it and caches it nowhere.
+    /// Gives it to who waits for it and caches it nowhere. An older value of the key is removed from the tiers, so that the next
+    /// caller loads again.
     pub fn uncached(mut self) -> Self {
         self.keep = Keep::Not;
         self

@@ -12,6 +12,7 @@ use crate::{
     backfill::{Job, Tickets},
     budget::{Budget, after},
     chain::Inner,
+    leases::Leases,
     tier::Tier,
 };
 
@@ -22,7 +23,7 @@ pub(crate) struct Looked<V> {
     /// The first stale entry above that, if there was one.
     pub(crate) stale: Option<(usize, Entry<V>)>,
     /// Of the tiers that have nothing fresh, the last excepted.
-    pub(crate) tickets: Tickets,
+    pub(crate) tickets: Leases,
     /// The tiers that failed.
     pub(crate) failed: Vec<(usize, Error)>,
     /// Whether a tier was late that would have had more time if the caller's budget had not been short.
@@ -31,12 +32,6 @@ pub(crate) struct Looked<V> {
 
 /// How often a caller looks again where the budget of the caller that it joined was spent.
 const LOOKS_AGAIN: usize = 3;
-
-impl<V> Looked<V> {
-    fn nothing() -> Self {
-        Self { hit: None, stale: None, tickets: Tickets::new(), failed: Vec::new(), cut_short: false }
-    }
-}
 
 impl<V: Clone> Looked<V> {
     /// The fresh entry, if there is one. Without one, "not found" would be a guess where a tier has failed.
@@ -103,8 +98,8 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             return Ok(self.look_for_many(keys, budget, loading).await);
         }
         if let Some(found) = keys.iter().map(|key| self.peek(key)).collect::<Option<Vec<_>>>() {
-            let hit = |entry| Looked { hit: Some((0, entry)), ..Looked::nothing() };
-            return Ok(found.into_iter().inspect(|_| self.tiers[0].hit()).map(hit).collect());
+            let hit = |(key, entry)| Looked { hit: Some((0, entry)), ..self.nothing_of(key) };
+            return Ok(keys.iter().zip(found).inspect(|_| self.tiers[0].hit()).map(hit).collect());
         }
         let (inner, keys) = (Arc::clone(self), keys.to_vec());
         let mut waiter = self
@@ -140,24 +135,25 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     /// The first fresh entry from the first tier down. Before a tier is read, the leases of those above are taken.
     async fn look_down(&self, key: &Key, budget: Budget, loading: bool) -> Looked<V> {
         let last = self.tiers.len() - 1;
-        let mut looked = Looked::nothing();
+        let mut looked = self.nothing_of(key);
         for (at, tier) in self.tiers.iter().enumerate() {
             let limit = budget.share(self.parts(at, loading), tier.read_timeout);
-            // A tier that gives no lease is not backfilled.
-            match tier.look_up(key, at < last, limit).await {
+            let lease = (at < last).then(|| self.life_of_lease(at + 1, limit, budget, loading));
+            match tier.look_up(key, lease, limit).await {
                 Ok(seen) => {
                     match seen.entry {
                         Some(entry) if tier.is_fresh(&entry) => {
-                            let tickets = std::mem::take(&mut looked.tickets);
-                            looked.hit = self.found(at, key.clone(), entry, tickets).map(|entry| (at, entry));
+                            looked.hit = self.found(at, key, entry, &mut looked).map(|entry| (at, entry));
                             return looked;
                         }
-                        Some(entry) if looked.stale.is_none() && !self.has_expired(&entry) => {
+                        Some(entry) if looked.stale.is_none() && self.may_be_served_stale(&entry) => {
                             looked.stale = Some((at, entry));
                         }
                         _ => {}
                     }
-                    looked.tickets.extend(seen.ticket.map(|ticket| (at, ticket)));
+                    if let Some(ticket) = seen.ticket {
+                        looked.tickets.push(at, ticket);
+                    }
                 }
                 Err(error) => {
                     looked.cut_short |= error.kind() == ErrorKind::Timeout && limit < tier.read_timeout;
@@ -173,10 +169,24 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         self.tiers[from..].iter().filter(|tier| tier.local().is_none()).count() + usize::from(loading)
     }
 
+    fn nothing_of(&self, key: &Key) -> Looked<V> {
+        let tickets = Leases::new(self.releases.as_ref(), key);
+        Looked { hit: None, stale: None, tickets, failed: Vec::new(), cut_short: false }
+    }
+
+    /// For how long a lease is needed: for what remains of the limit of its tier, for the tiers from `next` on and, if there is
+    /// one, for the loader.
+    pub(crate) fn life_of_lease(&self, next: usize, limit: Duration, budget: Budget, loading: bool) -> Duration {
+        let remote = self.tiers[next..].iter().filter(|tier| tier.local().is_none());
+        let lookup = remote.fold(limit, |sum, tier| sum.saturating_add(tier.read_timeout));
+        let load = if loading { self.read_through.hard_timeout } else { Duration::ZERO };
+        budget.share(1, lookup).saturating_add(load)
+    }
+
     /// What the tiers have of each of the keys, each tier being asked once, for what the tiers above lack.
     pub(crate) async fn look_for_many(&self, keys: &[Key], budget: Budget, loading: bool) -> Vec<Looked<V>> {
         let last = self.tiers.len() - 1;
-        let mut looked: Vec<Looked<V>> = keys.iter().map(|_| Looked::nothing()).collect();
+        let mut looked: Vec<Looked<V>> = keys.iter().map(|key| self.nothing_of(key)).collect();
         let mut lacking: Vec<usize> = (0..keys.len()).collect();
         for (place, tier) in self.tiers.iter().enumerate() {
             if lacking.is_empty() {
@@ -190,11 +200,10 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
                 let of = &mut looked[at];
                 match found {
                     Ok(Some(entry)) if tier.is_fresh(&entry) => {
-                        let tickets = std::mem::take(&mut of.tickets);
-                        of.hit = self.found(place, keys[at].clone(), entry, tickets).map(|entry| (place, entry));
+                        of.hit = self.found(place, &keys[at], entry, of).map(|entry| (place, entry));
                     }
                     Ok(entry) => {
-                        let entry = entry.filter(|entry| !self.has_expired(entry));
+                        let entry = entry.filter(|entry| self.may_be_served_stale(entry));
                         of.stale = of.stale.take().or(entry.map(|entry| (place, entry)));
                         missed.push(at);
                     }
@@ -207,7 +216,8 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
             if place < last {
                 // Question and lease share the time.
                 let rest = until.saturating_duration_since(Instant::now());
-                self.lease((tier, place), rest, keys, &missed, &mut looked).await;
+                let life = self.life_of_lease(place + 1, rest, budget, loading);
+                self.lease((tier, place), (rest, life), keys, &missed, &mut looked).await;
             }
             missed.append(&mut passed_over);
             lacking = missed;
@@ -215,30 +225,44 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         looked
     }
 
-    /// Takes the leases of one tier for the keys at these places.
+    /// Takes the leases of one tier for the keys at these places, and returns how many it did not give.
     pub(crate) async fn lease<W>(
         &self,
         (tier, place): (&Tier<V>, usize),
-        limit: Duration,
+        (limit, life): (Duration, Duration),
         keys: &[Key],
         at: &[usize],
         looked: &mut [Looked<W>],
-    ) {
+    ) -> usize {
         let leased: Vec<Key> = at.iter().map(|&at| keys[at].clone()).collect();
-        for (&at, ticket) in at.iter().zip(tier.lease_many(&leased, limit).await) {
-            looked[at].tickets.extend(ticket.ok().map(|ticket| (place, ticket)));
+        let mut failed = 0;
+        for (&at, ticket) in at.iter().zip(tier.lease_many(&leased, limit, life).await) {
+            match ticket {
+                Ok(ticket) => looked[at].tickets.push(place, ticket),
+                Err(_) => failed += 1,
+            }
         }
+        failed
     }
 
-    /// Has the tiers above backfilled. What expired on the way is a miss.
-    fn found(&self, place: usize, key: Key, entry: Entry<V>, tickets: Tickets) -> Option<Entry<V>> {
+    /// Has the tiers above backfilled. What expired on the way is a miss. A tier that answered and gave no lease cannot be
+    /// backfilled, which counts as a failed backfill.
+    fn found(&self, place: usize, key: &Key, entry: Entry<V>, looked: &mut Looked<V>) -> Option<Entry<V>> {
         if self.has_expired(&entry) {
             return None;
         }
+        let tickets = looked.tickets.take();
+        let without_lease = place.saturating_sub(tickets.len() + looked.failed.len());
+        self.queue.counters().failed.add(without_lease);
         if !tickets.is_empty() {
-            self.queue.push(self.job(key, entry.clone(), tickets, place));
+            self.queue.push(self.job(key.clone(), entry.clone(), tickets, place));
         }
         Some(entry)
+    }
+
+    /// Whether an entry that is not fresh may still be served by a load. Absence is not: a loader may have found a value since.
+    fn may_be_served_stale(&self, entry: &Entry<V>) -> bool {
+        !entry.is_absent() && !self.has_expired(entry)
     }
 
     /// Whether an entry of this tier is fresh, and has not expired either, which who was not polled for long has not seen.

@@ -80,7 +80,8 @@ pub struct BackfillStats {
     pub refused: u64,
     /// Expired while queued.
     pub expired: u64,
-    /// Failed in a tier.
+    /// Failed in a tier, or could not be made since the tier answered the read and gave no lease, for example because the command
+    /// is denied.
     pub failed: u64,
     /// In the queue now.
     pub items: usize,

@@ -34,6 +34,8 @@ pub struct Tier<V> {
     pub(crate) store: Arc<dyn ErasedStore<V>>,
     /// Whether its leases are kept here, so that they say nothing about the store.
     pub(crate) leases_here: bool,
+    /// Whether its leases leave something behind that is to be given back.
+    pub(crate) markers: bool,
     name: Option<String>,
     max_ttl: Ttl,
     default_ttl: Ttl,
@@ -50,14 +52,19 @@ pub struct Tier<V> {
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// A tier of `store`.
     ///
-    /// A store that keeps no leases is guarded by a fence of this process; what other processes write is not seen by it.
+    /// A store that keeps no leases is guarded by a fence of this process, which all chains over that store share
+    /// ([`Profile::domain`](cache_core::Profile::domain)); what other processes write is not seen by it. An origin is not
+    /// guarded.
     pub fn new<S: Store<Value = V>>(store: S) -> Self {
         let profile = store.profile();
         let leases_here = !profile.leases;
-        let store: Arc<dyn ErasedStore<V>> = if leases_here { Arc::new(Guarded::new(store)) } else { Arc::new(store) };
+        // An origin is the last of its chain and needs no leases, and its closures may take long or call the chain.
+        let is_guarded = leases_here && !profile.origin;
+        let store: Arc<dyn ErasedStore<V>> = if is_guarded { Arc::new(Guarded::new(store)) } else { Arc::new(store) };
         Self {
             store,
             leases_here,
+            markers: profile.leases && profile.markers,
             name: None,
             max_ttl: Ttl::Never,
             default_ttl: Ttl::Never,

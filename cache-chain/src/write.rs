@@ -1,5 +1,7 @@
 //! Writes: to every tier, from the last up.
 
+use std::time::Duration;
+
 use cache_core::{Entry, Error, Failure, Key, Result, Ticket, Ttl, Write};
 
 use crate::{chain::Inner, flights::Flights, tier::Tier};
@@ -17,16 +19,20 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
         // Whether everything below holds the new value of the key, or nothing.
         let mut sound = vec![true; keys.len()];
         let now = self.clock.now();
-        let (mut expiry, fresh_until) = self.life(ttl, now);
+        // Jitter is drawn per key: what is written together must not expire together.
+        let mut lives: Vec<_> = keys.iter().map(|_| self.life(ttl, now)).collect();
         for tier in self.tiers.iter().rev() {
             // No tier keeps a value longer than the tier below.
-            expiry = tier.expiry(expiry, self.clock.now());
+            let begun = self.clock.now();
+            for (expiry, _) in &mut lives {
+                *expiry = tier.expiry(*expiry, begun);
+            }
             let values = copies.pop().unwrap_or_default();
             let tickets = tickets.pop().unwrap_or_default();
             let mut set = (Vec::new(), Vec::new());
             let mut removed = (Vec::new(), Vec::new());
             for (at, (value, ticket)) in values.into_iter().zip(tickets).enumerate() {
-                let key = keys[at].clone();
+                let (key, (expiry, fresh_until)) = (keys[at].clone(), lives[at]);
                 match ticket {
                     Some(ticket) if sound[at] => {
                         set.0.push(at);
@@ -65,7 +71,7 @@ impl<V: Clone + Send + Sync + 'static> Inner<V> {
     async fn lease_above(&self, keys: &[Key], failures: &mut Failures) -> Vec<Vec<Option<Ticket>>> {
         let mut tickets = Vec::with_capacity(self.tiers.len());
         for tier in &self.tiers[..self.tiers.len() - 1] {
-            let leased = tier.lease_many(keys, tier.read_timeout).await;
+            let leased = tier.lease_many(keys, tier.read_timeout, Duration::MAX).await;
             tickets.push(leased.into_iter().map(|ticket| failures.note(tier, ticket)).collect());
         }
         tickets.push(vec![Some(Ticket::unconditional()); keys.len()]);

@@ -12,7 +12,7 @@ use std::{
 use cache_chain::{Cache, ChainCache, ErrorKind, Loaded, ReadThrough};
 use cache_core::{
     Claim, Entry, Key, Profile, Result, Store, Ticket, Write,
-    testkit::{Gate, MapStore},
+    testkit::{Gate, MapStore, Operation, ScriptedStore},
 };
 use support::{key, settle};
 use tokio::time::Instant;
@@ -231,4 +231,32 @@ async fn a_refresh_claims_nothing() {
     settle().await;
     assert_eq!((chain.stats().loads.begun, shared.claimed()), (1, 0));
     gate.open();
+}
+
+/// A tier that fails takes no part in claims, and keeps no other tier from granting them.
+#[tokio::test(start_paused = true)]
+async fn a_tier_that_works_grants_claims_beside_one_that_fails() {
+    let (shared, failing) = (Claiming::default(), ScriptedStore::new(Claiming::default()));
+    failing.fail(Operation::Get, ErrorKind::Unavailable);
+    let settings = || ReadThrough::new().patience(Duration::MAX);
+    let process = || {
+        let chain = ChainCache::builder().tier(failing.clone()).tier(shared.clone()).read_through(settings());
+        chain.build().unwrap()
+    };
+    let [one, two] = [(); 2].map(|()| process());
+    let (gate, open) = (Gate::default(), Gate::default());
+    open.open();
+    let later = async {
+        while shared.claimed() == 0 {
+            tokio::task::yield_now().await;
+        }
+        load(&two, "two", &open).await
+    };
+    let (first, second, ()) = tokio::join!(load(&one, "one", &gate), later, async {
+        tokio::time::sleep(5 * SECOND).await;
+        gate.open();
+    });
+    assert_eq!((first.unwrap().as_str(), second.unwrap().as_str()), ("one", "one"));
+    assert_eq!((one.stats().loads.begun, two.stats().loads.begun), (1, 0));
+    assert_eq!(failing.calls_of(Operation::Claim), 0);
 }

@@ -328,3 +328,36 @@ async fn what_a_chain_writes_is_dated() {
     block_on(rig.stores[0].inner().set(undated)).unwrap();
     assert_eq!(rig.chain.get_detailed("l").await.unwrap().age, None);
 }
+
+/// A tier whose leases are denied is never filled; that shows in the statistics.
+#[tokio::test]
+async fn a_backfill_without_a_lease_counts_as_failed() {
+    let rig = Rig::new(3);
+    rig.stores[1].fail(Operation::Lease, ErrorKind::Denied);
+    let failed = || rig.chain.stats().backfill.failed;
+    for name in ["one", "two"] {
+        rig.put(2, name, "v", Expiry::Never);
+    }
+    assert_eq!(rig.chain.get("one").await.unwrap().as_deref(), Some("v"));
+    assert_eq!(failed(), 1);
+    assert_eq!(rig.chain.get_many(["two"]).await.unwrap(), [Some(owned("v"))]);
+    assert_eq!(failed(), 2);
+    rig.chain.wait().await.unwrap();
+    assert_eq!(rig.value(0, "two").as_deref(), Some("v"), "the tier that gives leases is filled");
+    assert_eq!(rig.chain.get("none").await.unwrap(), None);
+    assert_eq!(failed(), 2, "there is nothing to be filled");
+    let load = || async { Ok::<_, io::Error>(owned("v")) };
+    rig.chain.get_or_load("three", load).await.unwrap();
+    assert_eq!(failed(), 3);
+    let load = |keys: Vec<&'static str>| async move {
+        Ok::<_, io::Error>(keys.into_iter().map(|key| (key, owned("v"))).collect::<Vec<_>>())
+    };
+    rig.chain.get_or_load_many(["four", "five"], load).await.unwrap();
+    assert_eq!(failed(), 5);
+
+    // A tier that does not answer at all counts as an error, not as a failed backfill.
+    rig.stores[1].fail(Operation::Get, ErrorKind::Denied);
+    rig.put(2, "six", "v", Expiry::Never);
+    assert_eq!(rig.chain.get("six").await.unwrap().as_deref(), Some("v"));
+    assert_eq!(failed(), 5);
+}

@@ -280,3 +280,79 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test]
+async fn jitter_is_drawn_for_each_key_of_a_batch() {
+    let rig = Rig::with(ReadThrough::new(), 0.5);
+    let keys: Vec<String> = (0..100).map(|at| format!("k{at}")).collect();
+    rig.chain.set_many(keys.iter().map(|key| (key.as_str(), 1))).await.unwrap();
+    let life = |key: &String| {
+        let entry = LocalStore::get(&rig.memory, &Key::new(key.as_str()).unwrap()).unwrap();
+        entry.remaining(rig.clock.now()).as_duration()
+    };
+    let mut lives: Vec<_> = keys.iter().map(life).collect();
+    lives.sort();
+    lives.dedup();
+    // Drawn at random from 3 * 10^10 nanoseconds.
+    assert!(lives.len() > 90, "100 keys have {} different lives", lives.len());
+}
+
+/// A refresh that brings something uncacheable ends the stale value, in memory and below.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_is_not_to_be_cached_removes_the_stale_value() {
+    for (absent, batch) in [(false, false), (true, false), (false, true), (true, true)] {
+        let rig = Rig::new(stale_for_an_hour());
+        rig.chain.set("k", 7).await.unwrap();
+        rig.clock.advance(2 * MINUTE);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let get = async || {
+            let calls = Arc::clone(&calls);
+            let load = async move {
+                calls.fetch_add(1, SeqCst);
+                let loaded = if absent { Loaded::absent() } else { Loaded::new(8) };
+                Ok::<_, io::Error>(loaded.uncached())
+            };
+            let found = if batch {
+                let load = |keys: Vec<&'static str>| async move { Ok::<_, io::Error>([(keys[0], load.await?)]) };
+                rig.chain.get_or_load_many(["k"], load).await.unwrap().remove(0)
+            } else {
+                rig.chain.get_or_load("k", || load).await.unwrap()
+            };
+            settle().await;
+            rig.chain.wait().await.unwrap();
+            found
+        };
+        assert_eq!(get().await, Some(7), "the stale value is served while the refresh begins");
+        let expected = if absent { None } else { Some(8) };
+        for _ in 0..3 {
+            assert_eq!(get().await, expected, "absent: {absent}, batch: {batch}");
+        }
+        assert_eq!(calls.load(SeqCst), 4, "one load for each caller, none of them wasted");
+        let key = Key::new("k").unwrap();
+        assert!(LocalStore::get(&rig.memory, &key).is_none());
+        assert!(LocalStore::get(rig.lower.inner(), &key).is_none_or(|entry| entry.is_absent()));
+    }
+}
+
+/// A write during the refresh is newer than what the refresh found.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_is_not_to_be_cached_removes_no_newer_value() {
+    let rig = Rig::new(stale_for_an_hour());
+    rig.chain.set("k", 7).await.unwrap();
+    rig.clock.advance(2 * MINUTE);
+    let gate = Gate::default();
+    let passed = gate.passed();
+    let load = || async move {
+        passed.await;
+        Ok::<_, io::Error>(Loaded::new(8).uncached())
+    };
+    assert_eq!(rig.chain.get_or_load("k", load).await.unwrap(), Some(7));
+    settle().await;
+    rig.chain.set("k", 9).await.unwrap();
+    gate.open();
+    settle().await;
+    rig.chain.wait().await.unwrap();
+    assert_eq!(rig.chain.get("k").await.unwrap(), Some(9));
+    let below = LocalStore::get(rig.lower.inner(), &Key::new("k").unwrap()).and_then(cache_core::Entry::into_value);
+    assert_eq!(below, Some(9));
+}

@@ -38,6 +38,7 @@ use crate::{Entry, Key, LocalStore, Result, Ticket};
 ///   runs out; only if [`Profile::claims`] says so. A plain lease is no claim.
 /// - **S20** What an entry says besides its value (that there is none, when it turns stale, how long it took to load, when
 ///   it was made) comes back with it; or the entry does not come back. Only the last two may be forgotten.
+/// - **S21** Giving back a lease removes no entry and gives back no claim, and the key can be leased and filled as before.
 ///
 /// # Tickets
 ///
@@ -65,6 +66,32 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// As the backend fails.
     fn lease(&self, key: &Key) -> impl Future<Output = Result<Ticket>> + Send;
+
+    /// As [`lease`](Self::lease), for a caller that needs the ticket for at most `life`. What the lease leaves in the backend
+    /// should be gone after that time, or after the store's own maximum if that is shorter; the ticket is void then. By default
+    /// the life makes no difference.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails.
+    fn lease_within(&self, key: &Key, life: Duration) -> impl Future<Output = Result<Ticket>> + Send {
+        let _ = life;
+        self.lease(key)
+    }
+
+    /// Gives back leases that are not needed any more, so that they leave nothing behind. Their tickets may be void then, also
+    /// for a caller that was given the same one: its fill is refused, which costs one more read of the tier below. Removes no
+    /// entry, and gives back no claim; [`release`](Self::release) does that.
+    ///
+    /// A chain calls it if [`Profile::markers`] says that leases leave something behind. By default it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails; the leases then run out by themselves.
+    fn release_leases(&self, leases: &[(Key, Ticket)]) -> impl Future<Output = Result<()>> + Send {
+        let _ = leases;
+        async { Ok(()) }
+    }
 
     /// A ticket for `key`, for who is about to load it from below all stores; and whether nobody else is about to.
     ///
@@ -136,6 +163,13 @@ pub trait Store: Send + Sync + 'static {
         each(keys.iter(), |key| self.lease(key))
     }
 
+    /// [`lease_within`](Self::lease_within) for several keys, one result each in their order; one round trip where the backend
+    /// can.
+    fn lease_many_within(&self, keys: &[Key], life: Duration) -> impl Future<Output = Vec<Result<Ticket>>> + Send {
+        let _ = life;
+        self.lease_many(keys)
+    }
+
     /// [`fill`](Self::fill) for several entries, one result each in their order; one round trip where the backend can.
     fn fill_many(&self, writes: Vec<Write<Self::Value>>) -> impl Future<Output = Vec<Result<bool>>> + Send {
         each(writes.into_iter(), |write| self.fill(write))
@@ -201,6 +235,13 @@ pub struct Profile {
     pub claims: bool,
     /// Whether it holds the truth itself and not a copy of it. A chain never deletes from such a store on its own account.
     pub origin: bool,
+    /// Whether a lease leaves something behind in the backend, such as a marker in a database. A chain then gives back the
+    /// leases that it does not need ([`Store::release_many`]).
+    pub markers: bool,
+    /// Which data a store without leases holds. Stores of one type with the same domain are taken for the same data, and
+    /// share the guard that a chain puts around them. Different data in one domain costs some refused fills, and waits for
+    /// writes of an equal key.
+    pub domain: u64,
     /// How exact a TTL is kept.
     pub ttl_resolution: Duration,
 }
@@ -214,6 +255,8 @@ impl Profile {
             retains: false,
             claims: false,
             origin: false,
+            markers: false,
+            domain: 0,
             ttl_resolution: Duration::from_millis(1),
         }
     }
@@ -239,6 +282,19 @@ impl Profile {
     /// Whether it holds the truth itself.
     pub const fn origin(mut self, origin: bool) -> Self {
         self.origin = origin;
+        self
+    }
+
+    /// Whether a lease leaves something behind in the backend.
+    pub const fn markers(mut self, markers: bool) -> Self {
+        self.markers = markers;
+        self
+    }
+
+    /// Which data a store without leases holds: the same number for every handle of the same data, another for other data.
+    /// A hash of the address and the namespace is usual. Default 0: all stores of the type hold the same data.
+    pub const fn domain(mut self, domain: u64) -> Self {
+        self.domain = domain;
         self
     }
 

@@ -71,7 +71,8 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
         self
     }
 
-    /// How long a ticket holds where there is no value yet: longer than a load from below takes. Default 10 s.
+    /// How long a ticket holds at most where there is no value yet: longer than a load from below takes. Default 10 s. A lookup
+    /// asks for less ([`Store::lease_within`](cache_core::Store::lease_within)).
     ///
     /// A fill after that is refused, and a write leaves the key absent: safe, at the price of one more read below.
     pub fn lease_ttl(mut self, ttl: Duration) -> Self {

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -62,6 +63,14 @@ impl RedisConnection {
 
     pub(crate) fn shared(&self) -> &Shared {
         &self.0
+    }
+
+    /// A number for the data of this namespace on this server: the same for every connection with the same address.
+    pub(crate) fn domain(&self, namespace: &str) -> u64 {
+        let info = self.0.target.client.get_connection_info();
+        let mut hasher = DefaultHasher::new();
+        (info.addr().to_string(), info.redis_settings().db(), namespace).hash(&mut hasher);
+        hasher.finish()
     }
 }
 

@@ -1,5 +1,7 @@
 //! How leases and claims are taken.
 
+use std::time::Duration;
+
 use cache_core::{Claim, Envelope, Key, Result, Ticket, backend::write_id};
 use redis::{Cmd, Value};
 
@@ -11,19 +13,25 @@ use crate::{
 };
 
 impl<V, C> Inner<V, C> {
-    /// The script that leaves a marker with this id.
-    fn mark(&self, script: &Script, key: &Key, id: u64, known: Known) -> (usize, Cmd) {
+    /// The script that leaves a marker with this id for so many milliseconds.
+    fn mark(&self, script: &Script, key: &Key, id: u64, millis: u64, known: Known) -> (usize, Cmd) {
         let mut mark = script.run(&self.namespace.key(key));
         let created = known.earliest_micros(self.now()) / 1000;
-        mark.arg(Envelope::lease(id, created)).arg(self.lease_millis).arg(known.oldest);
+        mark.arg(Envelope::lease(id, created)).arg(millis).arg(known.oldest);
         (self.link_of(key), mark)
     }
 
-    pub(crate) async fn lease(&self, keys: &[Key]) -> Result<Vec<Result<Ticket>>> {
+    /// Tickets that are good for `life`, but no longer than the store's `lease_ttl`.
+    pub(crate) async fn lease(&self, keys: &[Key], life: Duration) -> Result<Vec<Result<Ticket>>> {
         let Some(first) = keys.first() else { return Ok(Vec::new()) };
         let call = self.connection.shared().call();
         let known = call.known(self.link_of(first)).await?;
-        let leases = keys.iter().map(|key| self.mark(&scripts::LEASE, key, write_id::next(), known));
+        let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX).clamp(1, self.lease_millis);
+        let leases = keys.iter().map(|key| {
+            let (link, mut lease) = self.mark(&scripts::LEASE, key, write_id::next(), millis, known);
+            lease.arg(self.lease_millis);
+            (link, lease)
+        });
         let replies = call.each(Some(&scripts::LEASE), Some(known), leases.collect()).await;
         Ok(replies.into_iter().map(|reply| reply.and_then(ticket)).collect())
     }
@@ -31,16 +39,20 @@ impl<V, C> Inner<V, C> {
     pub(crate) async fn claim(&self, key: &Key) -> Result<Claim> {
         let call = self.connection.shared().call();
         let known = call.known(self.link_of(key)).await?;
-        let claim = self.mark(&scripts::CLAIM, key, write_id::next_claim(), known);
+        let claim = self.mark(&scripts::CLAIM, key, write_id::next_claim(), self.lease_millis, known);
         let [id, granted] = error::array(only(call.each(Some(&scripts::CLAIM), Some(known), vec![claim]).await)?)?;
         Ok(Claim { ticket: ticket(id)?, granted: error::integer(granted)? == 1 })
     }
 
-    pub(crate) async fn release(&self, key: &Key, id: u64) -> Result<()> {
-        let mut release = scripts::RELEASE.run(&self.namespace.key(key));
-        release.arg(id.to_le_bytes().as_slice());
-        let call = self.connection.shared().call();
-        only(call.each(Some(&scripts::RELEASE), None, vec![(self.link_of(key), release)]).await).map(drop)
+    /// Removes the markers with these ids.
+    pub(crate) async fn release(&self, markers: impl Iterator<Item = (&Key, u64)>) -> Result<()> {
+        let releases = markers.map(|(key, id)| {
+            let mut release = scripts::RELEASE.run(&self.namespace.key(key));
+            release.arg(id.to_le_bytes().as_slice());
+            (self.link_of(key), release)
+        });
+        let replies = self.connection.shared().call().each(Some(&scripts::RELEASE), None, releases.collect()).await;
+        replies.into_iter().try_for_each(|reply| reply.map(drop))
     }
 }
 

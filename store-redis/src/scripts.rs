@@ -35,14 +35,17 @@ macro_rules! script {
 }
 
 /// The write id of what is there. Where there is nothing, or no record, it puts a marker and returns the marker's id; a
-/// marker lives on for the full time, unless it is somebody's claim, who may have died.
+/// marker lives on for the full time if that is what is asked for, unless it is somebody's claim, who may have died. A shorter
+/// life does not touch a marker, which may be needed by another for longer.
 ///
-/// ARGV: the marker, its life in milliseconds, the moment.
+/// ARGV: the marker, its life in milliseconds, the moment, the full time.
 pub(crate) static LEASE: Script = script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 25)
 if type(head) == 'string' and #head == 26 and head:find('^MLC[\1\2]')
   and struct.unpack('<I8', head, 19) >= tonumber(ARGV[3]) then
-  if head:sub(4, 5) == '\1\1' and head:byte(18) < 128 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+  if head:sub(4, 5) == '\1\1' and head:byte(18) < 128 and ARGV[2] == ARGV[4] then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  end
   return head:sub(11, 18)
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -55,7 +58,7 @@ return ARGV[1]:sub(11, 18)"
 /// A record that is there is no marker, and its id comes back with a 1: who claims has found no value, so this one has just
 /// come or cannot be read by who claims, and in the latter case nobody else would load it.
 ///
-/// ARGV: as of `LEASE`.
+/// ARGV: the marker, its life in milliseconds, the moment.
 pub(crate) static CLAIM: Script = script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 25)
 if type(head) == 'string' and #head == 26 and head:find('^MLC[\1\2]')

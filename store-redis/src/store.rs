@@ -1,6 +1,6 @@
 //! The store.
 
-use std::{fmt, marker::PhantomData, slice, sync::Arc};
+use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
 
 use cache_core::{Claim, Codec, Entry, Key, Moment, Profile, Result, Store, Ticket, Write, backend::write_id};
 use redis::{Cmd, cmd};
@@ -35,6 +35,8 @@ pub(crate) struct Inner<V, C> {
     pub(crate) namespace: Namespace,
     pub(crate) layout: Layout<C>,
     pub(crate) lease_millis: u64,
+    /// Which data it holds, for the guard that a chain puts around a plain store.
+    domain: u64,
     pub(crate) values: PhantomData<fn() -> V>,
 }
 
@@ -52,7 +54,8 @@ impl<V> RedisStore<V> {
 
 impl<V, C> RedisStore<V, C> {
     pub(crate) fn new(connection: RedisConnection, namespace: Namespace, layout: Layout<C>, lease_millis: u64) -> Self {
-        Self(Arc::new(Inner { connection, namespace, layout, lease_millis, values: PhantomData }))
+        let domain = connection.domain(namespace.name());
+        Self(Arc::new(Inner { connection, namespace, layout, lease_millis, domain, values: PhantomData }))
     }
 
     pub(crate) fn connection(&self) -> &RedisConnection {
@@ -84,7 +87,12 @@ where
 
     fn profile(&self) -> Profile {
         let records = !self.0.layout.is_plain();
-        Profile::new("redis").leases(records).claims(records).ttl_resolution(self.0.connection.shared().deadline)
+        Profile::new("redis")
+            .leases(records)
+            .claims(records)
+            .markers(records)
+            .domain(self.0.domain)
+            .ttl_resolution(self.0.connection.shared().deadline)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {
@@ -104,9 +112,25 @@ where
 
     async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
         match ticket.version().filter(|&id| write_id::is_claim(id)) {
-            Some(id) if !self.0.layout.is_plain() => self.0.release(key, id).await,
+            Some(id) if !self.0.layout.is_plain() => self.0.release([(key, id)].into_iter()).await,
             _ => Ok(()),
         }
+    }
+
+    async fn lease_within(&self, key: &Key, life: Duration) -> Result<Ticket> {
+        only(self.lease_many_within(slice::from_ref(key), life).await)
+    }
+
+    async fn release_leases(&self, leases: &[(Key, Ticket)]) -> Result<()> {
+        if self.0.layout.is_plain() {
+            return Ok(());
+        }
+        // Where a claim is held, a lease is given the claim's id.
+        let markers = leases.iter().filter_map(|(key, ticket)| {
+            let id = ticket.version().filter(|&id| !write_id::is_claim(id))?;
+            Some((key, id))
+        });
+        self.0.release(markers).await
     }
 
     async fn fill(&self, write: Write<V>) -> Result<bool> {
@@ -138,10 +162,14 @@ where
     }
 
     async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
+        self.lease_many_within(keys, Duration::MAX).await
+    }
+
+    async fn lease_many_within(&self, keys: &[Key], life: Duration) -> Vec<Result<Ticket>> {
         if self.0.layout.is_plain() {
             return vec![Ok(Ticket::unconditional()); keys.len()];
         }
-        self.0.lease(keys).await.unwrap_or_else(|error| vec![Err(error); keys.len()])
+        self.0.lease(keys, life).await.unwrap_or_else(|error| vec![Err(error); keys.len()])
     }
 
     async fn fill_many(&self, writes: Vec<Write<V>>) -> Vec<Result<bool>> {

@@ -51,7 +51,7 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// What follows the rows of an `INSERT` that replaces the rows of the same keys.
     fn replacing(&self) -> &'static str;
 
-    /// What follows the rows of an `INSERT` of markers, which leaves live rows alone but for the lives of markers that are no
+    /// What follows the rows of an `INSERT` of markers, which leaves live rows alone, but lengthens the lives of markers that are no
     /// claims.
     /// `{table}` in it is the quoted table.
     fn leasing(&self) -> &'static str;

@@ -1,4 +1,6 @@
-//! How leases and claims are taken.
+//! How leases and claims are taken and given back.
+
+use std::time::Duration;
 
 use cache_core::{Claim, Key, Result, Ticket, backend::write_id};
 
@@ -124,11 +126,11 @@ impl Stake<'_> {
     }
 }
 
-/// Removes a claim's marker. It is harmless if it takes effect late: there is no other with this id.
+/// Removes markers. It is harmless if it takes effect late: there are no others with these ids.
 struct Release<'a> {
     rows: &'a Rows,
-    identity: &'a Identity,
-    write_id: u64,
+    /// In the order of their identities, as every batch.
+    markers: &'a [(Identity, u64)],
 }
 
 impl Work for Release<'_> {
@@ -139,7 +141,12 @@ impl Work for Release<'_> {
     }
 
     async fn run(&self, session: &mut Session) -> sqlx::Result<()> {
-        session.change(&self.rows.delete_marker(&self.identity.id, self.write_id)).await.map(drop)
+        for some in self.markers.chunks(IDS) {
+            let ids: Vec<&[u8]> = some.iter().map(|(identity, _)| &identity.id[..]).collect();
+            let write_ids: Vec<u64> = some.iter().map(|(_, write_id)| *write_id).collect();
+            session.change(&self.rows.delete_markers(&ids, &write_ids)).await?;
+        }
+        Ok(())
     }
 }
 
@@ -149,17 +156,19 @@ fn ticket(row: &Row) -> Option<Ticket> {
 }
 
 impl<V, C> Inner<V, C> {
-    fn marker<'a>(&self, identity: &'a Identity, write_id: u64) -> NewRow<'a> {
-        NewRow { identity, value: None, write_id, written: None, millis: Some(self.lease_millis) }
+    fn marker(identity: &Identity, write_id: u64, millis: u64) -> NewRow<'_> {
+        NewRow { identity, value: None, write_id, written: None, millis: Some(millis) }
     }
 
-    pub(crate) async fn lease(&self, keys: &[Key]) -> Result<Vec<Result<Ticket>>> {
+    /// Tickets that are good for `life`, but no longer than the store's `lease_ttl`.
+    pub(crate) async fn lease(&self, keys: &[Key], life: Duration) -> Result<Vec<Result<Ticket>>> {
         let identities: Vec<Identity> = keys.iter().map(Identity::of).collect();
         let held = self.run(&Held(Read { rows: &self.rows, identities: &identities })).await?;
         let mut missing: Vec<&Identity> = identities.iter().filter(|of| !held.contains_key(&of.id)).collect();
         missing.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         missing.dedup_by(|a, b| a.id == b.id);
-        let new_marker = |identity| self.marker(identity, write_id::next());
+        let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX).clamp(1, self.lease_millis);
+        let new_marker = |identity| Self::marker(identity, write_id::next(), millis);
         let markers: Vec<NewRow<'_>> = missing.into_iter().map(new_marker).collect();
         let fresh = match &markers[..] {
             [] => Found::new(),
@@ -175,7 +184,7 @@ impl<V, C> Inner<V, C> {
 
     pub(crate) async fn claim(&self, key: &Key) -> Result<Claim> {
         let identity = Identity::of(key);
-        let marker = [self.marker(&identity, write_id::next_claim())];
+        let marker = [Self::marker(&identity, write_id::next_claim(), self.lease_millis)];
         let found = self.run(&Stake { rows: &self.rows, marker: &marker }).await?;
         let (row, granted) = found.unzip();
         // A ticket that is void, if what was in the way has gone each time.
@@ -183,8 +192,13 @@ impl<V, C> Inner<V, C> {
         Ok(Claim { ticket, granted: granted.unwrap_or(true) })
     }
 
-    pub(crate) async fn release(&self, key: &Key, write_id: u64) -> Result<()> {
-        let identity = Identity::of(key);
-        self.run(&Release { rows: &self.rows, identity: &identity, write_id }).await
+    /// Removes the markers with these write ids.
+    pub(crate) async fn release(&self, markers: impl Iterator<Item = (&Key, u64)>) -> Result<()> {
+        let mut markers: Vec<(Identity, u64)> = markers.map(|(key, write_id)| (Identity::of(key), write_id)).collect();
+        markers.sort_unstable_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+        if markers.is_empty() {
+            return Ok(());
+        }
+        self.run(&Release { rows: &self.rows, markers: &markers }).await
     }
 }

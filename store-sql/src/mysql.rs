@@ -51,7 +51,7 @@ impl Dialect for MySql {
          full_key = IF(expires_at IS NULL OR expires_at > {now}, full_key, VALUES(full_key)), \
          write_id = IF(expires_at IS NULL OR expires_at > {now}, write_id, VALUES(write_id)), \
          value = IF(expires_at IS NULL OR expires_at > {now}, value, NULL), \
-         expires_at = IF(value IS NOT NULL OR write_id < 0, expires_at, VALUES(expires_at))"
+         expires_at = IF(value IS NOT NULL OR write_id < 0, expires_at, GREATEST(expires_at, VALUES(expires_at)))"
     }
 
     fn claiming(&self) -> &'static str {

@@ -55,7 +55,7 @@ impl Dialect for Postgres {
          write_id = CASE WHEN {table}.expires_at IS NULL OR {table}.expires_at > {now} \
          THEN {table}.write_id ELSE excluded.write_id END, written_at = excluded.written_at, \
          expires_at = CASE WHEN {table}.write_id < 0 AND {table}.expires_at > {now} \
-         THEN {table}.expires_at ELSE excluded.expires_at END \
+         THEN {table}.expires_at ELSE GREATEST({table}.expires_at, excluded.expires_at) END \
          WHERE {table}.value IS NULL OR {table}.expires_at <= {now} RETURNING id, full_key, write_id"
     }
 

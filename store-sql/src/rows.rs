@@ -151,10 +151,19 @@ impl Rows {
         delete
     }
 
-    /// Deletes the marker of this id if its write id is this one.
-    pub(crate) fn delete_marker<'a>(&'a self, id: &'a [u8], write_id: u64) -> Statement<'a> {
-        let mut delete = self.delete(&[id]);
-        delete.push(" AND value IS NULL AND write_id = ").bind(Argument::Int(Some(signed(write_id))));
+    /// Deletes the markers of these ids that have one of these write ids, which no two rows share.
+    pub(crate) fn delete_markers<'a>(&'a self, ids: &[&'a [u8]], write_ids: &[u64]) -> Statement<'a> {
+        let mut delete = self.delete(ids);
+        delete.push(" AND value IS NULL AND write_id IN (");
+        // Filled up to a power of two as the ids are.
+        for at in 0..write_ids.len().next_power_of_two() {
+            if at > 0 {
+                delete.push(", ");
+            }
+            let write_id = write_ids.get(at).or(write_ids.last()).copied();
+            delete.bind(Argument::Int(write_id.map(signed)));
+        }
+        delete.push(")");
         delete
     }
 

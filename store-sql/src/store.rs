@@ -135,7 +135,7 @@ where
 
     fn profile(&self) -> Profile {
         let Inner { database, deadline, .. } = &*self.0;
-        Profile::new(database.dialect.name()).retains(true).claims(true).ttl_resolution(*deadline)
+        Profile::new(database.dialect.name()).retains(true).claims(true).markers(true).ttl_resolution(*deadline)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {
@@ -152,9 +152,22 @@ where
 
     async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
         match ticket.version().filter(|&id| write_id::is_claim(id)) {
-            Some(id) => self.0.release(key, id).await,
+            Some(id) => self.0.release([(key, id)].into_iter()).await,
             None => Ok(()),
         }
+    }
+
+    async fn lease_within(&self, key: &Key, life: Duration) -> Result<Ticket> {
+        only(self.lease_many_within(slice::from_ref(key), life).await)
+    }
+
+    async fn release_leases(&self, leases: &[(Key, Ticket)]) -> Result<()> {
+        // Where a claim is held, a lease is given the claim's id.
+        let markers = leases.iter().filter_map(|(key, ticket)| {
+            let id = ticket.version().filter(|&id| !write_id::is_claim(id))?;
+            Some((key, id))
+        });
+        self.0.release(markers).await
     }
 
     async fn fill(&self, write: Write<V>) -> Result<bool> {
@@ -185,10 +198,14 @@ where
     }
 
     async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
+        self.lease_many_within(keys, Duration::MAX).await
+    }
+
+    async fn lease_many_within(&self, keys: &[Key], life: Duration) -> Vec<Result<Ticket>> {
         if keys.is_empty() {
             return Vec::new();
         }
-        self.0.lease(keys).await.unwrap_or_else(|error| vec![Err(error); keys.len()])
+        self.0.lease(keys, life).await.unwrap_or_else(|error| vec![Err(error); keys.len()])
     }
 
     async fn fill_many(&self, writes: Vec<Write<V>>) -> Vec<Result<bool>> {

@@ -38,6 +38,7 @@ pub(super) async fn check<H: Harness>(clause: Clause, harness: &H) -> Verdict {
         Clause::S18 => test.void_set().await,
         Clause::S19 => test.claims().await,
         Clause::S20 => test.facets().await,
+        Clause::S21 => test.released().await,
     }
 }
 
@@ -518,6 +519,37 @@ impl<H: Harness> Test<'_, H> {
         let again = self.claim("k").await?;
         ensure!(again.granted, "a claim was refused after the one before was released");
         ensure!(fill(claim).await.is_ok(), "a fill after its claim's release failed");
+        Ok(())
+    }
+
+    async fn released(&self) -> Verdict {
+        let release = async |ticket| {
+            let leases = [(key("k"), ticket), (key("other"), ticket)];
+            self.store.release_leases(&leases).await.map_err(fault("release_leases"))
+        };
+        // The key can be leased and filled as before.
+        release(self.lease("k").await?).await?;
+        let ticket = self.lease("k").await?;
+        let filled = self.store.fill(self.write("k", "filled", Ttl::Never, ticket)).await.map_err(fault("fill"))?;
+        ensure!(filled, "a fill was refused after another lease was given back");
+
+        // Neither what was filled with the ticket goes with it, nor what was written since.
+        release(ticket).await?;
+        self.expect("k", Some("filled"), "after a lease was given back that has filled the key").await?;
+        self.put("k", "written").await?;
+        release(ticket).await?;
+        self.expect("k", Some("written"), "after a lease from before a write was given back").await?;
+        release(self.lease("k").await?).await?;
+        self.expect("k", Some("written"), "after a lease of a key with a value was given back").await?;
+
+        // A claim is given back by its holder alone, also where a lease is given its ticket.
+        self.store.del(&key("k")).await.map_err(fault("del"))?;
+        let claim = self.claim("k").await?;
+        release(claim.ticket).await?;
+        release(self.lease("k").await?).await?;
+        let fill = self.write("k", "claimed", Ttl::Never, claim.ticket);
+        let filled = self.store.fill(fill).await.map_err(fault("fill"))?;
+        ensure!(filled || !self.store.profile().claims, "a claim was given back together with the leases");
         Ok(())
     }
 

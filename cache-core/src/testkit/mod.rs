@@ -128,11 +128,12 @@ pub enum Clause {
     S18,
     S19,
     S20,
+    S21,
 }
 
 impl Clause {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::S1,
         Self::S2,
         Self::S3,
@@ -153,6 +154,7 @@ impl Clause {
         Self::S18,
         Self::S19,
         Self::S20,
+        Self::S21,
     ];
 
     /// Tests a backend for this clause.
@@ -207,6 +209,7 @@ macro_rules! store_contract {
             s18_a_set_with_a_void_ticket_leaves_the_key_absent S18,
             s19_of_claims_one_is_granted S19,
             s20_what_an_entry_says_comes_back S20,
+            s21_a_lease_given_back_is_harmless S21,
         }
     };
     (@tests $harness:expr; $($name:ident $clause:ident,)*) => {$(

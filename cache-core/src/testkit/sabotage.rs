@@ -180,6 +180,16 @@ impl Store for Broken {
         Ok(Claim { ticket, granted: free || self.breaks(Clause::S19) })
     }
 
+    async fn release_leases(&self, leases: &[(Key, Ticket)]) -> Result<()> {
+        for (key, _) in leases {
+            // Breaks S21: what is there is taken for the lease.
+            if self.breaks(Clause::S21) {
+                self.map.del(&self.key(key)).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn release(&self, key: &Key, _ticket: Ticket) -> Result<()> {
         self.state().claimed.remove(&self.key(key));
         Ok(())

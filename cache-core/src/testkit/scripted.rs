@@ -1,8 +1,12 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Poll, Waker},
+    time::Duration,
 };
 
 use crate::{Claim, Entry, Error, ErrorKind, Key, Profile, Result, Store, Ticket, Write};
@@ -16,6 +20,8 @@ pub struct ScriptedStore<S> {
     script: Arc<Script>,
     /// Whether the profile says that it keeps leases, and whether it does.
     leases: (bool, bool),
+    /// Its own, as every scripted store holds data of its own.
+    domain: u64,
 }
 
 /// The operations of a [`Store`]; a batch counts as what it is a batch of.
@@ -74,8 +80,10 @@ impl fmt::Debug for Script {
 impl<S: Store> ScriptedStore<S> {
     /// A scripted store around `store`.
     pub fn new(store: S) -> Self {
+        static DOMAINS: AtomicU64 = AtomicU64::new(1);
         let leases = store.profile().leases;
-        Self { store, script: Arc::default(), leases: (leases, leases) }
+        let domain = DOMAINS.fetch_add(1, Ordering::Relaxed);
+        Self { store, script: Arc::default(), leases: (leases, leases), domain }
     }
 
     /// Behaves as a store without leases, and says so: tickets are never void.
@@ -183,11 +191,12 @@ fn keys_of<V>(writes: &[Write<V>]) -> Vec<Key> {
     writes.iter().map(|write| write.key.clone()).collect()
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for ScriptedStore<S> {
     type Value = S::Value;
 
     fn profile(&self) -> Profile {
-        self.store.profile().leases(self.leases.0)
+        self.store.profile().leases(self.leases.0).domain(self.domain)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
@@ -196,6 +205,15 @@ impl<S: Store> Store for ScriptedStore<S> {
 
     async fn lease(&self, key: &Key) -> Result<Ticket> {
         self.call(Operation::Lease, vec![key.clone()], self.store.lease(key)).await?
+    }
+
+    async fn lease_within(&self, key: &Key, life: Duration) -> Result<Ticket> {
+        self.call(Operation::Lease, vec![key.clone()], self.store.lease_within(key, life)).await?
+    }
+
+    async fn release_leases(&self, leases: &[(Key, Ticket)]) -> Result<()> {
+        let keys = leases.iter().map(|(key, _)| key.clone()).collect();
+        self.call(Operation::Release, keys, self.store.release_leases(leases)).await?
     }
 
     async fn claim(&self, key: &Key) -> Result<Claim> {
@@ -236,6 +254,10 @@ impl<S: Store> Store for ScriptedStore<S> {
         self.batch(Operation::Lease, keys.to_vec(), self.store.lease_many(keys)).await
     }
 
+    async fn lease_many_within(&self, keys: &[Key], life: Duration) -> Vec<Result<Ticket>> {
+        self.batch(Operation::Lease, keys.to_vec(), self.store.lease_many_within(keys, life)).await
+    }
+
     async fn fill_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<bool>> {
         let writes: Vec<_> = writes.into_iter().map(|write| self.unguarded(write)).collect();
         self.batch(Operation::Fill, keys_of(&writes), self.store.fill_many(writes)).await
@@ -248,6 +270,11 @@ impl<S: Store> Store for ScriptedStore<S> {
 
     async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
         self.batch(Operation::Del, keys.to_vec(), self.store.del_many(keys)).await
+    }
+
+    /// It never answers as a local one.
+    fn local(&self) -> Option<&dyn crate::LocalStore<Value = S::Value>> {
+        None
     }
 }
 
