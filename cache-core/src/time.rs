@@ -128,6 +128,10 @@ pub type SharedClock = Arc<dyn Clock>;
 /// The operating system's monotonic clock, the default everywhere.
 ///
 /// All of a process read the same line. Stores read it only for entries that expire.
+///
+/// It is [`Instant`]. On Linux (`CLOCK_MONOTONIC`) and macOS, the time for which the machine is suspended does not count, so an
+/// entry in memory lives longer by it; the standard library specifies neither. If that matters, give the builders a [`Clock`]
+/// that counts it, for example one that reads `CLOCK_BOOTTIME`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

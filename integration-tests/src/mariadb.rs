@@ -3,10 +3,14 @@
 use std::{fs, process::Command, sync::Arc};
 
 use rustix::process::Signal;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use crate::server_process::{ServerProcess, finish, free_port, is_root, program};
+use crate::{
+    server_process::{ServerProcess, finish, free_port, is_root, program},
+    skew::MovableClock,
+};
 
 /// A MariaDB server on a free port of the loopback, with data of its own. It ends with this value.
 ///
@@ -14,6 +18,7 @@ use crate::server_process::{ServerProcess, finish, free_port, is_root, program};
 #[derive(Debug)]
 pub struct MariaDb {
     process: ServerProcess,
+    clock: Option<MovableClock>,
     _directory: TempDir,
 }
 
@@ -26,7 +31,17 @@ impl MariaDb {
     /// A server with these arguments besides.
     pub async fn start_with(arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        tokio::task::spawn_blocking(move || Self::launch(&arguments)).await.expect("a server")
+        tokio::task::spawn_blocking(move || Self::launch(&arguments, false)).await.expect("a server")
+    }
+
+    /// A server whose wall clock can be set, see [`set_clock`](Self::set_clock).
+    pub async fn start_with_clock() -> Self {
+        tokio::task::spawn_blocking(|| Self::launch(&[], true)).await.expect("a server")
+    }
+
+    /// Makes the wall clock of the server wrong by so many seconds; its monotonic clock is right.
+    pub fn set_clock(&self, seconds: i64) {
+        self.clock.as_ref().expect("a server that was started with a clock").set(seconds);
     }
 
     /// The server that the tests of this process share. It ends when nobody holds it.
@@ -41,7 +56,7 @@ impl MariaDb {
         server
     }
 
-    fn launch(arguments: &[String]) -> Self {
+    fn launch(arguments: &[String], movable: bool) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let dir = directory.path().to_str().expect("a directory of text");
         let server = program("mariadbd", "mariadb-server");
@@ -65,7 +80,9 @@ impl MariaDb {
                           GRANT ALL ON *.* TO app@'127.0.0.1' WITH GRANT OPTION;\n";
         fs::write(&init, statements).expect("a file");
         let port = free_port();
-        let mut command = vec![server.to_str().expect("a path of text").to_owned()];
+        let clock = movable.then(|| MovableClock::new(directory.path().join("clock")));
+        let mut command: Vec<String> = clock.iter().flat_map(MovableClock::prefix).collect();
+        command.push(server.to_str().expect("a path of text").to_owned());
         command.extend(common);
         command.extend([
             format!("--port={port}"),
@@ -78,7 +95,7 @@ impl MariaDb {
         ]);
         command.extend_from_slice(arguments);
         let process = ServerProcess::start(command, port, directory.path().join("log"), answers);
-        Self { process, _directory: directory }
+        Self { process, clock, _directory: directory }
     }
 
     /// Where it listens.
@@ -104,6 +121,16 @@ impl MariaDb {
     /// Lets it go on after [`stop`](Self::stop).
     pub fn resume(&self) {
         self.process.signal_all(Signal::CONT);
+    }
+
+    /// Makes every COMMIT that wrote something hang until the returned connection is closed. Statements and reads go on.
+    pub async fn hold_commits(&self) -> MySqlConnection {
+        let mut wire = MySqlConnection::connect(&self.url()).await.expect("a connection");
+        for stage in ["START", "FLUSH", "BLOCK_DDL", "BLOCK_COMMIT"] {
+            let statement = format!("BACKUP STAGE {stage}");
+            wire.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await.expect("a stage of a backup");
+        }
+        wire
     }
 
     /// Kills it (`SIGKILL`).

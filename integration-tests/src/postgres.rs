@@ -3,10 +3,14 @@
 use std::{fs, process::Command, sync::Arc};
 
 use rustix::process::Signal;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use crate::server_process::{ServerProcess, finish, free_port, is_root, program};
+use crate::{
+    server_process::{ServerProcess, finish, free_port, is_root, program},
+    skew::MovableClock,
+};
 
 /// A PostgreSQL server on a free port of the loopback, with data of its own. It ends with this value.
 ///
@@ -14,6 +18,7 @@ use crate::server_process::{ServerProcess, finish, free_port, is_root, program};
 #[derive(Debug)]
 pub struct Postgres {
     process: ServerProcess,
+    clock: Option<MovableClock>,
     _directory: TempDir,
 }
 
@@ -26,7 +31,17 @@ impl Postgres {
     /// A server with these settings besides, such as `max_connections=5`.
     pub async fn start_with(settings: &[&str]) -> Self {
         let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
-        tokio::task::spawn_blocking(move || Self::launch(&settings)).await.expect("a server")
+        tokio::task::spawn_blocking(move || Self::launch(&settings, false)).await.expect("a server")
+    }
+
+    /// A server whose wall clock can be set, see [`set_clock`](Self::set_clock).
+    pub async fn start_with_clock() -> Self {
+        tokio::task::spawn_blocking(|| Self::launch(&[], true)).await.expect("a server")
+    }
+
+    /// Makes the wall clock of the server wrong by so many seconds; its monotonic clock is right.
+    pub fn set_clock(&self, seconds: i64) {
+        self.clock.as_ref().expect("a server that was started with a clock").set(seconds);
     }
 
     /// The server that the tests of this process share. It ends when nobody holds it.
@@ -41,7 +56,7 @@ impl Postgres {
         server
     }
 
-    fn launch(settings: &[String]) -> Self {
+    fn launch(settings: &[String], movable: bool) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let dir = directory.path().to_str().expect("a directory of text");
         let password = format!("{dir}/password");
@@ -65,7 +80,9 @@ impl Postgres {
         words.extend([format!("--pgdata={dir}/data"), format!("--pwfile={password}")]);
         finish(Command::new(&words[0]).args(&words[1..]));
         let port = free_port();
+        let clock = movable.then(|| MovableClock::new(directory.path().join("clock")));
         let mut command = prefix;
+        command.extend(clock.iter().flat_map(MovableClock::prefix));
         command.push(program("postgres", "postgresql").to_str().expect("a path of text").to_owned());
         command.extend(["-D".into(), format!("{dir}/data")]);
         let own = [
@@ -79,7 +96,7 @@ impl Postgres {
             command.extend(["-c".into(), setting.clone()]);
         }
         let process = ServerProcess::start(command, port, directory.path().join("log"), answers);
-        Self { process, _directory: directory }
+        Self { process, clock, _directory: directory }
     }
 
     /// Where it listens.
@@ -105,6 +122,24 @@ impl Postgres {
     /// Lets it go on after [`stop`](Self::stop).
     pub fn resume(&self) {
         self.process.signal_all(Signal::CONT);
+    }
+
+    /// Makes every COMMIT that wrote something hang, as while the synchronous standby is away. Reads go on.
+    pub async fn hold_commits(&self) {
+        self.configure("synchronous_standby_names = 'away'").await;
+    }
+
+    /// Lets the commits go on after [`hold_commits`](Self::hold_commits): each takes effect now.
+    pub async fn release_commits(&self) {
+        self.configure("synchronous_standby_names = ''").await;
+    }
+
+    /// Changes a setting of the running server. It takes effect a moment later.
+    async fn configure(&self, setting: &str) {
+        let mut wire = PgConnection::connect(&self.url()).await.expect("a connection");
+        for statement in [format!("ALTER SYSTEM SET {setting}"), "SELECT pg_reload_conf()".to_owned()] {
+            wire.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await.expect("a setting");
+        }
     }
 
     /// Kills it (`SIGKILL`), all its processes.

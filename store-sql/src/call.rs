@@ -11,6 +11,7 @@ use cache_core::{Result, backend::write_id};
 use crate::{
     database::Database,
     error::{self, Fault},
+    key_locks::KeyLocks,
     pool::Session,
 };
 
@@ -34,6 +35,11 @@ pub(crate) trait Work: Sync {
     type Output: Send;
 
     fn mode(&self) -> Mode;
+
+    /// What it may insert and remove, if it is a transaction.
+    fn locks(&self) -> KeyLocks {
+        KeyLocks::default()
+    }
 
     fn run(&self, session: &mut Session) -> impl Future<Output = sqlx::Result<Self::Output>> + Send;
 }
@@ -62,17 +68,17 @@ impl Database {
         }
         let waiting = AtomicBool::new(true);
         // Boxed, so that the type of an application's future does not hold that of a driver's.
-        let attempts: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.attempts(work, &waiting));
+        let attempts: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.attempts(work, deadline, &waiting));
         match tokio::time::timeout(deadline, attempts).await {
             Ok(result) => result.map_err(|error| error::failed(self.dialect, &error)),
             Err(_) => Err(error::late(self.dialect, deadline, waiting.into_inner())),
         }
     }
 
-    async fn attempts<W: Work>(&self, work: &W, waiting: &AtomicBool) -> sqlx::Result<W::Output> {
+    async fn attempts<W: Work>(&self, work: &W, deadline: Duration, waiting: &AtomicBool) -> sqlx::Result<W::Output> {
         let (mut conflicts, mut losses) = (0, 0);
         loop {
-            let Failed { error, lost_for_good } = match self.attempt(work, waiting).await {
+            let Failed { error, lost_for_good } = match self.attempt(work, deadline, waiting).await {
                 Ok(output) => return Ok(output),
                 Err(failed) => failed,
             };
@@ -91,7 +97,7 @@ impl Database {
         }
     }
 
-    async fn attempt<W: Work>(&self, work: &W, waiting: &AtomicBool) -> Result<W::Output, Failed> {
+    async fn attempt<W: Work>(&self, work: &W, deadline: Duration, waiting: &AtomicBool) -> Result<W::Output, Failed> {
         waiting.store(true, Ordering::Relaxed);
         let _writing = if work.mode() == Mode::Read { None } else { self.writing().await };
         let mut session = self.session().await.map_err(|error| Failed { error, lost_for_good: true })?;
@@ -100,7 +106,7 @@ impl Database {
             let done = work.run(&mut session).await;
             return self.settle(session, done).map_err(Failed::from);
         }
-        let begun = session.run(self.dialect.begin()).await;
+        let begun = session.run(&self.dialect.begin(&|| work.locks(), deadline)).await;
         let done = match begun {
             Ok(()) => work.run(&mut session).await,
             Err(error) => Err(error),

@@ -1,16 +1,21 @@
 //! What differs from one database to the other.
 
-use std::fmt::Debug;
+use std::{borrow::Cow, fmt::Debug, time::Duration};
 
 use sqlx::error::DatabaseError;
 
-use crate::{error::Fault, statement::Statement};
+use crate::{error::Fault, key_locks::KeyLocks, statement::Statement};
 
 /// The table's columns, in the order in which rows are inserted.
 pub(crate) const COLUMNS: &str = "(namespace, id, full_key, value, write_id, written_at, expires_at)";
 
 /// What makes a row one that is still there.
 pub(crate) const LIVE: &str = "(expires_at IS NULL OR expires_at > {now})";
+
+/// By how many milliseconds a row may be ahead of the statement that reads it. One clock sets and reads both times, but a busy
+/// server may run a statement some time after it has noted when it began. A row further ahead was written before the clock was
+/// set back.
+pub(crate) const AHEAD_MILLIS: i64 = 1000;
 
 /// The SQL of a database.
 pub(crate) trait Dialect: Debug + Send + Sync {
@@ -40,8 +45,9 @@ pub(crate) trait Dialect: Debug + Send + Sync {
         "LEAST"
     }
 
-    /// The statement that begins a transaction that writes.
-    fn begin(&self) -> &'static str;
+    /// The statements that begin a transaction that writes, sent as one. `locks` tells what it may insert and remove, and
+    /// `deadline` how long its caller waits.
+    fn begin(&self, locks: &dyn Fn() -> KeyLocks, deadline: Duration) -> Cow<'static, str>;
 
     /// What makes a `SELECT` lock the rows that it finds.
     fn locking(&self) -> &'static str {
@@ -56,7 +62,8 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// `{table}` in it is the quoted table.
     fn leasing(&self) -> &'static str;
 
-    /// What follows the row of an `INSERT` of a claim's marker, which replaces what has expired and plain markers.
+    /// What follows the row of an `INSERT` of a claim's marker, which replaces what has expired, plain markers, and markers from
+    /// the future: `{latest}` in it is the latest time that a row can have.
     fn claiming(&self) -> &'static str;
 
     /// Whether the `INSERT` of markers returns the rows that are there then.

@@ -10,6 +10,8 @@ mod database;
 mod dialect;
 mod error;
 mod identity;
+#[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "the other databases need none"))]
+mod key_locks;
 mod lease;
 #[cfg(feature = "mysql")]
 mod mysql;

@@ -1,10 +1,13 @@
 //! MySQL and MariaDB: only what both understand.
 
+use std::{borrow::Cow, time::Duration};
+
 use sqlx::{error::DatabaseError, mysql::MySqlDatabaseError};
 
 use crate::{
     dialect::{Dialect, Which},
     error::Fault,
+    key_locks::KeyLocks,
     statement::{Argument, Statement},
 };
 
@@ -34,9 +37,9 @@ impl Dialect for MySql {
         "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000)"
     }
 
-    fn begin(&self) -> &'static str {
+    fn begin(&self, _: &dyn Fn() -> KeyLocks, _: Duration) -> Cow<'static, str> {
         // In the default isolation, absent keys are locked as gaps, and two writers of neighbours wait for each other.
-        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION"
+        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION".into()
     }
 
     fn replacing(&self) -> &'static str {
@@ -57,10 +60,12 @@ impl Dialect for MySql {
     fn claiming(&self) -> &'static str {
         // As above: each assignment sees those before, and ids are drawn once.
         " ON DUPLICATE KEY UPDATE \
-         full_key = IF(value IS NULL AND write_id >= 0 OR expires_at <= {now}, VALUES(full_key), full_key), \
-         written_at = IF(value IS NULL AND write_id >= 0 OR expires_at <= {now}, VALUES(written_at), written_at), \
+         full_key = IF(value IS NULL AND (write_id >= 0 OR written_at > {latest}) OR expires_at <= {now}, \
+         VALUES(full_key), full_key), \
          value = IF(expires_at <= {now}, NULL, value), \
-         write_id = IF(value IS NULL AND write_id >= 0 OR expires_at <= {now}, VALUES(write_id), write_id), \
+         write_id = IF(value IS NULL AND (write_id >= 0 OR written_at > {latest}) OR expires_at <= {now}, \
+         VALUES(write_id), write_id), \
+         written_at = IF(write_id = VALUES(write_id), VALUES(written_at), written_at), \
          expires_at = IF(write_id = VALUES(write_id), VALUES(expires_at), expires_at)"
     }
 

@@ -145,6 +145,8 @@ where
     Vec<u8>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
     i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
 {
-    let (elapsed, value) = if row.len() > 3 { (row.try_get(3)?, row.try_get(4)?) } else { (None, None) };
-    Ok(Row { id: row.try_get(0)?, full_key: row.try_get(1)?, number: row.try_get(2)?, elapsed, value })
+    let (elapsed, written_at, value) =
+        if row.len() > 3 { (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?) } else { (None, None, None) };
+    let (id, full_key, number) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    Ok(Row { id, full_key, number, elapsed, written_at, value })
 }

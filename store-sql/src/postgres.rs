@@ -1,12 +1,13 @@
 //! PostgreSQL.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
 use sqlx::error::DatabaseError;
 
 use crate::{
     dialect::{Dialect, Which},
     error::Fault,
+    key_locks::KeyLocks,
     statement::{Argument, Statement},
 };
 
@@ -39,9 +40,24 @@ impl Dialect for Postgres {
         "floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint"
     }
 
-    fn begin(&self) -> &'static str {
+    fn begin(&self, locks: &dyn Fn() -> KeyLocks, deadline: Duration) -> Cow<'static, str> {
+        let (locks, millis) = (locks(), deadline.as_millis().clamp(1, i32::MAX as u128));
+        // The server does not notice that a caller has given up while it waits for a lock or for the next statement; it would
+        // keep the locks that others wait for.
+        let limit = format!("SET LOCAL lock_timeout = {millis}");
+        let mut text = String::new();
+        if let Some(wait) = select("pg_advisory_xact_lock", locks.exclusive()) {
+            let _ = write!(text, "BEGIN; {limit}; {wait}; COMMIT; ");
+        }
         // What the others wrote is to be seen after waiting for them, whatever the default of the database.
-        "BEGIN ISOLATION LEVEL READ COMMITTED"
+        let _ = write!(
+            text,
+            "BEGIN ISOLATION LEVEL READ COMMITTED; {limit}; SET LOCAL idle_in_transaction_session_timeout = {millis}"
+        );
+        if let Some(hold) = select("pg_advisory_xact_lock_shared", locks.shared()) {
+            let _ = write!(text, "; {hold}");
+        }
+        text.into()
     }
 
     fn replacing(&self) -> &'static str {
@@ -62,7 +78,8 @@ impl Dialect for Postgres {
     fn claiming(&self) -> &'static str {
         " ON CONFLICT (namespace, id) DO UPDATE SET full_key = excluded.full_key, value = NULL, \
          write_id = excluded.write_id, written_at = excluded.written_at, expires_at = excluded.expires_at \
-         WHERE {table}.value IS NULL AND {table}.write_id >= 0 OR {table}.expires_at <= {now} \
+         WHERE {table}.value IS NULL AND ({table}.write_id >= 0 OR {table}.written_at > {latest}) \
+         OR {table}.expires_at <= {now} \
          RETURNING id, full_key, write_id"
     }
 
@@ -94,7 +111,7 @@ impl Dialect for Postgres {
         let code = error.code().unwrap_or_default();
         match &*code {
             "40001" | "40P01" | "55P03" => Fault::Conflict,
-            "57P01" | "57P02" | "57P05" => Fault::Lost,
+            "57P01" | "57P02" | "57P05" | "25P03" => Fault::Lost,
             "57P03" | "53300" => Fault::Unavailable,
             "57014" => Fault::Late,
             "53100" | "53200" | "54000" => Fault::Full,
@@ -114,4 +131,10 @@ impl Dialect for Postgres {
         // The message alone: the details of some errors show a row.
         format!("PostgreSQL error {}: {}", error.code().unwrap_or_default(), error.message())
     }
+}
+
+/// `SELECT function(n), function(n), …`, `None` without numbers.
+fn select(function: &str, numbers: impl Iterator<Item = i64>) -> Option<String> {
+    let calls: Vec<String> = numbers.map(|number| format!("{function}({number})")).collect();
+    (!calls.is_empty()).then(|| format!("SELECT {}", calls.join(", ")))
 }

@@ -6,6 +6,7 @@ use cache_core::{Codec, Entry, Expiry, Key, Opened, Result, Ttl};
 
 use crate::{
     call::{Mode, Work},
+    dialect::AHEAD_MILLIS,
     error,
     identity::Identity,
     pool::Session,
@@ -39,6 +40,28 @@ impl Work for Read<'_> {
     }
 }
 
+/// Removes rows that were written before the clock was set back. It is harmless if it takes effect late: it removes just those.
+struct RemoveFuture<'a> {
+    rows: &'a Rows,
+    /// The id and the time of writing of each.
+    found: &'a [(&'a [u8], i64)],
+}
+
+impl Work for RemoveFuture<'_> {
+    type Output = ();
+
+    fn mode(&self) -> Mode {
+        Mode::Single
+    }
+
+    async fn run(&self, session: &mut Session) -> sqlx::Result<()> {
+        for (id, written_at) in self.found {
+            session.change(&self.rows.delete_future(id, *written_at)).await?;
+        }
+        Ok(())
+    }
+}
+
 pub(crate) fn collect(found: &mut Found, rows: Vec<Row>) {
     found.extend(rows.into_iter().map(|row| (row.id.clone(), row)));
 }
@@ -59,16 +82,33 @@ impl<V, C: Codec<V>> Inner<V, C> {
                 Opened::Lease => return Ok(None),
             };
             // Counted from before the asking: on the way back the life went on; and a millisecond more, as the database's
-            // clock is read in whole ones. The record counts from zero and knows how long the life was when it was written,
-            // so a clock that is set back lengthens none.
+            // clock is read in whole ones. The record counts from zero and knows how long the life was when it was written.
             let millis = |millis: i64| u64::try_from(millis).unwrap_or(0);
-            let elapsed = row.elapsed.map_or(0, millis).saturating_add(1);
+            // The age of a row from the future is unknown, so any life with an end counts as over.
+            let elapsed = if is_future(row) { u64::MAX } else { row.elapsed.map_or(0, millis).saturating_add(1) };
             let remaining = row.number.map_or(Ttl::Never, |left| Ttl::After(Duration::from_millis(millis(left))));
             let entry = life.entry(value, asked, elapsed).expiring_by(Expiry::after(asked, remaining));
             Ok((!entry.is_expired(self.clock.now())).then_some(entry))
         };
-        Ok(identities.iter().map(entry).collect())
+        let entries = identities.iter().map(entry).collect();
+        self.remove_future(&found).await;
+        Ok(entries)
     }
+
+    /// Removes what expires and was written before the clock was set back, or it would be served once the clock has come so far
+    /// again. A failure changes no answer: these rows are misses already, and the next reader tries again.
+    async fn remove_future(&self, found: &Found) {
+        let future = found.values().filter(|row| row.number.is_some() && is_future(row));
+        let future: Vec<(&[u8], i64)> = future.filter_map(|row| Some((&row.id[..], row.written_at?))).collect();
+        if !future.is_empty() {
+            let _ = self.run(&RemoveFuture { rows: &self.rows, found: &future }).await;
+        }
+    }
+}
+
+/// Whether a row was written later than any clock that goes on can have shown.
+fn is_future(row: &Row) -> bool {
+    row.elapsed.is_some_and(|elapsed| elapsed < -AHEAD_MILLIS)
 }
 
 /// The one result of a batch of one.

@@ -1,8 +1,9 @@
 //! The rows of one namespace, and the statements about them.
 
 use crate::{
-    dialect::{COLUMNS, Dialect, LIVE, Which},
+    dialect::{AHEAD_MILLIS, COLUMNS, Dialect, LIVE, Which},
     identity::Identity,
+    key_locks::KeyLocks,
     statement::{Argument, Statement},
 };
 
@@ -12,6 +13,7 @@ pub(crate) struct Rows {
     pub(crate) table: String,
     pub(crate) namespace: String,
     quoted: String,
+    key_locks: KeyLocks,
 }
 
 /// A row to be written.
@@ -37,7 +39,13 @@ const INSERTED: (usize, usize) = (256, 4 << 20);
 impl Rows {
     pub(crate) fn new(dialect: &'static dyn Dialect, table: String, namespace: String) -> Self {
         let quoted = dialect.quoted(&table);
-        Self { dialect, table, namespace, quoted }
+        let key_locks = KeyLocks::new(&table, &namespace);
+        Self { dialect, table, namespace, quoted, key_locks }
+    }
+
+    /// The locks of a transaction that does nothing yet.
+    pub(crate) fn key_locks(&self) -> KeyLocks {
+        self.key_locks
     }
 
     fn statement(&self, text: &str) -> Statement<'_> {
@@ -53,9 +61,10 @@ impl Rows {
         select
     }
 
-    /// The live values of these ids, what remains of them and how long ago they were written, in milliseconds.
+    /// The live values of these ids, what remains of them, and how long ago and when they were written, in milliseconds.
     pub(crate) fn select<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
-        let mut select = self.statement("SELECT id, full_key, expires_at - {now}, {now} - written_at, value FROM ");
+        let mut select =
+            self.statement("SELECT id, full_key, expires_at - {now}, {now} - written_at, written_at, value FROM ");
         select.push(" WHERE ").push_ids(&self.namespace, ids).push(" AND value IS NOT NULL AND ").push(LIVE);
         select
     }
@@ -122,7 +131,8 @@ impl Rows {
             written(&mut insert, row);
             insert.push(" + ").bind(millis(row.millis)).push(")");
         }
-        insert.push(&tail.replace("{table}", &self.quoted));
+        let latest = format!("{{now}} + {AHEAD_MILLIS}");
+        insert.push(&tail.replace("{table}", &self.quoted).replace("{latest}", &latest));
         insert
     }
 
@@ -164,6 +174,14 @@ impl Rows {
             delete.bind(Argument::Int(write_id.map(signed)));
         }
         delete.push(")");
+        delete
+    }
+
+    /// Deletes the row of this id if it was written at this time and that is in the future.
+    pub(crate) fn delete_future<'a>(&'a self, id: &'a [u8], written_at: i64) -> Statement<'a> {
+        let mut delete = self.delete(&[id]);
+        delete.push(" AND written_at = ").bind(Argument::Int(Some(written_at)));
+        delete.push(&format!(" AND written_at > {{now}} + {AHEAD_MILLIS}"));
         delete
     }
 

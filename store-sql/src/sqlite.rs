@@ -1,10 +1,13 @@
 //! SQLite.
 
+use std::{borrow::Cow, time::Duration};
+
 use sqlx::error::DatabaseError;
 
 use crate::{
     dialect::{Dialect, Which},
     error::Fault,
+    key_locks::KeyLocks,
     statement::{Argument, Statement},
 };
 
@@ -37,9 +40,9 @@ impl Dialect for Sqlite {
         "MIN"
     }
 
-    fn begin(&self) -> &'static str {
+    fn begin(&self, _: &dyn Fn() -> KeyLocks, _: Duration) -> Cow<'static, str> {
         // A transaction that begins as a reader cannot always become a writer.
-        "BEGIN IMMEDIATE"
+        "BEGIN IMMEDIATE".into()
     }
 
     fn locking(&self) -> &'static str {
@@ -64,7 +67,8 @@ impl Dialect for Sqlite {
     fn claiming(&self) -> &'static str {
         " ON CONFLICT (namespace, id) DO UPDATE SET full_key = excluded.full_key, value = NULL, \
          write_id = excluded.write_id, written_at = excluded.written_at, expires_at = excluded.expires_at \
-         WHERE {table}.value IS NULL AND {table}.write_id >= 0 OR {table}.expires_at <= {now} \
+         WHERE {table}.value IS NULL AND ({table}.write_id >= 0 OR {table}.written_at > {latest}) \
+         OR {table}.expires_at <= {now} \
          RETURNING id, full_key, write_id"
     }
 

@@ -17,13 +17,14 @@ pub(crate) enum Argument<'a> {
     Int(Option<i64>),
 }
 
-/// What every statement that gives rows gives: of what key, a number, and where there are more columns, how long ago it was
-/// written and a value.
+/// What every statement that gives rows gives: of what key, a number, and where there are more columns, how long ago and when it
+/// was written, and a value.
 pub(crate) struct Row {
     pub(crate) id: Vec<u8>,
     pub(crate) full_key: Option<Vec<u8>>,
     pub(crate) number: Option<i64>,
     pub(crate) elapsed: Option<i64>,
+    pub(crate) written_at: Option<i64>,
     pub(crate) value: Option<Vec<u8>>,
 }
 

@@ -8,6 +8,7 @@ use crate::{
     call::{Mode, Work},
     clock::Now,
     identity::Identity,
+    key_locks::KeyLocks,
     pool::Session,
     rows::{IDS, NewRow, Rows, signed},
     store::Inner,
@@ -56,6 +57,19 @@ impl Work for Install<'_> {
             [plan] if !self.voiding && plan.ticket.is_some() => Mode::Single,
             _ => Mode::Transaction,
         }
+    }
+
+    fn locks(&self) -> KeyLocks {
+        let mut locks = self.rows.key_locks();
+        for Plan { identity, ticket, put } in self.plans {
+            match (ticket, put) {
+                (None, Some(_)) => locks.insert(&identity.id),
+                // What a ticket lets write is there, and its row is waited for.
+                _ if self.voiding => locks.remove(&identity.id),
+                _ => {}
+            }
+        }
+        locks
     }
 
     async fn run(&self, session: &mut Session) -> sqlx::Result<Vec<bool>> {
@@ -117,6 +131,12 @@ impl Work for Remove<'_> {
 
     fn mode(&self) -> Mode {
         Mode::Transaction
+    }
+
+    fn locks(&self) -> KeyLocks {
+        let mut locks = self.rows.key_locks();
+        self.identities.iter().for_each(|identity| locks.remove(&identity.id));
+        locks
     }
 
     async fn run(&self, session: &mut Session) -> sqlx::Result<()> {
