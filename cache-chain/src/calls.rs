@@ -36,6 +36,10 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         }
     }
 
+    fn late(&self, limit: Duration) -> Error {
+        Error::new(ErrorKind::Timeout, format!("tier {} did not answer within {limit:?}", self.title()))
+    }
+
     fn checked<T>(&self, result: Result<T>) -> Result<T> {
         result.inspect_err(|error| self.failed(error))
     }
@@ -47,7 +51,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
 
     /// As [`guarded`](Self::guarded), for so many keys; what to tell the breaker of a result is found by `verdict`, `None` if the
     /// store was not asked.
-    async fn passed<T>(
+    pub(crate) async fn passed<T>(
         &self,
         limit: Duration,
         keys: usize,
@@ -62,11 +66,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             let message = format!("no time was left to ask tier {}", self.title());
             return Err(Error::new(ErrorKind::Timeout, message));
         }
-        let pass = self.breaker.enter().inspect_err(|_| self.counters.skipped.one())?;
-        let result = timeout_at(after(limit), call(pass.is_probe)).await.unwrap_or_else(|_| {
-            let message = format!("tier {} did not answer within {limit:?}", self.title());
-            Err(Error::new(ErrorKind::Timeout, message))
-        });
+        let pass = self.breaker.enter(limit).inspect_err(|_| self.counters.skipped.one())?;
+        let result = timeout_at(after(limit), call(pass.is_probe())).await.unwrap_or_else(|_| Err(self.late(limit)));
         let verdict = match &result {
             Ok(answer) => verdict(answer),
             Err(error) => Some(Err(error.clone())),
@@ -132,7 +133,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         }
         let until = after(limit);
         let asked = async |is_probe| {
-            let repaired = self.repair(is_probe).await;
+            let repaired = self.repair(is_probe).await.map(drop);
             if is_probe {
                 repaired.clone()?;
             }
@@ -163,7 +164,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             return Vec::new();
         }
         let asked = async |is_probe| {
-            let repaired = self.repair(is_probe).await;
+            let repaired = self.repair(is_probe).await.map(drop);
             if is_probe {
                 repaired.clone()?;
             }
@@ -218,9 +219,16 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.guarded(self.write_timeout, async |_| self.store.release_leases(leases).await).await
     }
 
+    /// Waits for the store's buffers. It says nothing about the health of the backend, which the store need not ask, so the
+    /// breaker neither stops it nor learns of it.
     pub(crate) async fn wait(&self) -> Result<()> {
-        let wait = || self.unblocked(|store| Box::pin(async move { store.wait().await }));
-        self.guarded(self.write_timeout, async |_| wait().await).await
+        let wait = self.unblocked(|store| Box::pin(async move { store.wait().await }));
+        if self.is_local() {
+            return self.checked(wait.await);
+        }
+        let limit = self.write_timeout;
+        let waited = timeout_at(after(limit), wait).await;
+        self.checked(waited.unwrap_or_else(|_| Err(self.late(limit))))
     }
 
     /// Runs what blocks the thread in a local store on a thread that may be blocked.

@@ -3,9 +3,13 @@
 //! Nothing of that is read from the tier before it has been deleted there. A key leaves the journal when a write of it is
 //! acknowledged that began after the failure was noted. What does not fit is not forgotten either: the whole tier is distrusted
 //! then, and from its recovery on trusted with what was made after.
+//!
+//! Deletions by the journal and writes of the same key take turns, or a deletion that is on its way could remove a newer value
+//! whose `set` has been acknowledged.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    pin::pin,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +18,7 @@ use std::{
 };
 
 use cache_core::{Entry, Key, Moment};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -22,12 +26,20 @@ pub(crate) struct Journal {
     clean: AtomicBool,
     state: Mutex<State>,
     pub(crate) capacity: usize,
+    /// Wakes the writes that wait for a deletion.
+    deleted: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// When each failure was noted, counted in notes and marks.
     keys: HashMap<Key, u64>,
+    /// The memory of these keys.
+    bytes: usize,
+    /// The number of writes in flight, by key.
+    writing: HashMap<Key, usize>,
+    /// The keys that are being deleted by the journal.
+    deleting: HashSet<Key>,
     now: u64,
     all: All,
     /// When the journal may be worked off again, unless it is being worked off.
@@ -53,9 +65,17 @@ pub(crate) struct Mark(u64);
 /// How long the journal is left alone after an attempt that failed, while the tier answers otherwise.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// The mean memory of a key, in bytes, up to which the journal holds as many keys as it may.
+const BYTES_PER_KEY: usize = 256;
+
+/// The memory that a key takes here. It depends on the bytes alone, so that an equal key gives it back.
+fn memory(key: &Key) -> usize {
+    size_of::<Key>() + key.as_bytes().len()
+}
+
 impl Journal {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { clean: AtomicBool::new(true), state: Mutex::default(), capacity }
+        Self { clean: AtomicBool::new(true), state: Mutex::default(), capacity, deleted: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -88,10 +108,15 @@ impl Journal {
         state.now += 1;
         let now = state.now;
         for key in keys {
-            if state.keys.len() >= self.capacity && !state.keys.contains_key(key) {
-                state.all = All::Distrusted(now);
-            } else {
+            if let Some(noted) = state.keys.get_mut(key) {
+                *noted = now;
+            } else if state.keys.len() < self.capacity
+                && state.bytes.saturating_add(memory(key)) <= self.capacity.saturating_mul(BYTES_PER_KEY)
+            {
+                state.bytes += memory(key);
                 state.keys.insert(key.clone(), now);
+            } else {
+                state.all = All::Distrusted(now);
             }
             self.clean.store(false, Ordering::Release);
         }
@@ -112,8 +137,9 @@ impl Journal {
         }
         let mut state = self.state();
         for key in keys {
-            if state.keys.get(key).is_some_and(|noted| *noted <= mark.0) {
+            if state.is_noted_by(key, mark) {
                 state.keys.remove(key);
+                state.bytes -= memory(key);
             }
         }
         self.settle(&mut state);
@@ -126,6 +152,7 @@ impl Journal {
         }
         let mut state = self.state();
         state.keys.retain(|_, noted| *noted > mark.0);
+        state.bytes = state.keys.keys().map(memory).sum();
         match state.all {
             All::Distrusted(noted) | All::Until { noted, .. } if noted <= mark.0 => state.all = All::Trusted,
             _ => {}
@@ -156,6 +183,29 @@ impl Journal {
         }
     }
 
+    /// Registers a write of these keys, once no deletion of them is in flight.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, it leaves nothing behind.
+    pub(crate) async fn begin_write<'a>(&'a self, keys: &'a [Key]) -> WriteInFlight<'a> {
+        loop {
+            let mut deleted = pin!(self.deleted.notified());
+            // From here on it is woken, although it is not polled yet.
+            deleted.as_mut().enable();
+            {
+                let mut state = self.state();
+                if !keys.iter().any(|key| state.deleting.contains(key)) {
+                    for key in keys {
+                        *state.writing.entry(key.clone()).or_default() += 1;
+                    }
+                    return WriteInFlight { journal: self, keys };
+                }
+            }
+            deleted.await;
+        }
+    }
+
     /// The keys to delete, for one caller at a time; `None` if there are none, or another is at it, or it is too early.
     pub(crate) fn take_on(&self, at_once: bool) -> Option<Task<'_>> {
         let mut state = self.state();
@@ -169,8 +219,51 @@ impl Journal {
 }
 
 impl State {
+    /// Whether a failure of the key was noted, and not after the mark.
+    fn is_noted_by(&self, key: &Key, mark: Mark) -> bool {
+        self.keys.get(key).is_some_and(|noted| *noted <= mark.0)
+    }
+
     fn has_work(&self) -> bool {
         !self.keys.is_empty() || matches!(self.all, All::Distrusted(_))
+    }
+}
+
+/// A write of these keys that is in flight, until it is dropped.
+pub(crate) struct WriteInFlight<'a> {
+    journal: &'a Journal,
+    keys: &'a [Key],
+}
+
+impl Drop for WriteInFlight<'_> {
+    fn drop(&mut self) {
+        let mut state = self.journal.state();
+        for key in self.keys {
+            if let Some(writes) = state.writing.get_mut(key) {
+                *writes -= 1;
+                if *writes == 0 {
+                    state.writing.remove(key);
+                }
+            }
+        }
+    }
+}
+
+/// A deletion that is in flight, until it is dropped.
+pub(crate) struct DeletionInFlight<'a> {
+    journal: &'a Journal,
+    /// The keys that are to be deleted.
+    pub(crate) keys: Vec<Key>,
+}
+
+impl Drop for DeletionInFlight<'_> {
+    fn drop(&mut self) {
+        let mut state = self.journal.state();
+        for key in &self.keys {
+            state.deleting.remove(key);
+        }
+        drop(state);
+        self.journal.deleted.notify_waiters();
     }
 }
 
@@ -182,7 +275,17 @@ pub(crate) struct Task<'a> {
     done: bool,
 }
 
-impl Task<'_> {
+impl<'a> Task<'a> {
+    /// Registers the deletion of those keys that still need one: not those that a newer write has replaced, nor those of which
+    /// a write is in flight, which ends in an acknowledgement or is noted again.
+    pub(crate) fn begin_deletion(&self, keys: &[Key]) -> DeletionInFlight<'a> {
+        let mut state = self.journal.state();
+        let needs_one = |key: &&Key| state.is_noted_by(key, self.mark) && !state.writing.contains_key(*key);
+        let keys: Vec<Key> = keys.iter().filter(needs_one).cloned().collect();
+        state.deleting.extend(keys.iter().cloned());
+        DeletionInFlight { journal: self.journal, keys }
+    }
+
     /// These have been deleted.
     pub(crate) fn deleted(&self, keys: &[Key]) {
         self.journal.acknowledge(self.mark, keys);
@@ -293,6 +396,44 @@ mod tests {
         journal.note_all();
         task.done(Moment::from_nanos(7));
         assert!(journal.rejects(&Entry::new((), Expiry::Never).created_at(Moment::from_nanos(8))));
+    }
+
+    #[tokio::test]
+    async fn a_deletion_and_writes_of_its_keys_take_turns() {
+        let journal = Journal::new(10);
+        let (k, l) = ([key("k")], [key("l")]);
+        journal.note([&k[0], &l[0]]);
+        let task = journal.take_on(true).unwrap();
+        let first = journal.begin_write(&k).await;
+        let deletion = task.begin_deletion(&task.keys);
+        assert_eq!(deletion.keys, l, "a write of the other key is in flight");
+        let mut second = pin!(journal.begin_write(&l));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(second.as_mut().poll(&mut context).is_pending());
+        drop(deletion);
+        drop(second.await);
+        drop(first);
+        journal.acknowledge(journal.mark(), &k);
+        assert_eq!(task.begin_deletion(&task.keys).keys, l, "a write that was acknowledged meanwhile is not undone");
+        assert!(journal.state().writing.is_empty() && journal.state().deleting.is_empty());
+    }
+
+    #[test]
+    fn long_keys_are_bounded_by_their_memory() {
+        let journal = Journal::new(100);
+        for number in 0..100 {
+            journal.note([&key(&format!("{number:60000}"))]);
+        }
+        assert!(journal.distrusts(&key("any")) && journal.state().bytes <= 100 * BYTES_PER_KEY);
+        journal.acknowledge_all(journal.mark());
+        assert_eq!((journal.len(), journal.state().bytes), (0, 0));
+        for number in 0..100 {
+            journal.note([&key(&number.to_string())]);
+        }
+        assert!(!journal.distrusts(&key("any")), "short keys all fit");
+        journal.acknowledge(journal.mark(), &[key("7")]);
+        let held = journal.state().keys.keys().map(memory).sum::<usize>();
+        assert_eq!((journal.len(), journal.state().bytes), (99, held));
     }
 
     #[test]

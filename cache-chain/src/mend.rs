@@ -57,24 +57,31 @@ async fn mending<V: Clone + Send + Sync + 'static>(at_it: AtIt<V>) {
 }
 
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
-    /// Deletes what the tier may hold wrongly, if it is time to and nobody else is at it.
-    pub(crate) async fn repair(&self, is_probe: bool) -> Result<()> {
+    /// Deletes what the tier may hold wrongly, if it is time to and nobody else is at it. Returns whether the store was asked.
+    pub(crate) async fn repair(&self, is_probe: bool) -> Result<bool> {
         if self.journal.is_clean() {
-            return Ok(());
+            return Ok(false);
         }
-        let Some(task) = self.journal.take_on(is_probe) else { return Ok(()) };
+        let Some(task) = self.journal.take_on(is_probe) else { return Ok(false) };
+        let mut was_asked = false;
         for some in task.keys.chunks(256) {
-            self.store.del_many(some).await.into_iter().collect::<Result<()>>()?;
+            let deletion = task.begin_deletion(some);
+            if deletion.keys.is_empty() {
+                continue;
+            }
+            was_asked = true;
+            self.store.del_many(&deletion.keys).await.into_iter().collect::<Result<()>>()?;
             // One after the other, so that what is done is done if the time is up.
-            task.deleted(some);
+            task.deleted(&deletion.keys);
         }
         task.done(self.clock.now());
-        Ok(())
+        Ok(was_asked)
     }
 
-    /// An attempt to repair that no read waits for.
+    /// An attempt to repair that no read waits for. The breaker learns nothing of one that has not asked the store.
     pub(crate) async fn mend(&self) -> Result<()> {
-        self.guarded(self.write_timeout, async |_| self.repair(true).await).await
+        let repair = async |_| self.repair(true).await;
+        self.passed(self.write_timeout, 1, repair, |was_asked| was_asked.then_some(Ok(()))).await.map(drop)
     }
 
     /// Why this key must not be read here, if so, after an attempt to repair that ended like this.

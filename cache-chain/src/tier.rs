@@ -72,7 +72,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             write_timeout: Duration::from_secs(3),
             breaker: Breaker::new(breaker::Settings::default()),
             origin: profile.origin,
-            journal: Journal::new(16_384),
+            journal: Journal::new(65_536),
             clock: SystemClock::shared(),
             counters: TierCounters::default(),
         }
@@ -126,7 +126,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     /// Of how many keys to remember that a write of them to this tier failed, or that its outcome is unknown. What the tier
-    /// holds of them is not read until it has been deleted there. Default: 16,384, some 2 MiB.
+    /// holds of them is not read until it has been deleted there. Default: 65,536. Their
+    /// memory is bounded as well, to 256 bytes per key on average, which is 16 MiB by default.
     ///
     /// If there are more, the whole tier is distrusted, and what was made before its recovery is never read again, until
     /// `clear` has succeeded. A store that does not tell when an entry was made has nothing to be read then.

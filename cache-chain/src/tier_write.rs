@@ -47,7 +47,11 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// Carries out a write of the keys, and notes in the journal which of them failed.
     async fn written(&self, keys: &[Key], call: impl AsyncFnOnce(bool) -> Result<Vec<Result<()>>>) -> Vec<Result<()>> {
         let writing = self.keeps_journal().then(|| Writing { journal: &self.journal, keys, mark: self.journal.mark() });
-        let results = self.guarded_many(self.write_timeout, keys.len(), call).await;
+        let in_turn = async |is_probe| {
+            let _in_flight = if writing.is_some() { Some(self.journal.begin_write(keys).await) } else { None };
+            call(is_probe).await
+        };
+        let results = self.guarded_many(self.write_timeout, keys.len(), in_turn).await;
         if let Some(writing) = writing {
             let of = |good: bool| {
                 keys.iter().zip(&results).filter(move |(_, done)| done.is_ok() == good).map(|(key, _)| key)
