@@ -1,10 +1,10 @@
 //! Setting up a store.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use cache_core::{Error, ErrorKind, Fence, Key, Result, SharedClock, SystemClock};
 
-use crate::{StrettoStore, reaper::Reaper, row::Holdings, segments::Segments, store::Inner};
+use crate::{StrettoStore, flusher::Flusher, reaper::Reaper, segments::Segments, store::Inner};
 
 pub(crate) type Weigher<V> = Arc<dyn Fn(&Key, &V) -> u64 + Send + Sync>;
 
@@ -24,9 +24,6 @@ const MAX_COUNTERS: u64 = 1 << 25;
 /// as the threads allow, two for each segment.
 const ENTRIES_PER_SEGMENT: u64 = 16 * 1024;
 const MAX_SEGMENTS: u32 = 8;
-
-/// How often stretto looks for what has expired and for tombstones.
-pub(crate) const SWEEP: Duration = Duration::from_secs(1);
 
 /// Sets up a [`StrettoStore`].
 ///
@@ -99,7 +96,8 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
         self
     }
 
-    /// Starts the store and its threads: two for each segment, and one that drops what leaves the store.
+    /// Starts the store and its threads: two for each segment, one that drops what stretto evicts, and one that
+    /// removes what has expired.
     ///
     /// # Errors
     ///
@@ -120,16 +118,12 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
         let usual = if weigher.is_some() { capacity / USUAL_WEIGHT } else { capacity };
         let entries = expected_entries.unwrap_or(usual);
         let segments = count(segments, entries, budget);
-        let holdings = Arc::new(Holdings::new(Reaper::start()?));
-        Ok(StrettoStore::from_inner(Inner {
-            segments: Segments::start(segments, budget, counters(entries))?,
-            holdings,
-            fence: Fence::new(),
-            clock,
-            weigher,
-            capacity,
-            heaviest: budget / u64::from(segments),
-        }))
+        // With a weigher, stretto admits nine tenths, and the rest is the room for what awaits admission. Without one that room
+        // comes on top.
+        let limit = if weigher.is_some() { capacity } else { capacity + room(capacity) };
+        let segments = Arc::new(Segments::start(segments, budget, limit, counters(entries), &Reaper::start()?)?);
+        let flusher = Flusher::start(Arc::clone(&segments), Arc::clone(&clock))?;
+        Ok(StrettoStore::from_inner(Inner { segments, flusher, fence: Fence::new(), clock, weigher, capacity }))
     }
 }
 
@@ -138,6 +132,12 @@ fn count(wanted: Option<u32>, entries: u64, budget: u64) -> u32 {
     let usual = u32::try_from(entries.div_ceil(ENTRIES_PER_SEGMENT)).unwrap_or(u32::MAX).clamp(1, MAX_SEGMENTS);
     let count = wanted.unwrap_or(usual).clamp(1, 64).next_power_of_two();
     if u64::from(count) > budget { 1 } else { count }
+}
+
+/// For how many entries there is room beyond the capacity: a sixteenth. In a small store it is less, so that the values in
+/// the hands of four writers, the new one and the one that makes room for it, still fit into a tenth.
+fn room(capacity: u64) -> u64 {
+    (capacity / 16).min((capacity / 10).saturating_sub(8).max(1))
 }
 
 fn counters(entries: u64) -> usize {
@@ -166,6 +166,12 @@ mod tests {
         assert_eq!(counters(0), 1024);
         assert_eq!(counters(100_000), 1_000_000);
         assert_eq!(counters(u64::MAX), 1 << 25);
+    }
+
+    #[test]
+    fn the_room_and_eight_values_are_a_tenth_of_the_capacity() {
+        assert_eq!([1, 15, 16, 99, 100, 200, 1000, 1 << 60].map(room), [0, 0, 1, 1, 2, 12, 62, 1 << 56]);
+        assert!((100..100_000).all(|capacity| room(capacity) + 8 <= capacity / 10));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod builder;
+mod flusher;
 mod index;
+mod ledger;
 mod reaper;
 mod row;
 mod segments;

@@ -10,17 +10,10 @@ use stretto::CacheError;
 use crate::{
     StrettoBuilder,
     builder::Weigher,
-    index::Index,
-    row::{Held, Holdings, Row, Tray},
-    segments::{Rows, Segments},
+    flusher::Flusher,
+    row::{Row, Tray},
+    segments::{Segment, Segments},
 };
-
-/// How much longer than our deadline stretto keeps a row. Stretto measures by the wall clock: a step forward by up to
-/// this much loses no row, a larger one makes misses. What it keeps too long is never served.
-const SLACK: Duration = Duration::from_secs(5);
-
-/// How long stretto keeps a tombstone. Zero would mean "for ever".
-const BRIEFLY: Duration = Duration::from_millis(1);
 
 /// A store in memory on [stretto](https://docs.rs/stretto): `TinyLFU` admission, sampled LFU eviction, bounded by a number
 /// of entries or by their weight.
@@ -31,14 +24,13 @@ pub struct StrettoStore<V: Clone + Send + Sync + 'static> {
 }
 
 pub(crate) struct Inner<V: Send + Sync + 'static> {
-    pub(crate) segments: Segments<V>,
-    pub(crate) holdings: Arc<Holdings>,
+    /// Dropped before the flusher's handle, so that the flusher's thread drops the segments.
+    pub(crate) segments: Arc<Segments<V>>,
+    pub(crate) flusher: Flusher,
     pub(crate) fence: Fence,
     pub(crate) clock: SharedClock,
     pub(crate) weigher: Option<Weigher<V>>,
     pub(crate) capacity: u64,
-    /// The most that one row may weigh.
-    pub(crate) heaviest: u64,
 }
 
 impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
@@ -70,7 +62,7 @@ impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
 
     /// How many entries it holds, counting those that have expired and have not been swept yet.
     pub fn len(&self) -> u64 {
-        self.inner.holdings.rows()
+        self.inner.segments.all().map(|segment| segment.ledger().rows()).sum()
     }
 
     /// Whether it holds none.
@@ -80,7 +72,7 @@ impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
 
     /// What the entries weigh together, counting what awaits admission: their number, or by the weigher.
     pub fn weight(&self) -> u64 {
-        self.inner.holdings.weight()
+        self.inner.segments.all().map(|segment| segment.ledger().weight()).sum()
     }
 
     /// How many entries it may hold, or what they may weigh if there is a weigher.
@@ -101,9 +93,10 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
     }
 
     fn get(&self, key: &Key) -> Option<Entry<V>> {
-        let row = self.inner.row(key.fingerprint())?;
-        // From here on no lock is held, so the value's `Clone` and `Drop` may do what they like.
-        (row.key.as_bytes() == key.as_bytes() && !self.inner.is_expired(&row.entry)).then(|| row.entry.clone())
+        let row = self.inner.segments.of(key.fingerprint()).get(key.fingerprint())?;
+        row.note_read();
+        // No lock is held here, so the value's `Clone` and `Drop` may do what they like.
+        (row.key.as_bytes() == key.as_bytes() && !self.inner.is_expired(row.entry())).then(|| row.entry().clone())
     }
 
     fn weigh(&self, key: &Key, entry: &Entry<V>) -> u64 {
@@ -118,26 +111,19 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
     }
 
     fn remove(&self, key: &Key) -> Result<Displaced> {
-        let tray = Tray::hold_out();
-        let removed = self.inner.entomb(key.fingerprint());
-        self.inner.displaced(tray, None, removed)
+        self.inner.remove(key.fingerprint())
     }
 
     fn clear(&self) -> Result<()> {
-        self.inner.segments.all().try_for_each(Rows::clear).map_err(broken)
+        self.inner.segments.all().try_for_each(Segment::clear).map_err(broken)
     }
 
     fn wait(&self) -> Result<()> {
-        self.inner.segments.all().try_for_each(Rows::wait).map_err(broken)
+        self.inner.segments.all().try_for_each(Segment::wait).map_err(broken)
     }
 }
 
 impl<V: Send + Sync + 'static> Inner<V> {
-    fn row(&self, fingerprint: Fingerprint) -> Option<Arc<Row<V>>> {
-        // Stretto's reference holds a lock; it ends with this statement.
-        self.segments.of(fingerprint).get(&Index(fingerprint))?.value().get().cloned()
-    }
-
     fn is_expired(&self, entry: &Entry<V>) -> bool {
         match entry.expiry() {
             Expiry::Never => false,
@@ -147,85 +133,45 @@ impl<V: Send + Sync + 'static> Inner<V> {
 
     /// The fingerprint comes on its own so that a test can make two keys collide.
     fn insert(&self, key: &Key, fingerprint: Fingerprint, entry: Entry<V>, weight: u64) -> Result<Displaced> {
-        let row = Arc::new(Row { key: key.clone(), entry });
+        let row = Arc::new(Row::new(key.clone(), entry));
+        let now = self.clock.now();
+        let is_expired = row.entry().expiry().is_past(now);
         let tray = Tray::hold_out();
-        let placed = self.place(fingerprint, &row, weight.max(1), &tray);
-        // The new row goes along even if it was stored: it may have been evicted already, and this be its last handle.
-        self.displaced(tray, Some(row), placed)
-    }
-
-    /// Stores the row, or leaves its key absent.
-    fn place(&self, fingerprint: Fingerprint, row: &Arc<Row<V>>, weight: u64, tray: &Tray) -> Result<(), CacheError> {
-        let (Some(cost), Some(keep)) = (self.cost(weight), self.keep(row.entry.expiry())) else {
-            return self.entomb(fingerprint);
-        };
-        // Stretto never evicts for a row that grows in place. So see what the old one weighed, and refuse a heavier one
-        // for which there is no room.
-        let replaces = self.weigher.is_some() && self.entomb_if_present(fingerprint)?;
-        let held = Held::row(Arc::clone(row), weight, &self.holdings);
-        if replaces && weight > tray.weight() && self.holdings.weight() > self.capacity {
-            drop(held);
-            return self.entomb(fingerprint);
-        }
-        if self.segments.of(fingerprint).try_insert_with_ttl(Index(fingerprint), held, cost, keep)? {
-            Ok(())
+        let segment = self.segments.of(fingerprint);
+        let stored = if is_expired {
+            segment.remove(fingerprint, &tray)
         } else {
-            // Not stored, for want of buffer or because a `clear` is under way. The old row must not outlive its successor.
-            self.entomb(fingerprint)
+            segment.insert(fingerprint, &row, weight.max(1), now, &tray)
+        };
+        // The new row goes along even if it was stored: it may have been evicted already, and this be its last handle.
+        self.displaced(fingerprint, tray, Some(row), stored)
+    }
+
+    fn remove(&self, fingerprint: Fingerprint) -> Result<Displaced> {
+        let tray = Tray::hold_out();
+        let removed = self.segments.of(fingerprint).remove(fingerprint, &tray);
+        self.displaced(fingerprint, tray, None, removed)
+    }
+
+    fn displaced(
+        &self,
+        fingerprint: Fingerprint,
+        tray: Tray,
+        new: Option<Arc<Row<V>>>,
+        result: Result<(), CacheError>,
+    ) -> Result<Displaced> {
+        let segment = self.segments.of(fingerprint);
+        let displaced = tray.take(new);
+        if segment.needs_flush() {
+            self.flusher.request(self.segments.number(fingerprint));
         }
-    }
-
-    /// How long stretto shall keep a row, unless it has expired already. Zero is "for ever".
-    fn keep(&self, expiry: Expiry) -> Option<Duration> {
-        match expiry {
-            Expiry::Never => Some(Duration::ZERO),
-            Expiry::At(_) => {
-                let rest = expiry.remaining(self.clock.now()).as_duration().filter(|rest| !rest.is_zero())?;
-                Some(rest.saturating_add(SLACK))
-            }
-        }
-    }
-
-    /// The weight as stretto counts it, unless the row can have no place.
-    fn cost(&self, weight: u64) -> Option<i64> {
-        if weight > self.heaviest { None } else { i64::try_from(weight).ok() }
-    }
-
-    /// Puts a tombstone where a row is, if there is one.
-    ///
-    /// Stretto's own removal sends a message to the processor and waits while that is busy; measured, 10 ms. And a row that
-    /// is inserted before the message is processed escapes admission. Replacing does neither.
-    fn entomb(&self, fingerprint: Fingerprint) -> Result<(), CacheError> {
-        if self.entomb_if_present(fingerprint)? {
-            // A second time, as only this call takes a TTL: it lets the sweep find the tombstone.
-            let tombstone = Held::tombstone(&self.holdings);
-            self.segments.of(fingerprint).try_insert_with_ttl(Index(fingerprint), tombstone, 1, BRIEFLY)?;
-        }
-        Ok(())
-    }
-
-    /// Whether there was a row, expired or not; now there is a tombstone, to be overwritten or put up again with a TTL.
-    fn entomb_if_present(&self, fingerprint: Fingerprint) -> Result<bool, CacheError> {
-        let tombstone = Held::tombstone(&self.holdings);
-        self.segments.of(fingerprint).try_insert_if_present(Index(fingerprint), tombstone, 1)
-    }
-
-    fn displaced(&self, tray: Tray, new: Option<Arc<Row<V>>>, result: Result<(), CacheError>) -> Result<Displaced> {
-        let old = tray.take();
         match result {
-            Ok(()) => Ok(Displaced::rows(old, new)),
+            Ok(()) => Ok(displaced),
             Err(error) => {
-                self.holdings.reaper().bury((old, new));
+                segment.ledger().reaper().bury(displaced);
                 Err(broken(error))
             }
         }
-    }
-}
-
-/// Stretto's last handle joins its thread, which first works off what is buffered; the reaper waits for that.
-impl<V: Send + Sync + 'static> Drop for Inner<V> {
-    fn drop(&mut self) {
-        self.holdings.reaper().bury(self.segments.take());
     }
 }
 
@@ -255,7 +201,7 @@ impl<V: Clone + Send + Sync + 'static> fmt::Debug for StrettoStore<V> {
 
 #[cfg(test)]
 mod tests {
-    use cache_core::{Clock as _, ManualClock, Moment};
+    use cache_core::{Clock as _, ManualClock};
 
     use super::*;
 
@@ -276,7 +222,11 @@ mod tests {
         let store = StrettoStore::new(100).unwrap();
         let (a, b) = (key("a"), key("b"));
         drop(store.inner.insert(&a, b.fingerprint(), entry("of a"), 1).unwrap());
-        assert_eq!(store.inner.row(b.fingerprint()).unwrap().entry.value(), Some(&"of a"), "it is there");
+        assert_eq!(
+            store.inner.segments.of(b.fingerprint()).get(b.fingerprint()).unwrap().entry().value(),
+            Some(&"of a"),
+            "it is there"
+        );
         assert_eq!(value(&store, &b), None, "and it is not the value of b");
         drop(store.insert(&b, entry("of b"), 1).unwrap());
         assert_eq!(value(&store, &b), Some("of b"));
@@ -291,45 +241,69 @@ mod tests {
         drop(store.insert(&a, entry("of a"), 1).unwrap());
         let displaced = store.inner.insert(&b, clash, entry("of b"), 1).unwrap();
         assert_eq!(format!("{displaced:?}"), "Displaced { old: true, refused: true }", "stretto refuses the second");
-        assert!(store.inner.row(clash).is_none());
-        store.inner.entomb(clash).unwrap();
+        assert!(store.inner.segments.of(clash).get(clash).is_none());
+        drop(store.inner.remove(clash).unwrap());
         store.wait().unwrap();
         assert_eq!(value(&store, &a), Some("of a"));
         assert_eq!((store.len(), store.weight()), (1, 1));
     }
 
+    /// Stretto keeps a map for each second in which rows expire, until that second.
     #[test]
-    fn stretto_keeps_a_row_longer_than_its_life_and_for_ever_only_if_it_has_no_end() {
+    fn stretto_is_told_no_ttl_and_expired_rows_are_reclaimed() {
         let clock = ManualClock::new();
-        clock.advance(Duration::from_secs(7));
-        let store = StrettoStore::<u8>::builder().capacity(1).clock(clock.shared()).build().unwrap();
-        let after = |ttl| store.inner.keep(Expiry::At(clock.now().plus(ttl)));
-        assert_eq!(store.inner.keep(Expiry::Never), Some(Duration::ZERO));
-        assert_eq!(after(Duration::from_nanos(1)), Some(Duration::new(5, 1)));
-        assert_eq!(after(Duration::from_millis(999)), Some(Duration::from_millis(5999)));
-        assert_eq!(after(Duration::ZERO), None);
-        assert_eq!(store.inner.keep(Expiry::At(Moment::from_nanos(0))), None);
-        assert!(after(Duration::MAX).unwrap() < Duration::from_secs(600 * 365 * 24 * 60 * 60));
+        let store = StrettoStore::builder().capacity(100).clock(clock.shared()).build().unwrap();
+        let day = Duration::from_secs(24 * 60 * 60);
+        for n in 0..50 {
+            let entry = Entry::new("v", Expiry::At(clock.now().plus(day)));
+            drop(store.insert(&Key::new(&n).unwrap(), entry, 1).unwrap());
+        }
+        for segment in store.inner.segments.all() {
+            assert_eq!(segment.ttls(&[0, 1, 49].map(|n| Key::new(&n).unwrap().fingerprint())), [Duration::MAX; 3]);
+        }
+        clock.advance(day);
+        for n in 0..50 {
+            drop(store.insert(&Key::new(&("new", n)).unwrap(), entry("v"), 1).unwrap());
+        }
+        assert_eq!(store.len(), 50, "two are swept for each that is inserted");
     }
-    /// The reaper is held up here, so what has been dropped was dropped by this thread.
+
+    /// Insertions and removals never fill stretto's channel, where a removal waits and an insertion is lost.
     #[test]
-    fn the_last_handle_leaves_the_end_of_stretto_to_the_reaper() {
-        struct Gate(std::sync::mpsc::Receiver<()>);
-        impl Drop for Gate {
+    fn bulk_removals_leave_nothing_behind() {
+        let store = StrettoStore::builder().capacity(10_000).build().unwrap();
+        let keys: Vec<Key> = (0..5000).map(|n| Key::new(&n).unwrap()).collect();
+        for chunk in keys.chunks(200) {
+            for key in chunk {
+                drop(store.insert(key, entry("v"), 1).unwrap());
+            }
+            store.wait().unwrap();
+        }
+        assert_eq!(store.len(), 5000);
+        for key in &keys {
+            drop(store.remove(key).unwrap());
+        }
+        assert_eq!(store.len(), 0);
+        let charged = || store.inner.segments.all().map(|segment| segment.ledger().charged()).sum::<u64>();
+        while charged() > 0 {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_last_handle_leaves_the_end_of_stretto_to_another_thread() {
+        #[derive(Clone)]
+        struct Tell(#[allow(dead_code, reason = "it is there for its `Drop`")] Arc<Teller>);
+        struct Teller(std::sync::mpsc::Sender<std::thread::ThreadId>);
+        impl Drop for Teller {
             fn drop(&mut self) {
-                let _ = self.0.recv();
+                let _ = self.0.send(std::thread::current().id());
             }
         }
         let store = StrettoStore::new(100).unwrap();
-        drop(store.insert(&key("k"), entry("v"), 1).unwrap());
-        let holdings = Arc::clone(&store.inner.holdings);
-        let (open, gate) = std::sync::mpsc::channel();
-        holdings.reaper().bury(Gate(gate));
+        let (teller, dropped_by) = std::sync::mpsc::channel();
+        drop(store.insert(&key("k"), Entry::new(Tell(Arc::new(Teller(teller))), Expiry::Never), 1).unwrap());
         drop(store);
-        assert_eq!(holdings.rows(), 1);
-        drop(open);
-        while holdings.rows() > 0 {
-            std::thread::yield_now();
-        }
+        assert_ne!(dropped_by.recv().unwrap(), std::thread::current().id());
     }
 }

@@ -98,12 +98,64 @@ fn removing_what_is_absent_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_tombstone_is_swept() {
+fn a_removal_leaves_nothing_behind() {
     let store = StrettoStore::new(100).unwrap();
     put(&store, &key("k"), forever(1));
     drop(LocalStore::remove(&store, &key("k")).unwrap());
-    assert_eq!((store.len(), store.weight()), (0, 1));
-    eventually("the tombstone is swept", || store.weight() == 0);
+    assert_eq!((store.len(), store.weight()), (0, 0));
+}
+
+/// A value that counts those alive.
+#[derive(Clone)]
+struct Counted(#[allow(dead_code, reason = "it is there for its `Drop`")] Arc<Alive>);
+
+struct Alive(Arc<AtomicU64>);
+
+impl Counted {
+    fn new(alive: &Arc<AtomicU64>, most: &Arc<AtomicU64>) -> Self {
+        most.fetch_max(alive.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        Self(Arc::new(Alive(Arc::clone(alive))))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What awaits admission and what awaits its drop count as well: at no instant are more values alive than 1.1 times the
+/// capacity, those in the writers' hands included.
+#[test]
+fn at_no_instant_are_more_values_alive_than_the_bound() {
+    watched(|| {
+        for capacity in [100, 1000] {
+            let (alive, most) = (Arc::default(), Arc::default());
+            let store = StrettoStore::new(capacity).unwrap();
+            let threads: Vec<_> = (0..4_u64)
+                .map(|thread| {
+                    let (store, alive, most) = (store.clone(), Arc::clone(&alive), Arc::clone(&most));
+                    thread::spawn(move || {
+                        for n in 0..20_000_u64 {
+                            let key = key((thread, n % 3000));
+                            put(&store, &key, forever(Counted::new(&alive, &most)));
+                            if n % 7 == 0 {
+                                drop(LocalStore::remove(&store, &key).unwrap());
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            let most = most.load(Ordering::SeqCst);
+            // The writers have up to eight of them: each its new value and the one that makes room for it.
+            assert!(most >= capacity && most <= capacity + capacity / 10, "{most} of {capacity}");
+            drop(store);
+            eventually("all are dropped", || alive.load(Ordering::SeqCst) == 0);
+        }
+    });
 }
 
 #[test]
@@ -409,20 +461,62 @@ impl Drop for Gate {
     }
 }
 
+/// What makes room for an insertion is dropped by its caller; what waits for its drop counts against the capacity.
 #[test]
-fn an_evicted_value_that_is_slow_to_drop_holds_nobody_up() {
+fn values_that_are_slow_to_drop_hold_up_neither_wait_nor_clear() {
     watched(|| {
         let (open, dropped) = (Arc::default(), Arc::default());
         let store = StrettoStore::new(10).unwrap();
+        let mut displaced = Vec::new();
         for n in 0..1000 {
-            put(&store, &key(n), forever(Gated::new(&open, &dropped)));
+            displaced.push(store.insert(&key(n), forever(Gated::new(&open, &dropped)), 1).unwrap());
         }
         LocalStore::wait(&store).unwrap();
-        assert_eq!(store.len(), 10);
+        assert!(store.len() <= 10);
         LocalStore::clear(&store).unwrap();
         assert_eq!((store.len(), dropped.load(Ordering::Acquire)), (0, 0));
         open.store(true, Ordering::Release);
+        drop(displaced);
         eventually("all are dropped", || dropped.load(Ordering::Acquire) == 1000);
+    });
+}
+
+/// Values that the store's own thread does not get to drop cannot pile up: insertions then push out what is stored, or
+/// leave their key absent.
+#[test]
+fn what_awaits_its_drop_counts_against_the_capacity() {
+    /// A value that any thread but one waits to drop until the gate opens.
+    #[derive(Clone)]
+    struct Stuck(#[allow(dead_code, reason = "it is there for its `Drop`")] Arc<Brake>);
+    struct Brake(thread::ThreadId, Arc<AtomicBool>, Arc<AtomicU64>);
+    impl Drop for Brake {
+        fn drop(&mut self) {
+            while thread::current().id() != self.0 && !self.1.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            self.2.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    watched(|| {
+        let (open, alive) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let store = StrettoStore::new(1000).unwrap();
+        for n in 0..5000 {
+            alive.fetch_add(1, Ordering::SeqCst);
+            let value = Stuck(Arc::new(Brake(thread::current().id(), Arc::clone(&open), Arc::clone(&alive))));
+            put(&store, &key(n), forever(value));
+            let alive = alive.load(Ordering::SeqCst);
+            assert!(alive <= 1100, "{alive} after {n}");
+            if n % 10 == 0 {
+                // Has stretto evict, which leaves the rows to the store's own thread.
+                LocalStore::wait(&store).unwrap();
+            }
+        }
+        let waiting = alive.load(Ordering::SeqCst) - store.len();
+        assert!(waiting > 0, "the test needs values that await their drop");
+        open.store(true, Ordering::Release);
+        eventually("those that waited are dropped", || alive.load(Ordering::SeqCst) == store.len());
+        drop(store);
+        eventually("all are dropped", || alive.load(Ordering::SeqCst) == 0);
     });
 }
 
@@ -432,16 +526,17 @@ fn dropping_the_last_handle_does_not_block_a_runtime() {
     watched(|| {
         let (open, dropped) = (Arc::default(), Arc::default());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
+        let displaced = runtime.block_on(async {
             let store = StrettoStore::new(100).unwrap();
-            for n in 0..1000 {
-                let write = write(&key(n), Gated::new(&open, &dropped), Ticket::unconditional());
-                store.set(write).await.unwrap();
-            }
+            // What makes room is dropped by its writer, so it is kept from being dropped here.
+            let displaced: Vec<_> =
+                (0..1000).map(|n| store.insert(&key(n), forever(Gated::new(&open, &dropped)), 1).unwrap()).collect();
             drop(store);
+            displaced
         });
         assert_eq!(dropped.load(Ordering::Acquire), 0);
         open.store(true, Ordering::Release);
+        drop(displaced);
         eventually("all are dropped", || dropped.load(Ordering::Acquire) == 1000);
     });
 }
