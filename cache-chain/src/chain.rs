@@ -169,7 +169,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         F: Future<Output = Result<()>> + Send + 'static,
     {
         let Inner { ground, deadline, .. } = &*self.inner;
-        let write = repaired(Arc::clone(&self.inner), write(Arc::clone(&self.inner)));
+        // It is large, and is moved into its task.
+        let write = Box::pin(repaired(Arc::clone(&self.inner), write(Arc::clone(&self.inner))));
         let inner = Arc::clone(&self.inner);
         let delete = |keys: Vec<Key>| async move {
             if inner.del(&keys).await.is_err() {

@@ -236,7 +236,7 @@ pub struct Profile {
     /// Whether it holds the truth itself and not a copy of it. A chain never deletes from such a store on its own account.
     pub origin: bool,
     /// Whether a lease leaves something behind in the backend, such as a marker in a database. A chain then gives back the
-    /// leases that it does not need ([`Store::release_many`]).
+    /// leases that it does not need ([`Store::release_leases`]).
     pub markers: bool,
     /// Which data a store without leases holds. Stores of one type with the same domain are taken for the same data, and
     /// share the guard that a chain puts around them. Different data in one domain costs some refused fills, and waits for

@@ -53,8 +53,10 @@ async fn a_miss_above_a_hit_below_and_both_tiers_backfilled(place: SqlPlace) {
 /// Some of the orders in which the effects on the three stores can happen.
 async fn g1_no_order_of_effects_resurrects_an_older_value(place: SqlPlace) {
     // The turnstile needs all tasks of the chain on one thread.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    tokio::task::block_in_place(|| runtime.block_on(no_order_of_effects_resurrects_an_older_value(place)));
+    tokio::task::block_in_place(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(no_order_of_effects_resurrects_an_older_value(place));
+    });
 }
 
 async fn no_order_of_effects_resurrects_an_older_value(place: SqlPlace) {
