@@ -32,6 +32,8 @@ struct State {
     deaf_below: AtomicU64,
     /// Connections up to this number are closed.
     closed_below: AtomicU64,
+    /// Whether to close the next connection that sends CLIENT KILL.
+    cut_at_kill: AtomicBool,
     /// Seconds to add to what TIME answers.
     time_shift: AtomicU64,
     /// How long requests and replies are held up, in milliseconds.
@@ -77,6 +79,16 @@ impl CutProxy {
         self.state.budget.store(bytes, Ordering::SeqCst);
     }
 
+    /// Closes the next connection that sends CLIENT KILL, before the server receives the command. Later connections work.
+    pub fn cut_at_kill(&self) {
+        self.state.cut_at_kill.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns whether a cut that [`cut_at_kill`](Self::cut_at_kill) requested is still to come.
+    pub fn awaits_kill(&self) -> bool {
+        self.state.cut_at_kill.load(Ordering::SeqCst)
+    }
+
     /// The connections that there are stay open and pass nothing on any more, as if a middlebox had forgotten them. Later
     /// connections work.
     pub fn forget(&self) {
@@ -114,6 +126,9 @@ async fn hold_up(delay: &AtomicU64) {
     }
 }
 
+/// The second word of CLIENT KILL, as the driver sends it.
+const KILL: &[u8] = b"\r\nKILL\r\n";
+
 async fn relay(mut client: TcpStream, mut server: TcpStream, state: Arc<State>, number: u64) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut from_client, mut to_client) = client.split();
@@ -125,10 +140,18 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, state: Arc<State>, 
         loop {
             let read = from_client.read(&mut buffer).await.unwrap_or(0);
             if read == 0 {
+                if deaf() {
+                    // The server does not learn that the client has closed the connection.
+                    std::future::pending::<()>().await;
+                }
                 return;
             }
             if deaf() {
                 continue;
+            }
+            let kill = buffer[..read].windows(KILL.len()).any(|window| window == KILL);
+            if kill && state.cut_at_kill.swap(false, Ordering::SeqCst) {
+                return;
             }
             if answered.swap(false, Ordering::SeqCst) {
                 state.round_trips.fetch_add(1, Ordering::SeqCst);

@@ -230,6 +230,32 @@ async fn a_cut_connection_is_no_restart() {
     }
 }
 
+/// Ids of the connections that last ran another command than CLIENT, as the command line does.
+fn clients(server: &RedisServer) -> Vec<String> {
+    let list = server.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
+    let others = list.lines().filter(|line| !line.contains(" cmd=client"));
+    others.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_closed_even_if_the_first_attempt_to_close_it_breaks() {
+    let server = RedisServer::start().await;
+    let proxy = integration_tests::CutProxy::start(server.port()).await;
+    for protocol in ["", "?protocol=resp3"] {
+        let url = format!("{}{protocol}", proxy.url());
+        let builder = RedisStore::<u64>::builder(url).namespace("n").deadline(Duration::from_millis(50)).connections(1);
+        let store = builder.connect().await.unwrap();
+        put(&store, never(&key(0), 1, Ticket::unconditional())).await;
+        let lost = clients(&server);
+        assert_eq!(lost.len(), 1, "{lost:?}");
+        proxy.cut_at_kill();
+        proxy.forget();
+        eventually("an answer", async || store.get(&key(0)).await.ok()).await;
+        assert!(!proxy.awaits_kill(), "the first attempt broke {protocol}");
+        assert!(!clients(&server).contains(&lost[0]), "{lost:?} could still write {protocol}");
+    }
+}
+
 /// It shows that the tests above can fail, too.
 #[tokio::test]
 async fn a_server_that_is_trusted_is_taken_at_its_word() {

@@ -1,7 +1,7 @@
 //! One connection of the driver.
 
 use std::{
-    sync::{Arc, atomic::AtomicI64},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -16,7 +16,10 @@ use redis::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{error, server::Server};
+use crate::{
+    error,
+    server::{ClientId, Server},
+};
 
 /// Where links lead, and how.
 pub(crate) struct Target {
@@ -41,8 +44,8 @@ pub(crate) struct Link {
     pub(crate) alive: Instant,
     /// Whether it was connected before it was made anew.
     again: bool,
-    /// As whom the server knows its last connection that carried anything; 0 if there was none.
-    client: Arc<AtomicI64>,
+    /// Its last working connection.
+    client: Arc<Mutex<Option<ClientId>>>,
 }
 
 /// Between two attempts: a server that is down must not be hammered.
@@ -52,7 +55,7 @@ impl Link {
     /// A link that connects when somebody waits for it. `on_breakage` is called when the driver notices by itself that the
     /// connection has broken, which it does with RESP3.
     pub(crate) fn new(target: &Arc<Target>, on_breakage: impl Fn() + Send + Sync + 'static) -> Self {
-        let client = Arc::new(AtomicI64::new(0));
+        let client = Arc::new(Mutex::default());
         let connecting = connect(Arc::clone(target), false, Arc::clone(&client), on_breakage).boxed().shared();
         Self { connecting, generation: 0, alive: Instant::now(), again: false, client }
     }
@@ -71,7 +74,7 @@ impl Link {
 async fn connect(
     target: Arc<Target>,
     again: bool,
-    client: Arc<AtomicI64>,
+    client: Arc<Mutex<Option<ClientId>>>,
     on_breakage: impl Fn() + Send + Sync + 'static,
 ) -> Result<MultiplexedConnection> {
     let mut config = target.config.clone();

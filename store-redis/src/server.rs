@@ -2,13 +2,21 @@
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicI64, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use cache_core::{Result, SharedClock, backend::ServerClock};
 use redis::{Pipeline, RedisError, Value, aio::MultiplexedConnection};
 
 use crate::error;
+
+/// The connection of a link that last completed its handshake, as the server knows it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ClientId {
+    /// Client ids are only unique within one run of a server.
+    run_id: String,
+    id: i64,
+}
 
 /// What all links know of the server.
 ///
@@ -45,12 +53,13 @@ impl Server {
     }
 
     /// Learns where a new connection leads to, before it is used: which server that is, and its time. `again` if the link was
-    /// connected before; `client` is as whom the server knew it then, and knows it from now on.
+    /// connected before; `client` identifies its last working connection, and is replaced when the server has answered
+    /// the request to close that one.
     pub(crate) async fn meet(
         &self,
         connection: &mut MultiplexedConnection,
         again: bool,
-        client: &AtomicI64,
+        client: &Mutex<Option<ClientId>>,
     ) -> Result<()> {
         let mut questions = Pipeline::with_capacity(3);
         questions.cmd("TIME").cmd("INFO").arg("server").cmd("CLIENT").arg("ID");
@@ -59,26 +68,26 @@ impl Server {
         let received = self.clock.now();
         let [time, info, id] = replies.try_into().map_err(|_| error::unexpected())?;
         let stamp = micros(time)?;
-        let is_the_same = self.identify(run_id(info), again, stamp / 1000);
-        let id = error::integer(id).unwrap_or(0);
-        let before = client.swap(id, Ordering::AcqRel);
-        // What the connection before had sent in vain must not arrive after what this one sends. Another server may know
-        // somebody else by that number.
-        if is_the_same && before != 0 && before != id {
+        let run_id = run_id(info);
+        self.identify(run_id.clone(), again, stamp / 1000);
+        let next = run_id.zip(error::integer(id).ok()).map(|(run_id, id)| ClientId { run_id, id });
+        // Commands in flight on the previous connection must not take effect after commands of this one. The previous id is
+        // kept until the server has answered: if this connection breaks first, the next one repeats the kill.
+        let previous = to_kill(lock(client).as_ref(), next.as_ref());
+        if let Some(previous) = previous {
             let mut kill = Pipeline::with_capacity(1);
-            kill.cmd("CLIENT").arg("KILL").arg("ID").arg(before);
-            // It may have gone by itself, and a user may not be allowed to.
+            kill.cmd("CLIENT").arg("KILL").arg("ID").arg(previous);
+            // An error reply is accepted: the connection may be gone, or the user may lack the permission.
             ask(connection, &kill).await?;
         }
+        *lock(client) = next;
         self.set_clock(Some(ServerClock { stamp, sent, received }));
         Ok(())
     }
 
     /// Notes which server it is at this moment of its clock, if it told; if not, it may be another with each connection.
-    /// Whether it is known to be the one that it was.
-    fn identify(&self, run_id: Option<String>, again: bool, millis: u64) -> bool {
+    fn identify(&self, run_id: Option<String>, again: bool, millis: u64) {
         let mut known = lock(&self.run_id);
-        let is_the_same = run_id.is_some() && *known == run_id;
         let another = match (&*known, &run_id) {
             (Some(known), Some(run_id)) => known != run_id,
             _ => again,
@@ -89,8 +98,13 @@ impl Server {
         if run_id.is_some() {
             *known = run_id;
         }
-        is_the_same
     }
+}
+
+/// The id of the previous connection if it must be closed before `next` is used.
+fn to_kill(previous: Option<&ClientId>, next: Option<&ClientId>) -> Option<i64> {
+    let (previous, next) = (previous?, next?);
+    (previous.run_id == next.run_id && previous.id != next.id).then_some(previous.id)
 }
 
 /// The replies to the questions, errors of the server among them.
@@ -162,6 +176,16 @@ mod tests {
             server.identify(Some(run_id.to_owned()), true, millis);
         }
         assert_eq!(server.oldest(), 50);
+    }
+
+    #[test]
+    fn an_id_is_killed_only_on_the_run_that_assigned_it() {
+        let client = |run_id: &str, id| ClientId { run_id: run_id.to_owned(), id };
+        assert_eq!(to_kill(Some(&client("a", 7)), Some(&client("a", 9))), Some(7));
+        assert_eq!(to_kill(Some(&client("a", 7)), Some(&client("b", 9))), None);
+        assert_eq!(to_kill(Some(&client("a", 7)), Some(&client("a", 7))), None);
+        assert_eq!(to_kill(Some(&client("a", 7)), None), None);
+        assert_eq!(to_kill(None, Some(&client("a", 7))), None);
     }
 
     #[test]
