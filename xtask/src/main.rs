@@ -17,10 +17,12 @@ type Result<T = ()> = std::result::Result<T, String>;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  test        installs what is missing (redis-server, openssl, faketime), then runs every test:
-              unit, property, integration and doc tests of all crates, and the model checkers
+  test        installs what is missing (redis-server, mariadb-server, postgresql, openssl,
+              faketime), then runs every test: unit, property, integration and doc tests of all
+              crates, and the model checkers
   model       the model checkers alone: shuttle and loom
-  ci          everything that CI checks: format, lints, docs, features, tests, packages, licences
+  ci          everything that CI checks: format, lints, docs, features, tests, packages, licences;
+              installs what `test` installs, and builds cargo-deny if it is missing
   advisories  known vulnerabilities of the dependencies; fetches the advisory database
 ";
 
