@@ -97,6 +97,11 @@ pub(crate) fn cargo_deny(target: &Path) -> Result<PathBuf> {
     cargo_tool("cargo-deny", "^0.20", target)
 }
 
+/// Returns the path of cargo-mutants, and builds it if it is missing.
+pub(crate) fn cargo_mutants(target: &Path) -> Result<PathBuf> {
+    cargo_tool("cargo-mutants", "^27.1", target)
+}
+
 /// Returns the path of a cargo subcommand: the one on the path, or one that is built into `target`, once.
 fn cargo_tool(name: &str, version: &str, target: &Path) -> Result<PathBuf> {
     if let Some(installed) = find(name) {
