@@ -1,6 +1,7 @@
 //! `cargo xtask`: runs this repository's tests and checks, and installs what they need.
 
 mod checks;
+mod mutants;
 mod run;
 mod steps;
 mod tests;
@@ -17,11 +18,15 @@ type Result<T = ()> = std::result::Result<T, String>;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  test        installs what is missing (redis-server, openssl, faketime), then runs every test:
-              unit, property, integration and doc tests of all crates, and the model checkers
+  test        installs what is missing (redis-server, mariadb-server, postgresql, openssl,
+              faketime), then runs every test: unit, property, integration and doc tests of all
+              crates, and the model checkers
   model       the model checkers alone: shuttle and loom
-  ci          everything that CI checks: format, lints, docs, features, tests, packages, licences
+  ci          everything that CI checks: format, lints, docs, features, tests, packages, licences;
+              installs what `test` installs, and builds cargo-deny if it is missing
   advisories  known vulnerabilities of the dependencies; fetches the advisory database
+  mutants     mutation tests of the consistency core, which take long and are not part of `ci`;
+              installs what `test` installs, and builds cargo-mutants if it is missing
 ";
 
 fn main() -> ExitCode {
@@ -31,6 +36,7 @@ fn main() -> ExitCode {
         ("test", None) => tests::all,
         ("model", None) => tests::model,
         ("ci", None) => checks::ci,
+        ("mutants", None) => mutants::all,
         ("advisories", None) => checks::advisories,
         ("help" | "--help" | "-h", None) => {
             print!("{USAGE}");

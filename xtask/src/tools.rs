@@ -92,18 +92,27 @@ fn apt_get(privilege: &[&str], arguments: &[&str]) -> Command {
     command
 }
 
-/// cargo-deny: the one on the path, or one that is built into `target`, once (some four minutes on two cores).
+/// Returns the path of cargo-deny, and builds it if it is missing (some four minutes on two cores).
 pub(crate) fn cargo_deny(target: &Path) -> Result<PathBuf> {
-    if let Some(installed) = find("cargo-deny") {
+    cargo_tool("cargo-deny", "^0.20", target)
+}
+
+/// Returns the path of cargo-mutants, and builds it if it is missing.
+pub(crate) fn cargo_mutants(target: &Path) -> Result<PathBuf> {
+    cargo_tool("cargo-mutants", "^27.1", target)
+}
+
+/// Returns the path of a cargo subcommand: the one on the path, or one that is built into `target`, once.
+fn cargo_tool(name: &str, version: &str, target: &Path) -> Result<PathBuf> {
+    if let Some(installed) = find(name) {
         return Ok(installed);
     }
     let tools = target.join("tools");
-    let built = tools.join("bin").join("cargo-deny");
+    let built = tools.join("bin").join(name);
     if !built.is_file() {
-        println!("    cargo-deny is not installed: building it, once");
-        let mut install = cargo(&["install", "cargo-deny", "--version", "^0.20", "--locked", "--quiet", "--root"]);
-        run(install.arg(&tools))
-            .map_err(|why| format!("{why}; `cargo install cargo-deny` by hand would do as well"))?;
+        println!("    {name} is not installed: building it, once");
+        let mut install = cargo(&["install", name, "--version", version, "--locked", "--quiet", "--root"]);
+        run(install.arg(&tools)).map_err(|why| format!("{why}; `cargo install {name}` by hand would do as well"))?;
     }
     Ok(built)
 }
