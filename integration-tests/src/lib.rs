@@ -5,6 +5,7 @@ mod cut_proxy;
 mod entries;
 mod mariadb;
 mod postgres;
+mod redis_acl;
 mod redis_server;
 mod server_process;
 mod skew;
@@ -16,6 +17,7 @@ pub use crate::{
     entries::{all, eventually, key, living, never, remaining, void},
     mariadb::MariaDb,
     postgres::Postgres,
+    redis_acl::documented_permissions,
     redis_server::RedisServer,
     skew::skewed,
     sql_place::{SqlKind, SqlPlace},

@@ -3,7 +3,7 @@
 use std::{sync::OnceLock, time::Duration};
 
 use cache_core::{Key, SharedClock, SystemClock, testkit::Harness};
-use integration_tests::RedisServer;
+use integration_tests::{RedisServer, documented_permissions};
 use store_redis::RedisStore;
 use tokio::runtime::Runtime;
 
@@ -45,7 +45,11 @@ impl Harness for OnRedis {
 
     async fn store(&self) -> Self::Store {
         let password = format!(">{PASSWORD}");
-        let server = RedisServer::start_with(&["--user", USER, "on", &password, "~*", "&*", "+@all"]).await;
+        // The documented permissions are enough for every clause.
+        let permissions = documented_permissions(self.plain);
+        let mut user = vec!["--user", USER, "on", &password, "~contract:*", "resetchannels"];
+        user.extend(permissions.iter().map(String::as_str));
+        let server = RedisServer::start_with(&user).await;
         let url = server.url_as(&format!("{USER}:{PASSWORD}"), "");
         self.server.set(server).expect("one store per clause");
         let builder = RedisStore::builder(url).namespace("contract");

@@ -3,7 +3,7 @@
 use std::{error::Error as _, time::Duration};
 
 use cache_core::{Error, ErrorKind, Store as _, Ticket};
-use integration_tests::{RedisServer, eventually, key, never};
+use integration_tests::{RedisServer, documented_permissions, eventually, key, never};
 use store_redis::{RedisConnection, RedisStore};
 
 /// All that a log could show of an error.
@@ -87,12 +87,44 @@ async fn a_server_that_cannot_persist_is_read_only() {
     assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error:?}");
 }
 
+/// The documented permissions, also those of plain mode, do not let the application harm its neighbours.
+#[tokio::test]
+async fn the_documented_permissions_allow_nothing_else() {
+    let server = RedisServer::start().await;
+    let permissions = documented_permissions(true);
+    let mut user = vec!["ACL", "SETUSER", "app", "on", ">hunter2", "~users:*"];
+    user.extend(permissions.iter().map(String::as_str));
+    assert_eq!(server.cli(&user), "OK");
+    let may = |command: &[&str]| server.cli(&[&["ACL", "DRYRUN", "app"], command].concat()) == "OK";
+    assert!(may(&["GET", "users:1"]) && may(&["CLIENT", "ID"]));
+    for refused in [
+        &["FLUSHALL"][..],
+        &["FLUSHDB"],
+        &["FUNCTION", "FLUSH"],
+        &["SCRIPT", "FLUSH"],
+        &["SCRIPT", "KILL"],
+        &["CLIENT", "LIST"],
+        &["CLIENT", "PAUSE", "1000"],
+        &["CONFIG", "GET", "requirepass"],
+        &["CONFIG", "SET", "maxmemory", "1"],
+        &["ACL", "LIST"],
+        &["EVAL", "return 1", "0"],
+        &["KEYS", "*"],
+        &["SHUTDOWN"],
+        &["DEBUG", "SLEEP", "1"],
+        &["SWAPDB", "0", "1"],
+        &["GET", "orders:1"],
+    ] {
+        assert!(!may(refused), "{refused:?}");
+    }
+}
+
 #[tokio::test]
 async fn credentials_by_url_and_none_shown() {
     let server = RedisServer::start().await;
-    let rules = "on >s3cret%pass ~users:* +@read +@write +@scripting +@connection +time -@dangerous +info";
-    let mut user = vec!["ACL", "SETUSER", "alice"];
-    user.extend(rules.split(' '));
+    let permissions = documented_permissions(false);
+    let mut user = vec!["ACL", "SETUSER", "alice", "on", ">s3cret%pass", "~users:*"];
+    user.extend(permissions.iter().map(String::as_str));
     assert_eq!(server.cli(&user), "OK");
     server.cli(&["CONFIG", "SET", "requirepass", "t0psecret"]);
 
