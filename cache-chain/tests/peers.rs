@@ -140,12 +140,13 @@ async fn g7_writes_report_every_tier_that_failed() {
 /// There, what the store holds of another type reads as the zero value without an error.
 #[tokio::test]
 async fn a_wrong_type_is_an_error_and_no_default_value() {
-    use cache_core::{Envelope, Life, Opened, codec::Bincode};
+    use cache_core::{Binding, Envelope, Life, Opened, codec::Bincode};
 
     let life = Life::new(0, None);
+    let binding = Binding { key: b"k", epoch: 0 };
     let tag = |name| Envelope::schema_tag(name);
-    let written = Envelope::new(Bincode, tag("a number")).seal(&7_u64, life, 1).unwrap();
-    let read: Result<Opened<u64>, _> = Envelope::new(Bincode, tag("another number")).open(&written);
+    let written = Envelope::new(Bincode, tag("a number")).seal(binding, &7_u64, life, 1).unwrap();
+    let read: Result<Opened<u64>, _> = Envelope::new(Bincode, tag("another number")).open(binding.key, &written);
     assert_eq!(read.unwrap_err().kind(), ErrorKind::Codec);
 
     // In a chain it is counted, and a miss; the bytes are replaced by what is below.

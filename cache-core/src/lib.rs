@@ -23,7 +23,7 @@ pub use crate::{
     codec::Codec,
     delegate::DelegateCache,
     entry::Entry,
-    envelope::{Envelope, Opened},
+    envelope::{Binding, Envelope, Opened},
     error::{Error, ErrorKind, Failure, Result},
     fence::{Fence, Ticket},
     key::{CacheKey, Fingerprint, Key, KeyWriter},

@@ -11,7 +11,7 @@ use std::{
 
 use allocation_counter::measure;
 use cache_core::{
-    Codec, Envelope, ErrorKind, Life, Opened,
+    Binding, Codec, Envelope, ErrorKind, Life, Opened,
     codec::{Bincode, Json, MessagePack, Postcard},
 };
 
@@ -36,10 +36,11 @@ impl<C: Codec<u8>> Codec<Vec<u8>> for Forge<C> {
 
 /// The most bytes that were allocated at a time while the record of `payload` was opened, and whether it opened.
 fn peak<V, C: Codec<V> + Codec<u8> + Copy>(codec: C, payload: &[u8]) -> (usize, bool) {
-    let record = Envelope::new(Forge(codec), 7).seal(&payload.to_vec(), LIFE, 1).unwrap();
+    let record =
+        Envelope::new(Forge(codec), 7).seal(Binding { key: b"k", epoch: 0 }, &payload.to_vec(), LIFE, 1).unwrap();
     let envelope = Envelope::new(codec, 7);
     let mut opens = false;
-    let allocations = measure(|| match envelope.open::<V>(&record) {
+    let allocations = measure(|| match envelope.open::<V>(b"k", &record) {
         Ok(opened) => opens = matches!(opened, Opened::Value(..)),
         Err(error) => assert_eq!(error.kind(), ErrorKind::Codec),
     });

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use cache_core::{
-    Codec, Envelope, ErrorKind, Life, Opened, Result,
+    Binding, Codec, Envelope, ErrorKind, Life, Opened, Result,
     codec::{Bincode, Json, MessagePack, Postcard},
 };
 use proptest::{collection::vec, prelude::*};
@@ -16,33 +16,57 @@ const LIFE: Life = Life::new(1_700_000_000_000, Some(1_700_000_060_000));
 const STALES: Life = Life { stale: Some(1_700_000_030_000), load_millis: 250, age_millis: Some(9), ..LIFE };
 const AGELESS: Life = Life { age_millis: None, ..LIFE };
 const SCHEMA: u32 = 0x5EED;
+const KEY: &[u8] = b"users:42";
+const BINDING: Binding<'_> = Binding { key: KEY, epoch: 0xE90C_4001 };
 
 fn value() -> Value {
     (42, vec!["users".into(), "größer".into(), String::new()])
 }
 
 fn seal<C: Codec<Value> + Copy>(codec: C, life: Life) -> Vec<u8> {
-    Envelope::new(codec, SCHEMA).seal(&value(), life, 0xFEED_FACE_CAFE_BEEF).unwrap()
+    Envelope::new(codec, SCHEMA).seal(BINDING, &value(), life, 0xFEED_FACE_CAFE_BEEF).unwrap()
 }
 
-/// A record whose length and checksum are right, whatever else it says.
+/// A record whose checksum is right, whatever else it says; of an older version, also its length.
 fn resealed(mut record: Vec<u8>) -> Vec<u8> {
-    let length = u32::try_from(record.len().saturating_sub(header_of(&record))).unwrap();
-    record[34..38].copy_from_slice(&length.to_le_bytes());
+    if record[3] != 3 {
+        let length = u32::try_from(record.len().saturating_sub(header_of(&record))).unwrap();
+        record[34..38].copy_from_slice(&length.to_le_bytes());
+    }
     with_checksum(record)
+}
+
+/// Whether the header is extended.
+fn is_extended(record: &[u8]) -> bool {
+    record[3] == 2 || record[3] == 3 && record[4] & 32 != 0
 }
 
 /// How many bytes come before the payload.
 fn header_of(record: &[u8]) -> usize {
-    if record[3] == 2 { HEADER + 16 } else { HEADER }
+    if is_extended(record) { HEADER + 16 } else { HEADER }
 }
 
 fn with_checksum(mut record: Vec<u8>) -> Vec<u8> {
     let mut hasher = crc32fast::Hasher::new();
+    if record[3] == 3 {
+        hasher.update(KEY);
+    }
     hasher.update(&record[..38]);
     hasher.update(&record[HEADER..]);
     record[38..HEADER].copy_from_slice(&hasher.finalize().to_le_bytes());
     record
+}
+
+/// The same as a record of version 1 or 2, which has a length in place of the epoch.
+fn downgraded(mut record: Vec<u8>) -> Vec<u8> {
+    if record[4] & 8 != 0 && !is_extended(&record) {
+        // Version 1 has no room for the news that there is no value.
+        record.splice(HEADER..HEADER, [0; 16]);
+        record[4] |= 32;
+    }
+    record[3] = if is_extended(&record) { 2 } else { 1 };
+    record[4] &= !32;
+    resealed(record)
 }
 
 /// Refused with an error of kind `Codec`; its message, so that a test can tell why.
@@ -75,11 +99,13 @@ macro_rules! for_each_codec {
 }
 
 /// Values that expire, values that do not, values that turn stale, those of unknown age, the news that there
-/// is none, and leases.
-fn every_record<C: Codec<Value> + Copy>(codec: C) -> [Vec<u8>; 6] {
-    let absent = Envelope::new(codec, SCHEMA).seal_absent(LIFE, 7);
+/// is none, and leases, of each version.
+fn every_record<C: Codec<Value> + Copy>(codec: C) -> Vec<Vec<u8>> {
+    let absent = Envelope::new(codec, SCHEMA).seal_absent(BINDING, LIFE, 7);
     let stays = seal(codec, Life { expires: None, ..LIFE });
-    [seal(codec, LIFE), stays, seal(codec, STALES), seal(codec, AGELESS), absent, Envelope::lease(7, 0)]
+    let lease = Envelope::lease(BINDING, 7, 0);
+    let records = [seal(codec, LIFE), stays, seal(codec, STALES), seal(codec, AGELESS), absent, lease];
+    records.iter().cloned().chain(records.iter().cloned().map(downgraded)).collect()
 }
 
 #[test]
@@ -90,24 +116,24 @@ fn what_was_sealed_opens() {
             .into_iter()
             .flat_map(|created| [None, Some(0), Some(u64::MAX)].map(|expires| Life::new(created, expires)));
         for life in lives {
-            let record = envelope.seal(&value(), life, 9).unwrap();
+            let record = envelope.seal(BINDING, &value(), life, 9).unwrap();
             assert_eq!(record[Envelope::WRITE_ID], 9_u64.to_le_bytes());
-            assert_eq!(envelope.open(&record).unwrap(), Opened::Value(value(), life));
+            assert_eq!(envelope.open(KEY, &record).unwrap(), Opened::Value(value(), life));
             for (stale, load_millis, age_millis) in
                 [(None, 1, Some(0)), (Some(0), 0, None), (None, 0, Some(u32::MAX)), (Some(u64::MAX), u32::MAX, Some(1))]
             {
                 let life = Life { stale, load_millis, age_millis, ..life };
-                let record = envelope.seal(&value(), life, 9).unwrap();
+                let record = envelope.seal(BINDING, &value(), life, 9).unwrap();
                 assert_eq!(record[Envelope::WRITE_ID], 9_u64.to_le_bytes());
-                assert_eq!(envelope.open(&record).unwrap(), Opened::Value(value(), life));
-                let record = envelope.seal_absent::<Value>(life, 9);
-                assert_eq!(envelope.open::<Value>(&record).unwrap(), Opened::Absent(life));
+                assert_eq!(envelope.open(KEY, &record).unwrap(), Opened::Value(value(), life));
+                let record = envelope.seal_absent::<Value>(BINDING, life, 9);
+                assert_eq!(envelope.open::<Value>(KEY, &record).unwrap(), Opened::Absent(life));
             }
         }
-        let lease = Envelope::lease(u64::MAX, 9);
+        let lease = Envelope::lease(BINDING, u64::MAX, 9);
         assert_eq!(lease[Envelope::WRITE_ID], [255; 8]);
         assert_eq!(lease[Envelope::CREATED], 9_u64.to_le_bytes());
-        assert_eq!(envelope.open::<Value>(&lease).unwrap(), Opened::Lease);
+        assert_eq!(envelope.open::<Value>(KEY, &lease).unwrap(), Opened::Lease);
     });
 }
 
@@ -116,7 +142,7 @@ fn every_prefix_is_refused() {
     for_each_codec!(|codec| {
         for record in every_record(codec) {
             for end in 0..record.len() {
-                refusal(Envelope::new(codec, SCHEMA).open::<Value>(&record[..end]));
+                refusal(Envelope::new(codec, SCHEMA).open::<Value>(KEY, &record[..end]));
             }
         }
     });
@@ -128,41 +154,67 @@ fn every_changed_bit_is_noticed() {
         for mut record in every_record(codec) {
             for bit in 0..record.len() * 8 {
                 record[bit / 8] ^= 1 << (bit % 8);
-                refusal(Envelope::new(codec, SCHEMA).open::<Value>(&record));
+                refusal(Envelope::new(codec, SCHEMA).open::<Value>(KEY, &record));
                 record[bit / 8] ^= 1 << (bit % 8);
             }
         }
     });
 }
 
+/// What may stand at a place of a header whose checksum is right.
+#[derive(PartialEq, Debug)]
+enum Forged {
+    /// Anything: an id, a time.
+    Opens,
+    /// Nothing but what stands there.
+    Refused,
+    /// What means the same, as another version or flag may.
+    RefusedOrTheSame,
+}
+
+fn meaning(record: &[u8], at: usize, byte: u8) -> Forged {
+    let (version, flags) = (record[3], record[4]);
+    let known = [2, 2 | 4 | 8 | 16, 2 | 4 | 8 | 16 | 32][usize::from(version) - 1];
+    let free = match at {
+        3 if (1..=3).contains(&byte) => return Forged::RefusedOrTheSame,
+        4 if flags != 1 && byte & !known == 0 => return Forged::RefusedOrTheSame,
+        10..26 | 38..42 => true,
+        26..34 => flags & 2 != 0,
+        // An epoch in version 3, before it a length.
+        34..38 => version == 3,
+        42..50 => flags & 4 != 0,
+        50..54 => true,
+        54..58 => flags & 16 == 0,
+        _ => false,
+    };
+    if free || byte == record[at] { Forged::Opens } else { Forged::Refused }
+}
+
 /// With a right checksum, so that nothing but the meaning of the bytes can object.
 #[test]
 fn every_forged_header_byte_is_refused_or_harmless() {
     for_each_codec!(|codec| {
+        let envelope = Envelope::new(codec, SCHEMA);
+        let same = |one: &Opened<Value>, other: &Opened<Value>| match (one, other) {
+            (Opened::Value(one, _), Opened::Value(other, _)) => one == other,
+            (one, other) => std::mem::discriminant(one) == std::mem::discriminant(other),
+        };
         for record in every_record(codec) {
-            let is_lease = record == Envelope::lease(7, 0);
+            let original = envelope.open::<Value>(KEY, &record).unwrap();
             for at in 0..header_of(&record) {
                 for byte in 0..=255_u8 {
                     let mut forged = record.clone();
                     forged[at] = byte;
                     let forged = if (34..38).contains(&at) { with_checksum(forged) } else { resealed(forged) };
-                    let opened = Envelope::new(codec, SCHEMA).open::<Value>(&forged);
-                    // Ids of writes and times may be anything; a record that does not expire has no time of expiry,
-                    // and becomes one that did long ago by the flag alone. So it is with turning stale.
-                    let free = Envelope::WRITE_ID.contains(&at) || (18..26).contains(&at) || (38..42).contains(&at);
-                    let expires = (26..34).contains(&at) && record[4] & 2 != 0;
-                    let stales = (42..50).contains(&at) && record[4] & 4 != 0 || (50..54).contains(&at);
-                    let aged = (54..58).contains(&at) && record[4] & 16 == 0;
-                    // What has no age in it may say so by the flag alone, or have been just made.
-                    let ageless = record[3] == 2 && record[54..58] == [0; 4];
-                    let flags: &[u8] = if record[3] == 2 { &[2, 4] } else { &[2] };
-                    let same_age = (byte ^ record[4]) & 16 == 0 || ageless;
-                    let long_ago = flags.iter().chain(&[0]).any(|flag| byte & !16 == record[4] & !16 | flag);
-                    let flags = at == 4 && !is_lease && long_ago && same_age;
-                    if forged == record || free || expires || stales || aged || flags {
-                        assert_eq!(matches!(opened.unwrap(), Opened::Lease), is_lease);
-                    } else {
-                        refusal(opened);
+                    match (meaning(&record, at, byte), envelope.open::<Value>(KEY, &forged)) {
+                        (Forged::Opens | Forged::RefusedOrTheSame, Ok(opened)) => {
+                            // A header of another length leaves other bytes to the codec.
+                            assert!(same(&opened, &original) || header_of(&forged) != header_of(&record));
+                        }
+                        (Forged::Refused | Forged::RefusedOrTheSame, Err(error)) => {
+                            assert_eq!(error.kind(), ErrorKind::Codec);
+                        }
+                        (meaning, opened) => panic!("{record:?} with {byte} at {at}: {meaning:?}, but {opened:?}"),
                     }
                 }
             }
@@ -171,22 +223,40 @@ fn every_forged_header_byte_is_refused_or_harmless() {
 }
 
 #[test]
+fn a_record_opens_under_its_own_key_alone() {
+    for_each_codec!(|codec| {
+        let envelope = Envelope::new(codec, SCHEMA);
+        for record in every_record(codec) {
+            let bound = record[3] == 3;
+            for other in [&b""[..], b"users:43", b"users:4", b"users:422", b"\0users:42"] {
+                let opened = envelope.open::<Value>(other, &record);
+                assert_eq!(opened.is_err(), bound, "versions 1 and 2 know of no key");
+                if bound {
+                    assert_eq!(refusal(opened), CHANGED);
+                }
+            }
+            assert_eq!(Envelope::epoch(&record), bound.then_some(BINDING.epoch));
+            assert_eq!(Envelope::epoch(&record[..41]), None);
+        }
+    });
+}
+
+const CHANGED: &str = "the stored record was cut or changed, or belongs to another key";
+
+#[test]
 fn trailing_bytes_are_refused_even_with_a_right_checksum() {
     for_each_codec!(|codec| {
         for record in every_record(codec) {
             let mut longer = record.clone();
             longer.push(0);
-            assert_eq!(
-                refusal(Envelope::new(codec, SCHEMA).open::<Value>(&longer)),
-                "the stored record was cut or changed"
-            );
-            // The checksum is right, the length is not.
-            assert_eq!(
-                refusal(Envelope::new(codec, SCHEMA).open::<Value>(&with_checksum(longer.clone()))),
-                "the stored record was cut or changed"
-            );
-            // Both are right: the codec must object.
-            refusal(Envelope::new(codec, SCHEMA).open::<Value>(&resealed(longer)));
+            assert_eq!(refusal(Envelope::new(codec, SCHEMA).open::<Value>(KEY, &longer)), CHANGED);
+            if record[3] != 3 {
+                // The checksum is right, the length is not.
+                let opened = Envelope::new(codec, SCHEMA).open::<Value>(KEY, &with_checksum(longer.clone()));
+                assert_eq!(refusal(opened), "the stored record was cut or changed");
+            }
+            // All is right: the codec must object.
+            refusal(Envelope::new(codec, SCHEMA).open::<Value>(KEY, &resealed(longer)));
         }
     });
 }
@@ -195,7 +265,7 @@ fn trailing_bytes_are_refused_even_with_a_right_checksum() {
 fn another_codecs_record_is_refused() {
     for_each_codec!(|writer| {
         for_each_codec!(|reader| {
-            let opened = Envelope::new(reader, SCHEMA).open::<Value>(&seal(writer, LIFE));
+            let opened = Envelope::new(reader, SCHEMA).open::<Value>(KEY, &seal(writer, LIFE));
             if id(writer) == id(reader) {
                 assert_eq!(opened.unwrap(), Opened::Value(value(), LIFE));
             } else {
@@ -213,7 +283,7 @@ fn id<C: Codec<Value>>(_: C) -> u8 {
 fn another_schemas_record_is_refused() {
     for_each_codec!(|codec| {
         for schema in [0, SCHEMA + 1, !SCHEMA, Envelope::schema_tag("users v2")] {
-            let opened = Envelope::new(codec, schema).open::<Value>(&seal(codec, LIFE));
+            let opened = Envelope::new(codec, schema).open::<Value>(KEY, &seal(codec, LIFE));
             assert_eq!(refusal(opened), "the stored record is of another type or schema");
         }
     });
@@ -222,8 +292,8 @@ fn another_schemas_record_is_refused() {
 #[test]
 fn another_format_version_is_refused_by_its_name() {
     let mut record = seal(Bincode, LIFE);
-    record[3] = 3;
-    let message = refusal(Envelope::new(Bincode, SCHEMA).open::<Value>(&resealed(record)));
+    record[3] = 4;
+    let message = refusal(Envelope::new(Bincode, SCHEMA).open::<Value>(KEY, &resealed(record)));
     assert_eq!(message, "the stored record is of a format that this version does not know");
 }
 
@@ -232,10 +302,10 @@ fn a_payload_of_more_than_16_mib_is_not_sealed() {
     let envelope = Envelope::new(Postcard, SCHEMA);
     // Postcard writes four bytes of length here.
     let fits = "x".repeat(Envelope::MAX_PAYLOAD - 4);
-    let record = envelope.seal(&fits, LIFE, 1).unwrap();
+    let record = envelope.seal(BINDING, &fits, LIFE, 1).unwrap();
     assert_eq!(record.len(), HEADER + Envelope::MAX_PAYLOAD);
-    assert!(envelope.open(&record).unwrap() == Opened::Value(fits.clone(), LIFE));
-    let error = envelope.seal(&(fits + "x"), LIFE, 1).unwrap_err();
+    assert!(envelope.open(KEY, &record).unwrap() == Opened::Value(fits.clone(), LIFE));
+    let error = envelope.seal(BINDING, &(fits + "x"), LIFE, 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Codec);
 }
 
@@ -249,7 +319,7 @@ proptest! {
     #[test]
     fn random_bytes_are_refused(bytes in vec(any::<u8>(), 0..200)) {
         for_each_codec!(|codec| {
-            refusal(Envelope::new(codec, SCHEMA).open::<Value>(&bytes));
+            refusal(Envelope::new(codec, SCHEMA).open::<Value>(KEY, &bytes));
         });
     }
 
@@ -260,7 +330,7 @@ proptest! {
             let mut record = seal(codec, LIFE);
             record.truncate(HEADER);
             record.extend_from_slice(&payload);
-            match Envelope::new(codec, SCHEMA).open::<Value>(&resealed(record)) {
+            match Envelope::new(codec, SCHEMA).open::<Value>(KEY, &resealed(record)) {
                 Ok(opened) => assert!(matches!(opened, Opened::Value(_, LIFE))),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Codec),
             }

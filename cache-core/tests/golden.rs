@@ -1,16 +1,16 @@
 //! Records of every released format stay readable.
 //!
-//! `golden/v1-*.bin` were written by format version 1, `golden/v2-*.bin` by version 2 (which is written only where version 1
-//! has no room); they never change. A new format version adds files of its own:
-//! raise `VERSION`, run the test once (it writes the files that are missing, and fails), look at them and commit them;
-//! keep the old ones in a test that only opens them. An encoding that a new release of a codec's library changes is not
-//! a new version of the format: it needs a codec id of its own, and files of that name.
+//! The files never change: `golden/v1-*.bin` and `golden/v2-*.bin` were written by the format versions 1 and 2, which are read
+//! only, and `golden/v3-*.bin` by version 3, which is written. A new format version adds files of its own: change the names in
+//! `version_3`, run the test once (it writes the files that are missing, and fails), look at them and commit them; keep the old
+//! ones in a test that only opens them. An encoding that a new release of a codec's library changes is not a new version of the
+//! format: it needs a codec id of its own, and files of that name.
 #![cfg(all(feature = "bincode", feature = "postcard", feature = "json", feature = "messagepack"))]
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use cache_core::{
-    Codec, Envelope, Life, Opened,
+    Binding, Codec, Envelope, Life, Opened,
     codec::{Bincode, Json, MessagePack, Postcard},
 };
 use serde_derive::{Deserialize, Serialize};
@@ -47,101 +47,97 @@ fn user() -> User {
     }
 }
 
-const VERSION: &str = "v1";
+const BINDING: Binding<'_> = Binding { key: b"users:42", epoch: 0xE90C_4001 };
 const WRITE_ID: u64 = 0x0123_4567_89AB_CDEF;
 const STAYS: Life = Life::new(1_700_000_000_123, None);
 const EXPIRES: Life = Life::new(1_700_000_000_123, Some(1_700_000_060_456));
-
-fn records<C: Codec<User> + Copy>(name: &str, codec: C) -> [(String, Vec<u8>); 2] {
-    let envelope = Envelope::new(codec, Envelope::schema_tag("golden user"));
-    [("value", STAYS), ("expiring", EXPIRES)]
-        .map(|(what, life)| (format!("{VERSION}-{name}-{what}.bin"), envelope.seal(&user(), life, WRITE_ID).unwrap()))
-}
-
-fn lease() -> (String, Vec<u8>) {
-    (format!("{VERSION}-lease.bin"), Envelope::lease(WRITE_ID, 0))
-}
-
-fn path(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests", "golden", name].iter().collect()
-}
-
-/// The golden file, which must be there.
-fn golden(file: &str, record: &[u8]) -> Vec<u8> {
-    fs::read(path(file)).unwrap_or_else(|_| {
-        fs::write(path(file), record).unwrap();
-        panic!("{file} was missing and has been written; look at it and commit it");
-    })
-}
-
-fn opens_and_is_reproduced<C: Codec<User> + Copy>(name: &str, codec: C) {
-    let envelope = Envelope::new(codec, Envelope::schema_tag("golden user"));
-    for ((file, record), life) in records(name, codec).into_iter().zip([STAYS, EXPIRES]) {
-        let golden = golden(&file, &record);
-        assert_eq!(envelope.open(&golden).unwrap(), Opened::Value(user(), life), "{file} reads as something else");
-        assert_eq!(golden, record, "{file} would be written otherwise now");
-    }
-    let (file, record) = lease();
-    let golden = golden(&file, &record);
-    assert_eq!(envelope.open::<User>(&golden).unwrap(), Opened::Lease);
-    assert_eq!(golden, record);
-}
-
-#[test]
-fn bincode_records_of_version_1() {
-    opens_and_is_reproduced("bincode", Bincode);
-}
-
-#[test]
-fn postcard_records_of_version_1() {
-    opens_and_is_reproduced("postcard", Postcard);
-}
-
-#[test]
-fn json_records_of_version_1() {
-    opens_and_is_reproduced("json", Json);
-}
-
-#[test]
-fn message_pack_records_of_version_1() {
-    opens_and_is_reproduced("messagepack", MessagePack);
-}
-
 const STALES: Life = Life { stale: Some(1_700_000_030_789), load_millis: 1_234, age_millis: Some(5_678), ..EXPIRES };
 const AGELESS: Life = Life { age_millis: None, ..EXPIRES };
 
-/// What version 1 has no room for: that a value turns stale, took time to load and had an age or an unknown one, and that
-/// there is none.
-fn version_2<C: Codec<User> + Copy>(name: &str, codec: C) {
-    let envelope = Envelope::new(codec, Envelope::schema_tag("golden user"));
-    let stale = envelope.seal(&user(), STALES, WRITE_ID).unwrap();
-    let ageless = envelope.seal(&user(), AGELESS, WRITE_ID).unwrap();
-    let absent = envelope.seal_absent(EXPIRES, WRITE_ID);
-    for (what, record, meant) in [
-        ("stale", stale, Opened::Value(user(), STALES)),
-        ("ageless", ageless, Opened::Value(user(), AGELESS)),
-        ("absent", absent, Opened::Absent(EXPIRES)),
-    ] {
-        let file = format!("v2-{name}-{what}.bin");
-        let golden = golden(&file, &record);
-        assert_eq!(envelope.open(&golden).unwrap(), meant, "{file} reads as something else");
-        assert_eq!(golden, record, "{file} would be written otherwise now");
+fn envelope<C: Codec<User>>(codec: C) -> Envelope<C> {
+    Envelope::new(codec, Envelope::schema_tag("golden user"))
+}
+
+fn path(file: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests", "golden", file].iter().collect()
+}
+
+/// Versions 1 and 2 know of no key and no epoch.
+fn opens<C: Codec<User> + Copy>(file: &str, codec: C, meant: &Opened<User>) {
+    let golden = fs::read(path(file)).unwrap();
+    for key in [&b"users:42"[..], b"another"] {
+        assert_eq!(envelope(codec).open(key, &golden).unwrap(), *meant, "{file} reads as something else");
     }
+    assert_eq!(Envelope::epoch(&golden), None);
+}
+
+fn is_written<C: Codec<User> + Copy>(file: &str, codec: C, record: &[u8], meant: &Opened<User>) {
+    let golden = fs::read(path(file)).unwrap_or_else(|_| {
+        fs::write(path(file), record).unwrap();
+        panic!("{file} was missing and has been written; look at it and commit it");
+    });
+    assert_eq!(golden, record, "{file} would be written otherwise now");
+    assert_eq!(envelope(codec).open(BINDING.key, &golden).unwrap(), *meant, "{file} reads as something else");
+    assert_eq!(Envelope::epoch(&golden), Some(BINDING.epoch));
+}
+
+fn version_1<C: Codec<User> + Copy>(name: &str, codec: C) {
+    opens(&format!("v1-{name}-value.bin"), codec, &Opened::Value(user(), STAYS));
+    opens(&format!("v1-{name}-expiring.bin"), codec, &Opened::Value(user(), EXPIRES));
+    opens("v1-lease.bin", codec, &Opened::Lease);
+}
+
+fn version_2<C: Codec<User> + Copy>(name: &str, codec: C) {
+    opens(&format!("v2-{name}-stale.bin"), codec, &Opened::Value(user(), STALES));
+    opens(&format!("v2-{name}-ageless.bin"), codec, &Opened::Value(user(), AGELESS));
+    opens(&format!("v2-{name}-absent.bin"), codec, &Opened::Absent(EXPIRES));
+}
+
+fn version_3<C: Codec<User> + Copy>(name: &str, codec: C) {
+    for (what, life) in [("value", STAYS), ("expiring", EXPIRES), ("stale", STALES), ("ageless", AGELESS)] {
+        let record = envelope(codec).seal(BINDING, &user(), life, WRITE_ID).unwrap();
+        is_written(&format!("v3-{name}-{what}.bin"), codec, &record, &Opened::Value(user(), life));
+    }
+    let absent = envelope(codec).seal_absent(BINDING, EXPIRES, WRITE_ID);
+    is_written(&format!("v3-{name}-absent.bin"), codec, &absent, &Opened::Absent(EXPIRES));
+    is_written("v3-lease.bin", codec, &Envelope::lease(BINDING, WRITE_ID, 0), &Opened::Lease);
 }
 
 #[test]
-fn records_of_version_2() {
+fn bincode_records() {
+    version_1("bincode", Bincode);
     version_2("bincode", Bincode);
-    version_2("postcard", Postcard);
-    version_2("json", Json);
-    version_2("messagepack", MessagePack);
+    version_3("bincode", Bincode);
 }
 
-/// The schema tag stands in every record, so the function that makes it is part of the format.
 #[test]
-fn schema_tags_stay() {
+fn postcard_records() {
+    version_1("postcard", Postcard);
+    version_2("postcard", Postcard);
+    version_3("postcard", Postcard);
+}
+
+#[test]
+fn json_records() {
+    version_1("json", Json);
+    version_2("json", Json);
+    version_3("json", Json);
+}
+
+#[test]
+fn message_pack_records() {
+    version_1("messagepack", MessagePack);
+    version_2("messagepack", MessagePack);
+    version_3("messagepack", MessagePack);
+}
+
+/// Schema tags and epochs stand in every record, so the functions that make them are part of the format.
+#[test]
+fn schema_tags_and_epochs_stay() {
     assert_eq!(Envelope::schema_tag("golden user"), 0x5A14_9A62);
     assert_eq!(Envelope::schema_tag(""), 0);
+    assert_eq!(Binding::epoch_of("golden user"), 0x5A14_9A62);
+    assert_eq!(Binding::epoch_of(""), 1, "0 is no run");
 }
 
 /// Both variants that no golden record holds are part of the format too.
@@ -150,7 +146,7 @@ fn the_type_itself_round_trips() {
     for role in [Role::Guest, Role::Admin(vec![1, 2])] {
         let user = User { role, email: Some("z@example.org".into()), ..user() };
         let envelope = Envelope::new(Bincode, 1);
-        let record = envelope.seal(&user, STAYS, 1).unwrap();
-        assert_eq!(envelope.open(&record).unwrap(), Opened::Value(user, STAYS));
+        let record = envelope.seal(BINDING, &user, STAYS, 1).unwrap();
+        assert_eq!(envelope.open(BINDING.key, &record).unwrap(), Opened::Value(user, STAYS));
     }
 }

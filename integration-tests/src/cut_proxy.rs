@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -35,7 +35,7 @@ struct State {
     /// Whether to close the next connection that sends CLIENT KILL.
     cut_at_kill: AtomicBool,
     /// Seconds to add to what TIME answers.
-    time_shift: AtomicU64,
+    time_shift: AtomicI64,
     /// How long requests and replies are held up, in milliseconds.
     request_delay: AtomicU64,
     reply_delay: AtomicU64,
@@ -100,8 +100,8 @@ impl CutProxy {
         self.state.closed_below.store(self.connections(), Ordering::SeqCst);
     }
 
-    /// Makes the server's clock look as if it went ahead by so many seconds, to who asks for TIME alone.
-    pub fn shift_time(&self, seconds: u64) {
+    /// Makes the server's clock look wrong by so many seconds, to a client that asks for TIME alone or first.
+    pub fn shift_time(&self, seconds: i64) {
         self.state.time_shift.store(seconds, Ordering::SeqCst);
     }
 
@@ -204,8 +204,8 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, state: Arc<State>, 
 }
 
 /// Shifts the seconds in `reply` if it is one to TIME: an array of ten digits, and the microseconds.
-fn shift_time(reply: &mut [u8], by: u64) {
+fn shift_time(reply: &mut [u8], by: i64) {
     let Some(digits) = reply.strip_prefix(b"*2\r\n$10\r\n").and_then(|rest| rest.get(..10)) else { return };
-    let Some(seconds) = str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok()) else { return };
+    let Some(seconds) = str::from_utf8(digits).ok().and_then(|digits| digits.parse::<i64>().ok()) else { return };
     reply[9..19].copy_from_slice(format!("{:010}", seconds + by).as_bytes());
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_core::{Claim, Entry, Envelope, ErrorKind, Store as _, Ticket, codec};
+use cache_core::{Binding, Claim, Entry, Envelope, ErrorKind, Store as _, Ticket, codec};
 use integration_tests::{RedisServer, eventually, key, never};
 use store_redis::RedisStore;
 
@@ -177,7 +177,8 @@ async fn markers_tell_claims_from_leases_by_the_top_bit_of_their_ids() {
     for (name, id) in [(&b"n:l"[..], lease), (b"n:k", claim)] {
         let marker = server.raw(&[b"GET", name]);
         let created = u64::from_le_bytes(marker[Envelope::CREATED].try_into().unwrap());
-        assert_eq!(marker, Envelope::lease(id, created));
+        let binding = Binding { key: name, epoch: Envelope::epoch(&marker).unwrap() };
+        assert_eq!(marker, Envelope::lease(binding, id, created));
     }
 }
 

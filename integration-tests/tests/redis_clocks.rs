@@ -5,8 +5,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use cache_core::{Expiry, Store as _};
-use integration_tests::{CutProxy, RedisServer, eventually, key, living, remaining, skewed};
+use cache_core::{
+    Binding, Clock as _, Entry, Envelope, Expiry, Life, ManualClock, Store as _, Ticket, Ttl, Write, codec,
+};
+use integration_tests::{CutProxy, RedisServer, eventually, key, living, never, remaining, skewed};
 use store_redis::RedisStore;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -85,6 +87,28 @@ async fn no_delay_of_the_measurement_lengthens_a_life() {
     }
 }
 
+#[tokio::test]
+async fn a_write_that_takes_long_does_not_lengthen_a_life() {
+    let server = RedisServer::start().await;
+    let proxy = CutProxy::start(server.port()).await;
+    let builder = RedisStore::builder(proxy.url()).namespace("clocks").deadline(Duration::from_secs(5));
+    let records: RedisStore<u64> = builder.clone().connect().await.unwrap();
+    let plain: RedisStore<u64> = builder.plain().connect().await.unwrap();
+    let delay = Duration::from_millis(400);
+    for store in [records, plain] {
+        let write = living(&key("k"), 1, TTL);
+        let Expiry::At(written) = write.entry.expiry() else { panic!("it expires") };
+        proxy.delay(delay, Duration::ZERO);
+        store.set(write).await.unwrap();
+        proxy.delay(Duration::ZERO, Duration::ZERO);
+        let entry = store.get(&key("k")).await.unwrap().unwrap();
+        let Expiry::At(read) = entry.expiry() else { panic!("it expires") };
+        assert!(read <= written, "{store:?}: longer by {:?}", read.since(written));
+        let lost = written.since(read);
+        assert!(lost < SLACK, "{store:?}: shorter by {lost:?}");
+    }
+}
+
 /// When the record was created by the clock that its writer took for the server's, in seconds after the server's own.
 fn ahead(server: &RedisServer) -> u64 {
     let record = server.raw(&[b"GET", b"clocks:k"]);
@@ -122,4 +146,80 @@ async fn the_clock_of_the_next_server_is_measured_after_a_reconnection_that_no_c
     eventually("the reconnection", async || (proxy.connections() > before).then_some(())).await;
     store.set(living(&key("k"), 1, TTL)).await.unwrap();
     assert_eq!(ahead(&server), 3600);
+}
+
+/// A proxy and a store behind it whose own clock is moved by hand, so that the server's is measured when the test says so.
+async fn behind_a_proxy(server: &RedisServer, clock: &ManualClock) -> (CutProxy, RedisStore<u64>) {
+    let proxy = CutProxy::start(server.port()).await;
+    let builder = RedisStore::builder(proxy.url()).namespace("clocks").clock(clock.shared());
+    let store = builder.connect().await.unwrap();
+    (proxy, store)
+}
+
+fn expiring(clock: &ManualClock, value: u64, ttl: Duration) -> Write<u64> {
+    let entry = Entry::new(value, Expiry::after(clock.now(), Ttl::After(ttl)));
+    Write { key: key("k"), entry, ticket: Ticket::unconditional() }
+}
+
+#[tokio::test]
+async fn a_life_ends_although_the_clock_is_set_back() {
+    let server = RedisServer::start().await;
+    let clock = ManualClock::new();
+    let (proxy, store) = behind_a_proxy(&server, &clock).await;
+    store.set(expiring(&clock, 1, Duration::from_secs(2 * 3600))).await.unwrap();
+    store.set(never(&key("stays"), 1, Ticket::unconditional())).await.unwrap();
+    let stale = expiring(&clock, 1, Duration::from_secs(2 * 3600)).entry;
+    let stale = stale.expiring_by(Expiry::Never).fresh_until(Expiry::after(clock.now(), Ttl::After(TTL)));
+    store.set(Write { key: key("stales"), entry: stale, ticket: Ticket::unconditional() }).await.unwrap();
+    proxy.shift_time(-3600);
+    // From now on the server's clock is measured anew.
+    clock.advance(Duration::from_secs(61));
+    assert_eq!(store.get(&key("k")).await.unwrap(), None, "nobody knows how much of its life is over");
+    assert_eq!(store.get(&key("stales")).await.unwrap(), None);
+    assert_eq!(
+        store.get(&key("stays")).await.unwrap().unwrap().into_value(),
+        Some(1),
+        "it has no life that could grow"
+    );
+    // By the clock as it is, all is as ever.
+    store.set(expiring(&clock, 2, TTL)).await.unwrap();
+    let entry = store.get(&key("k")).await.unwrap().unwrap();
+    assert!(entry.remaining(clock.now()).as_duration().unwrap() <= TTL);
+    assert_eq!(entry.into_value(), Some(2));
+}
+
+#[tokio::test]
+async fn a_record_a_moment_ahead_is_served() {
+    let server = RedisServer::start().await;
+    let builder = RedisStore::<u64>::builder(server.url()).namespace("clocks").schema("number");
+    let store = builder.connect().await.unwrap();
+    store.set(never(&key("k"), 0, Ticket::unconditional())).await.unwrap();
+    let epoch = Envelope::epoch(&server.raw(&[b"GET", b"clocks:k"])).unwrap();
+    let envelope = Envelope::new(codec::Bincode, Envelope::schema_tag("number"));
+    for (ahead, found) in [(900, Some(1)), (60_000, None)] {
+        // The server runs by the clock of this machine.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        let created = u64::try_from(now).unwrap() + ahead;
+        let life = Life::new(created, Some(created + 10_000));
+        let record = envelope.seal(Binding { key: b"clocks:k", epoch }, &1_u64, life, 1).unwrap();
+        server.raw(&[b"SET", b"clocks:k", &record]);
+        let entry = store.get(&key("k")).await.unwrap();
+        assert_eq!(entry.and_then(Entry::into_value), found, "{ahead} ms ahead");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_from_the_future_refuses_nobody() {
+    let server = RedisServer::start().await;
+    let clock = ManualClock::new();
+    let (proxy, store) = behind_a_proxy(&server, &clock).await;
+    let old = store.claim(&key("k")).await.unwrap();
+    assert!(old.granted && !store.claim(&key("k")).await.unwrap().granted);
+    proxy.shift_time(-3600);
+    clock.advance(Duration::from_secs(61));
+    let new = store.claim(&key("k")).await.unwrap();
+    assert!(new.granted && new.ticket != old.ticket);
+    assert!(!store.claim(&key("k")).await.unwrap().granted, "the new one is of this time");
+    assert!(!store.fill(never(&key("k"), 1, old.ticket)).await.unwrap());
+    assert!(store.fill(never(&key("k"), 2, new.ticket)).await.unwrap());
 }

@@ -300,3 +300,54 @@ async fn a_plain_value_tells_nothing_and_is_read() {
     forget_to_forget(&mut server, &store).await;
     assert_eq!(value(&store, &key(0)).await, Some(1));
 }
+
+#[tokio::test]
+async fn what_was_deleted_stays_so_on_a_server_whose_clock_is_behind() {
+    let mut server = saving().await;
+    let proxy = integration_tests::CutProxy::start(server.port()).await;
+    for rules in ["+@all", "+@all -info"] {
+        server.cli(&["FLUSHALL"]);
+        proxy.shift_time(0);
+        let login = |server: &RedisServer| {
+            let command = format!("ACL SETUSER app on >hunter2 ~n:* {rules}");
+            assert_eq!(server.cli(&command.split(' ').collect::<Vec<_>>()), "OK");
+        };
+        login(&server);
+        let url = proxy.url().replace("redis://", "redis://app:hunter2@");
+        let store: RedisStore<u64> = RedisStore::builder(&url).namespace("n").connect().await.unwrap();
+        put(&store, living(&key(0), 1, HOUR)).await;
+        put(&store, never(&key(1), 1, Ticket::unconditional())).await;
+        assert_eq!(server.cli(&["SAVE"]), "OK");
+        store.del(&key(0)).await.unwrap();
+        store.del(&key(1)).await.unwrap();
+        proxy.shift_time(-10);
+        server.kill();
+        server.restart();
+        login(&server);
+        assert_eq!(server.cli(&["DBSIZE"]), "2", "they are back");
+        assert_eq!((value(&store, &key(0)).await, value(&store, &key(1)).await), (None, None), "{rules}");
+        // What is written now lives no longer than it was told, and is there at once where the server tells its run id.
+        put(&store, living(&key(0), 2, HOUR)).await;
+        let entry = entry(&store, &key(0)).await;
+        assert!(entry.as_ref().is_none_or(|entry| integration_tests::remaining(entry) <= HOUR));
+        assert_eq!(entry.and_then(Entry::into_value), (rules == "+@all").then_some(2));
+        put(&store, never(&key(1), 2, Ticket::unconditional())).await;
+        assert_eq!(value(&store, &key(1)).await, Some(2));
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_starts_after_a_restart_reads_nothing_of_before() {
+    let mut server = saving().await;
+    let builder = RedisStore::<u64>::builder(server.url()).namespace("n");
+    let store = builder.clone().connect().await.unwrap();
+    forget_to_forget(&mut server, &store).await;
+    let fresh = builder.clone().connect().await.unwrap();
+    let trusting = builder.trust_restarts(true).connect().await.unwrap();
+    for key in keys() {
+        assert_eq!(value(&fresh, &key).await, None);
+        assert_eq!(value(&trusting, &key).await, None, "written by a process that does not trust restarts");
+        assert!(fresh.fill(never(&key, 3, fresh.lease(&key).await.unwrap())).await.unwrap());
+        assert_eq!(value(&store, &key).await, Some(3), "both name the server's life alike");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_core::{Envelope, ErrorKind, Key, Life, MAX_TTL, Store as _, Ticket, codec};
+use cache_core::{Binding, Envelope, ErrorKind, Key, Life, MAX_TTL, Store as _, Ticket, codec};
 use integration_tests::{CutProxy, RedisServer, eventually, key, living, never, remaining};
 use serde_derive::{Deserialize, Serialize};
 use store_redis::{RedisConnection, RedisStore};
@@ -189,9 +189,52 @@ async fn a_record_whose_life_is_over_is_a_miss_even_if_redis_still_has_it() {
     let server = RedisServer::start().await;
     let store = texts(&server, "users").await;
     let envelope = Envelope::new(codec::Bincode, Envelope::schema_tag(std::any::type_name::<String>()));
-    let life = Life::new(1_000, Some(61_000));
-    server.raw(&[b"SET", b"users:1", &envelope.seal(&owned("v"), life, 1).unwrap()]);
+    store.set(never(&key(1), owned("v"), Ticket::unconditional())).await.unwrap();
+    let epoch = Envelope::epoch(&server.raw(&[b"GET", b"users:1"])).unwrap();
+    let binding = Binding { key: b"users:1", epoch };
+    let put = |life| server.raw(&[b"SET", b"users:1", &envelope.seal(binding, &owned("v"), life, 1).unwrap()]);
+    put(Life::new(1_000, Some(61_000)));
     assert_eq!(text(&store, &key(1)).await, None);
+    put(Life::new(1_000, None));
+    assert_eq!(text(&store, &key(1)).await.as_deref(), Some("v"));
+}
+
+#[tokio::test]
+async fn a_record_of_an_older_format_is_read() {
+    /// What this test knows of the value in the file.
+    #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let server = RedisServer::start().await;
+    let builder = RedisStore::<Named>::builder(server.url()).namespace("users").schema("golden user");
+    let store = builder.codec(codec::Json).connect().await.unwrap();
+    server.raw(&[b"SET", b"users:1", include_bytes!("../../cache-core/tests/golden/v1-json-value.bin")]);
+    assert_eq!(store.get(&key(1)).await.unwrap().unwrap().into_value(), Some(Named { name: "Zoë \u{1F980}".into() }));
+    // A lease takes it for nothing: it does not say which life of the server it is of.
+    let ticket = store.lease(&key(1)).await.unwrap();
+    let write = never(&key(1), Named { name: "Zoë".into() }, ticket);
+    assert!(store.fill(write.clone()).await.unwrap());
+    assert_eq!(store.get(&key(1)).await.unwrap().unwrap().into_value(), write.entry.into_value());
+}
+
+#[tokio::test]
+async fn a_record_under_another_key_is_an_error_and_no_value() {
+    let server = RedisServer::start().await;
+    let (users, others) = (texts(&server, "users").await, texts(&server, "others").await);
+    for command in ["RENAME", "COPY"] {
+        for (place, name, store) in [(key(2), "users:2", &users), (key(1), "others:1", &others)] {
+            users.set(living(&key(1), owned("alice's"), Duration::from_secs(60))).await.unwrap();
+            server.cli(&["DEL", name]);
+            assert!(matches!(server.cli(&[command, "users:1", name]).as_str(), "OK" | "1"));
+            let error = store.get(&place).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Codec, "{command} to {name}");
+            assert!(error.to_string().contains("belongs to another key"), "{error}");
+            // It is replaced like any other bytes that cannot be read.
+            store.set(never(&place, owned("bob's"), Ticket::unconditional())).await.unwrap();
+            assert_eq!(text(store, &place).await.as_deref(), Some("bob's"));
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,12 @@ use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value, aio::MultiplexedConnection};
 use tokio::time::Instant;
 
-use crate::{connection::Shared, error, scripts::Script, server};
+use crate::{
+    connection::Shared,
+    error,
+    scripts::Script,
+    server::{self, Validity},
+};
 
 pub(crate) struct Call<'a> {
     connection: &'a Shared,
@@ -17,16 +22,20 @@ pub(crate) struct Call<'a> {
 /// What is known of the server.
 #[derive(Clone, Copy)]
 pub(crate) struct Known {
-    /// Records from before this moment count for nothing, in Unix milliseconds by the server's clock.
-    pub(crate) oldest: u64,
+    /// Which records count.
+    pub(crate) validity: Validity,
     clock: ServerClock,
 }
+
+/// By how many milliseconds a record may be ahead of the latest that it can be on the server: the estimates of two processes
+/// drift apart until they are renewed. A record further ahead was written before the server's clock was set back.
+pub(crate) const AHEAD_MILLIS: u64 = 1000;
 
 impl Known {
     /// The earliest that it can be on the server, for what is to be written: in Unix *micro*seconds.
     pub(crate) fn earliest_micros(&self, now: Moment) -> u64 {
         // Should the server's clock be set back, what is written now still counts.
-        self.clock.earliest_micros(now).max(self.oldest.saturating_mul(1000))
+        self.clock.earliest_micros(now).max(self.validity.since.saturating_mul(1000))
     }
 
     /// The latest that it can be on the server, in Unix milliseconds.
@@ -67,7 +76,7 @@ impl<'a> Call<'a> {
     /// The replies to the commands, sent in one go; an error if they were made for another server than the link leads to now.
     async fn send(&self, link: usize, known: Option<Known>, commands: &Pipeline) -> Result<Vec<Value>> {
         let (mut connection, generation) = self.connect(link).await?;
-        if known.is_some_and(|known| known.oldest != self.connection.server().oldest()) {
+        if known.is_some_and(|known| known.validity != self.connection.server().validity()) {
             return Err(error::restarted());
         }
         // What a transaction answers before its end is skipped.
@@ -153,36 +162,36 @@ impl<'a> Call<'a> {
 
     /// What is known of the server that this link leads to. It is asked for its time if that is not known or not fresh.
     pub(crate) async fn known(&self, link: usize) -> Result<Known> {
-        let server = self.connection.server();
         loop {
-            let oldest = server.oldest();
-            let clock = match self.fresh_clock() {
-                Some(clock) => clock,
-                None => self.measure(link).await?,
-            };
-            // A link that was made anew meanwhile may lead to another server.
-            if server.oldest() == oldest {
-                return Ok(Known { oldest, clock });
+            if let Some(known) = self.fresh() {
+                return Ok(known);
+            }
+            // A new connection asks for the time, too.
+            self.connect(link).await?;
+            if self.fresh().is_none() {
+                self.measure(link).await?;
             }
         }
     }
 
-    fn fresh_clock(&self) -> Option<ServerClock> {
-        self.connection.server().clock().filter(|clock| clock.is_fresh(self.connection.clock().now()))
+    /// What is known if the clock need not be measured.
+    fn fresh(&self) -> Option<Known> {
+        let (validity, clock) = self.connection.server().known();
+        let clock = clock.filter(|clock| clock.is_fresh(self.connection.clock().now()))?;
+        Some(Known { validity, clock })
     }
 
-    async fn measure(&self, link: usize) -> Result<ServerClock> {
-        // Whoever connects asks for the time, too.
-        self.connect(link).await?;
-        if let Some(clock) = self.fresh_clock() {
-            return Ok(clock);
-        }
+    async fn measure(&self, link: usize) -> Result<()> {
+        let server = self.connection.server();
+        let validity = server.validity();
         let mut time = Pipeline::with_capacity(1);
         time.cmd("TIME");
         let sent = self.connection.clock().now();
         let stamp = server::micros(self.ask(link, &time).await?)?;
-        let clock = ServerClock { stamp, sent, received: self.connection.clock().now() };
-        self.connection.server().set_clock(Some(clock));
-        Ok(clock)
+        // A link that was made anew meanwhile may lead to another server.
+        if server.validity() == validity {
+            server.set_clock(ServerClock { stamp, sent, received: self.connection.clock().now() });
+        }
+        Ok(())
     }
 }

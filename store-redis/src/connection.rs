@@ -146,7 +146,7 @@ impl Shared {
         let on_breakage = on_breakage(&self.this, link, generation + 1);
         let mut current = self.link(link);
         if current.generation == generation {
-            self.server().set_clock(None);
+            self.server().distrust_clock();
             let old = current.restart(&self.target, on_breakage);
             drop(current);
             // Outside of the lock: the driver's end of it may be the last one.

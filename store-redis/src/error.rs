@@ -37,6 +37,11 @@ pub(crate) fn restarted() -> Error {
     )
 }
 
+/// The link was made anew once more while this connection was being set up.
+pub(crate) fn superseded() -> Error {
+    Error::new(ErrorKind::Unavailable, "the connection to Redis took so long that another has taken its place")
+}
+
 /// The error of a write that was refused for want of room, after its older entry was removed or was not.
 pub(crate) fn full(error: Error, removed: bool) -> Error {
     let message = if removed {

@@ -1,6 +1,6 @@
 //! How a value lies in Redis.
 
-use cache_core::{Codec, Entry, Envelope, Life, Result, backend::write_id};
+use cache_core::{Binding, Codec, Entry, Envelope, Life, Result, backend::write_id};
 
 /// How a value lies in Redis.
 pub(crate) enum Layout<C> {
@@ -17,7 +17,13 @@ impl<C> Layout<C> {
 
     /// The bytes of an entry that is written to live like that, under this id or a new one; `None` if there is no value, or it
     /// is stale, and this layout cannot say so.
-    pub(crate) fn seal<V>(&self, entry: &Entry<V>, life: Life, id: Option<u64>) -> Result<Option<Vec<u8>>>
+    pub(crate) fn seal<V>(
+        &self,
+        binding: Binding<'_>,
+        entry: &Entry<V>,
+        life: Life,
+        id: Option<u64>,
+    ) -> Result<Option<Vec<u8>>>
     where
         C: Codec<V>,
     {
@@ -25,7 +31,10 @@ impl<C> Layout<C> {
             (Self::Record(envelope), value) => {
                 let id = id.unwrap_or_else(write_id::next);
                 value
-                    .map_or_else(|| Ok(envelope.seal_absent(life, id)), |value| envelope.seal(value, life, id))
+                    .map_or_else(
+                        || Ok(envelope.seal_absent(binding, life, id)),
+                        |value| envelope.seal(binding, value, life, id),
+                    )
                     .map(Some)
             }
             (Self::Plain(codec), Some(value)) if life.stale != Some(life.created) => {

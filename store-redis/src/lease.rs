@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use cache_core::{Claim, Envelope, Key, Result, Ticket, backend::write_id};
+use cache_core::{Binding, Claim, Envelope, Key, Result, Ticket, backend::write_id};
 use redis::{Cmd, Value};
 
 use crate::{
-    call::Known,
+    call::{AHEAD_MILLIS, Known},
     error,
     scripts::{self, Script},
     store::{Inner, only},
@@ -15,9 +15,11 @@ use crate::{
 impl<V, C> Inner<V, C> {
     /// The script that leaves a marker with this id for so many milliseconds.
     fn mark(&self, script: &Script, key: &Key, id: u64, millis: u64, known: Known) -> (usize, Cmd) {
-        let mut mark = script.run(&self.namespace.key(key));
+        let name = self.namespace.key(key);
+        let mut mark = script.run(&name);
         let created = known.earliest_micros(self.now()) / 1000;
-        mark.arg(Envelope::lease(id, created)).arg(millis).arg(known.oldest);
+        let binding = Binding { key: &name, epoch: known.validity.epoch };
+        mark.arg(Envelope::lease(binding, id, created)).arg(millis).arg(known.validity.since);
         (self.link_of(key), mark)
     }
 
@@ -39,8 +41,11 @@ impl<V, C> Inner<V, C> {
     pub(crate) async fn claim(&self, key: &Key) -> Result<Claim> {
         let call = self.connection.shared().call();
         let known = call.known(self.link_of(key)).await?;
-        let claim = self.mark(&scripts::CLAIM, key, write_id::next_claim(), self.lease_millis, known);
-        let [id, granted] = error::array(only(call.each(Some(&scripts::CLAIM), Some(known), vec![claim]).await)?)?;
+        let latest = known.latest(self.now());
+        let (link, mut claim) = self.mark(&scripts::CLAIM, key, write_id::next_claim(), self.lease_millis, known);
+        claim.arg(latest.saturating_add(AHEAD_MILLIS));
+        let [id, granted] =
+            error::array(only(call.each(Some(&scripts::CLAIM), Some(known), vec![(link, claim)]).await)?)?;
         Ok(Claim { ticket: ticket(id)?, granted: error::integer(granted)? == 1 })
     }
 

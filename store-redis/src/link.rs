@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     error,
-    server::{ClientId, Server},
+    server::{LastClient, Server},
 };
 
 /// Where links lead, and how.
@@ -45,7 +45,7 @@ pub(crate) struct Link {
     /// Whether it was connected before it was made anew.
     again: bool,
     /// Its last working connection.
-    client: Arc<Mutex<Option<ClientId>>>,
+    last: Arc<Mutex<LastClient>>,
 }
 
 /// Between two attempts: a server that is down must not be hammered.
@@ -55,26 +55,27 @@ impl Link {
     /// A link that connects when somebody waits for it. `on_breakage` is called when the driver notices by itself that the
     /// connection has broken, which it does with RESP3.
     pub(crate) fn new(target: &Arc<Target>, on_breakage: impl Fn() + Send + Sync + 'static) -> Self {
-        let client = Arc::new(Mutex::default());
-        let connecting = connect(Arc::clone(target), false, Arc::clone(&client), on_breakage).boxed().shared();
-        Self { connecting, generation: 0, alive: Instant::now(), again: false, client }
+        let last = Arc::new(Mutex::default());
+        let connecting = connect(Arc::clone(target), false, 0, Arc::clone(&last), on_breakage).boxed().shared();
+        Self { connecting, generation: 0, alive: Instant::now(), again: false, last }
     }
 
     /// Makes it anew, at once, and gives back what it was.
     pub(crate) fn restart(&mut self, target: &Arc<Target>, on_breakage: impl Fn() + Send + Sync + 'static) -> Self {
         let again = self.again || matches!(self.connecting.peek(), Some(Ok(_)));
-        let client = Arc::clone(&self.client);
-        let connecting = connect(Arc::clone(target), again, Arc::clone(&client), on_breakage).boxed().shared();
+        let (generation, last) = (self.generation + 1, Arc::clone(&self.last));
+        let connecting =
+            connect(Arc::clone(target), again, generation, Arc::clone(&last), on_breakage).boxed().shared();
         tokio::spawn(connecting.clone().map(drop));
-        let generation = self.generation + 1;
-        std::mem::replace(self, Self { connecting, generation, alive: Instant::now(), again, client })
+        std::mem::replace(self, Self { connecting, generation, alive: Instant::now(), again, last })
     }
 }
 
 async fn connect(
     target: Arc<Target>,
     again: bool,
-    client: Arc<Mutex<Option<ClientId>>>,
+    generation: u64,
+    last: Arc<Mutex<LastClient>>,
     on_breakage: impl Fn() + Send + Sync + 'static,
 ) -> Result<MultiplexedConnection> {
     let mut config = target.config.clone();
@@ -92,7 +93,7 @@ async fn connect(
         connected = target.client.get_multiplexed_async_connection_with_config(&config).await;
     }
     let mut connection = connected.map_err(|error| error::broken(&error))?;
-    let met = timeout(target.patience, target.server.meet(&mut connection, again, &client)).await;
+    let met = timeout(target.patience, target.server.meet(&mut connection, again, generation, &last)).await;
     met.unwrap_or_else(|_| Err(error::late(target.patience)))?;
     Ok(connection)
 }

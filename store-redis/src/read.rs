@@ -5,7 +5,11 @@ use std::time::Duration;
 use cache_core::{Codec, Entry, Envelope, Expiry, Key, Moment, Opened, Result, Ttl};
 use redis::{Pipeline, Value};
 
-use crate::{call::Call, error, store::Inner};
+use crate::{
+    call::{AHEAD_MILLIS, Call},
+    error,
+    store::Inner,
+};
 
 impl<V, C: Codec<V>> Inner<V, C> {
     pub(crate) async fn read(&self, envelope: &Envelope<C>, keys: &[Key]) -> Result<Vec<Result<Option<Entry<V>>>>> {
@@ -13,9 +17,8 @@ impl<V, C: Codec<V>> Inner<V, C> {
         let (call, link) = (self.connection.shared().call(), self.link_of(first));
         let mut read = Pipeline::with_capacity(1);
         read.cmd(if keys.len() == 1 { "GET" } else { "MGET" });
-        for key in keys {
-            read.arg(self.namespace.key(key));
-        }
+        let names: Vec<Vec<u8>> = keys.iter().map(|key| self.namespace.key(key)).collect();
+        read.arg(&names);
         let asked = self.now();
         let replies = match call.ask(link, &read).await? {
             reply if keys.len() == 1 => vec![reply],
@@ -23,8 +26,8 @@ impl<V, C: Codec<V>> Inner<V, C> {
             _ => return Err(error::unexpected()),
         };
         let mut results = Vec::with_capacity(keys.len());
-        for reply in replies {
-            results.push(self.entry(&call, link, envelope, reply, asked).await);
+        for (name, reply) in names.iter().zip(replies) {
+            results.push(self.entry(&call, link, envelope, (name, reply), asked).await);
         }
         Ok(results)
     }
@@ -34,21 +37,25 @@ impl<V, C: Codec<V>> Inner<V, C> {
         call: &Call<'_>,
         link: usize,
         envelope: &Envelope<C>,
-        reply: Value,
+        (name, reply): (&[u8], Value),
         asked: Moment,
     ) -> Result<Option<Entry<V>>> {
         let Some(bytes) = error::bytes(reply)? else { return Ok(None) };
-        let (value, life) = match envelope.open(&bytes)? {
+        let (value, life) = match envelope.open(name, &bytes)? {
             Opened::Value(value, life) => (Some(value), life),
             Opened::Absent(life) => (None, life),
             Opened::Lease => return Ok(None),
         };
         let known = call.known(link).await?;
-        if life.created < known.oldest {
+        let latest = known.latest(asked);
+        // The age of a record from the future is unknown, so a life with an end counts as over.
+        let ends = life.expires.is_some() || life.stale.is_some();
+        let future = ends && life.created > latest.saturating_add(AHEAD_MILLIS);
+        if future || !known.validity.admits(Envelope::epoch(&bytes), life.created) {
             return Ok(None);
         }
         // Counted from before the asking: on the way back the life went on.
-        let entry = life.entry(value, asked, known.latest(asked));
+        let entry = life.entry(value, asked, latest);
         Ok((!entry.is_expired(self.now())).then_some(entry))
     }
 

@@ -1,6 +1,7 @@
 //! The scripts that keep leases. Each touches one key; whatever is under the key is the lease.
 //!
-//! What was written before a certain moment is nothing to them: a server that was restarted may have it again.
+//! Records of another epoch, and those that were written before a certain moment, are nothing to them: a server that was
+//! restarted may have them again. So are records of a version that has no epoch.
 
 use std::sync::LazyLock;
 
@@ -40,10 +41,10 @@ macro_rules! script {
 ///
 /// ARGV: the marker, its life in milliseconds, the moment, the full time.
 pub(crate) static LEASE: Script = script!(
-    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 25)
-if type(head) == 'string' and #head == 26 and head:find('^MLC[\1\2]')
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 37)
+if type(head) == 'string' and #head == 38 and head:sub(1, 4) == 'MLC\3' and head:sub(35, 38) == ARGV[1]:sub(35, 38)
   and struct.unpack('<I8', head, 19) >= tonumber(ARGV[3]) then
-  if head:sub(4, 5) == '\1\1' and head:byte(18) < 128 and ARGV[2] == ARGV[4] then
+  if head:byte(5) == 1 and head:byte(18) < 128 and ARGV[2] == ARGV[4] then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
   end
   return head:sub(11, 18)
@@ -56,15 +57,18 @@ return ARGV[1]:sub(11, 18)"
 /// A plain marker is replaced, which voids its tickets.
 ///
 /// A record that is there is no marker, and its id comes back with a 1: who claims has found no value, so this one has just
-/// come or cannot be read by who claims, and in the latter case nobody else would load it.
+/// come or cannot be read by who claims, and in the latter case nobody else would load it. A claim from the future was made
+/// before the server's clock was set back, and would live too long.
 ///
-/// ARGV: the marker, its life in milliseconds, the moment.
+/// ARGV: the marker, its life in milliseconds, the moment, the latest moment of a claim.
 pub(crate) static CLAIM: Script = script!(
-    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 25)
-if type(head) == 'string' and #head == 26 and head:find('^MLC[\1\2]')
-  and struct.unpack('<I8', head, 19) >= tonumber(ARGV[3]) then
-  if head:sub(4, 5) ~= '\1\1' then return {head:sub(11, 18), 1} end
-  if head:byte(18) >= 128 then return {head:sub(11, 18), 0} end
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 37)
+if type(head) == 'string' and #head == 38 and head:sub(1, 4) == 'MLC\3' and head:sub(35, 38) == ARGV[1]:sub(35, 38) then
+  local created = struct.unpack('<I8', head, 19)
+  if created >= tonumber(ARGV[3]) then
+    if head:byte(5) ~= 1 then return {head:sub(11, 18), 1} end
+    if head:byte(18) >= 128 and created <= tonumber(ARGV[4]) then return {head:sub(11, 18), 0} end
+  end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {ARGV[1]:sub(11, 18), 1}"
@@ -75,7 +79,7 @@ return {ARGV[1]:sub(11, 18), 1}"
 /// ARGV: the write id.
 pub(crate) static RELEASE: Script = script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 17)
-if type(head) ~= 'string' or head:sub(1, 5) ~= 'MLC\1\1' or head:sub(11, 18) ~= ARGV[1] then return 0 end
+if type(head) ~= 'string' or head:sub(1, 5) ~= 'MLC\3\1' or head:sub(11, 18) ~= ARGV[1] then return 0 end
 return redis.call('UNLINK', KEYS[1])"
 );
 
@@ -83,8 +87,8 @@ return redis.call('UNLINK', KEYS[1])"
 ///
 /// ARGV: the write id, the moment, the record, then PX and its life unless it does not expire.
 pub(crate) static FILL: Script = script!(
-    r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 25)
-if type(head) ~= 'string' or #head < 16 or head:sub(1, 8) ~= ARGV[1]
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 37)
+if type(head) ~= 'string' or #head < 28 or head:sub(1, 8) ~= ARGV[1] or head:sub(25, 28) ~= ARGV[3]:sub(35, 38)
   or struct.unpack('<I8', head, 9) < tonumber(ARGV[2]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[3], unpack(ARGV, 4))
 return 1"
@@ -94,22 +98,24 @@ return 1"
 ///
 /// ARGV: as of `FILL`.
 pub(crate) static SET: Script = script!(
-    r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 25)
-if type(head) ~= 'string' or #head < 16 or head:sub(1, 8) ~= ARGV[1]
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 37)
+if type(head) ~= 'string' or #head < 28 or head:sub(1, 8) ~= ARGV[1] or head:sub(25, 28) ~= ARGV[3]:sub(35, 38)
   or struct.unpack('<I8', head, 9) < tonumber(ARGV[2]) then return redis.call('UNLINK', KEYS[1]) end
 return redis.call('SET', KEYS[1], ARGV[3], unpack(ARGV, 4))"
 );
 
 #[cfg(test)]
 mod tests {
-    use cache_core::Envelope;
+    use cache_core::{Binding, Envelope};
 
     /// The scripts compare in place.
     #[test]
     fn the_scripts_know_where_things_stand() {
-        assert_eq!((Envelope::WRITE_ID, Envelope::CREATED), (10..18, 18..26));
-        assert_eq!(Envelope::lease(u64::MAX, 1)[10..19], [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
+        assert_eq!((Envelope::WRITE_ID, Envelope::CREATED, Envelope::EPOCH), (10..18, 18..26, 34..38));
+        let lease = Envelope::lease(Binding { key: b"k", epoch: u32::MAX }, u64::MAX, 1);
+        assert_eq!(lease[10..19], [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
+        assert_eq!(lease[34..38], [0xff; 4]);
         // The version and the flags, which tell a marker from a value, stand right behind the magic.
-        assert_eq!(Envelope::lease(0, 0)[..5], *b"MLC\x01\x01");
+        assert_eq!(lease[..5], *b"MLC\x03\x01");
     }
 }

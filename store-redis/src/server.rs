@@ -1,65 +1,107 @@
 //! The server that a connection leads to: its clock, and whether it is still the one that it was.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cache_core::{Result, SharedClock, backend::ServerClock};
+use cache_core::{Binding, Moment, Result, SharedClock, backend::ServerClock};
 use redis::{Pipeline, RedisError, Value, aio::MultiplexedConnection};
 
 use crate::error;
 
-/// The connection of a link that last completed its handshake, as the server knows it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct ClientId {
+/// A connection, as the server knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ClientId {
     /// Client ids are only unique within one run of a server.
     run_id: String,
     id: i64,
 }
 
+/// The connection of a link that last completed its handshake.
+#[derive(Debug, Default)]
+pub(crate) struct LastClient {
+    /// The generation of the link.
+    generation: u64,
+    id: Option<ClientId>,
+}
+
+/// Which records count: those of this life of the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Validity {
+    /// Names the run of the server; 0 if that is unknown, or restarts are trusted.
+    pub(crate) epoch: u32,
+    /// Records that were written before this moment of the server's clock do not count, in Unix milliseconds; 0 until another
+    /// server was met.
+    pub(crate) since: u64,
+}
+
+impl Validity {
+    /// Whether a record counts that is bound to this epoch, and was written at this moment of the server's clock. Records of
+    /// the versions without an epoch count until another server is met.
+    pub(crate) fn admits(self, epoch: Option<u32>, created: u64) -> bool {
+        epoch.map_or(self.since == 0, |epoch| epoch == self.epoch && created >= self.since)
+    }
+}
+
 /// What all links know of the server.
 ///
 /// A server that restarts from its file, or a replica that takes its place, may have again what was deleted or replaced. It
-/// has another run id, which every new connection asks for before it carries anything else. From then on records that were
-/// written before that moment count for nothing.
+/// has another run id, which every new connection asks for before it carries anything else, and which every record is bound to.
 pub(crate) struct Server {
     pub(crate) clock: SharedClock,
     /// Whether it is taken to have lost nothing.
     trusted: bool,
-    measured: Mutex<Option<ServerClock>>,
-    run_id: Mutex<Option<String>>,
-    oldest: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    run_id: Option<String>,
+    validity: Validity,
+    /// The last measurement of a server's clock.
+    measured: Option<ServerClock>,
+    /// Whether the links still lead to the server that was measured.
+    current: bool,
 }
 
 impl Server {
     pub(crate) fn new(clock: SharedClock, trusted: bool) -> Self {
-        Self { clock, trusted, measured: Mutex::default(), run_id: Mutex::default(), oldest: AtomicU64::new(0) }
+        Self { clock, trusted, state: Mutex::default() }
     }
 
-    /// The server's clock, as far as it is known.
-    pub(crate) fn clock(&self) -> Option<ServerClock> {
-        *lock(&self.measured)
+    /// Which records count, and the server's clock as far as it is known.
+    pub(crate) fn known(&self) -> (Validity, Option<ServerClock>) {
+        let state = lock(&self.state);
+        (state.validity, state.measured.filter(|_| state.current))
     }
 
-    /// Notes what the server's clock is, or that it is unknown.
-    pub(crate) fn set_clock(&self, clock: Option<ServerClock>) {
-        *lock(&self.measured) = clock;
+    /// Which records count.
+    pub(crate) fn validity(&self) -> Validity {
+        lock(&self.state).validity
     }
 
-    /// Records from before this moment count for nothing, in Unix milliseconds by the server's clock.
-    pub(crate) fn oldest(&self) -> u64 {
-        self.oldest.load(Ordering::Acquire)
+    /// Notes a measurement of the server's clock.
+    pub(crate) fn set_clock(&self, clock: ServerClock) {
+        let mut state = lock(&self.state);
+        (state.measured, state.current) = (Some(clock), true);
+    }
+
+    /// Has the clock measured anew: the next connection may lead to another server.
+    pub(crate) fn distrust_clock(&self) {
+        lock(&self.state).current = false;
     }
 
     /// Learns where a new connection leads to, before it is used: which server that is, and its time. `again` if the link was
-    /// connected before; `client` identifies its last working connection, and is replaced when the server has answered
-    /// the request to close that one.
+    /// connected before; `last` is its last working connection, and is replaced when the server has answered the request to
+    /// close that one.
+    ///
+    /// # Errors
+    ///
+    /// Of kind `Unavailable` also if a later generation of the link has completed its handshake meanwhile.
     pub(crate) async fn meet(
         &self,
         connection: &mut MultiplexedConnection,
         again: bool,
-        client: &Mutex<Option<ClientId>>,
+        generation: u64,
+        last: &Mutex<LastClient>,
     ) -> Result<()> {
         let mut questions = Pipeline::with_capacity(3);
         questions.cmd("TIME").cmd("INFO").arg("server").cmd("CLIENT").arg("ID");
@@ -69,36 +111,58 @@ impl Server {
         let [time, info, id] = replies.try_into().map_err(|_| error::unexpected())?;
         let stamp = micros(time)?;
         let run_id = run_id(info);
-        self.identify(run_id.clone(), again, stamp / 1000);
-        let next = run_id.zip(error::integer(id).ok()).map(|(run_id, id)| ClientId { run_id, id });
+        let next = run_id.clone().zip(error::integer(id).ok()).map(|(run_id, id)| ClientId { run_id, id });
         // Commands in flight on the previous connection must not take effect after commands of this one. The previous id is
         // kept until the server has answered: if this connection breaks first, the next one repeats the kill.
-        let previous = to_kill(lock(client).as_ref(), next.as_ref());
-        if let Some(previous) = previous {
-            let mut kill = Pipeline::with_capacity(1);
-            kill.cmd("CLIENT").arg("KILL").arg("ID").arg(previous);
-            // An error reply is accepted: the connection may be gone, or the user may lack the permission.
-            ask(connection, &kill).await?;
+        loop {
+            let previous = last_before(last, generation)?;
+            if let Some(previous) = to_kill(previous.as_ref(), next.as_ref()) {
+                let mut kill = Pipeline::with_capacity(1);
+                kill.cmd("CLIENT").arg("KILL").arg("ID").arg(previous);
+                // An error reply is accepted: the connection may be gone, or the user may lack the permission.
+                ask(connection, &kill).await?;
+            }
+            let mut last = lock(last);
+            // An earlier generation may have completed its handshake meanwhile, and must be closed as well.
+            if last.generation <= generation && last.id == previous {
+                *last = LastClient { generation, id: next };
+                break;
+            }
         }
-        *lock(client) = next;
-        self.set_clock(Some(ServerClock { stamp, sent, received }));
+        self.identify(run_id, again, stamp / 1000, received);
+        self.set_clock(ServerClock { stamp, sent, received });
         Ok(())
     }
 
     /// Notes which server it is at this moment of its clock, if it told; if not, it may be another with each connection.
-    fn identify(&self, run_id: Option<String>, again: bool, millis: u64) {
-        let mut known = lock(&self.run_id);
-        let another = match (&*known, &run_id) {
+    fn identify(&self, run_id: Option<String>, again: bool, millis: u64, now: Moment) {
+        let mut state = lock(&self.state);
+        let another = match (&state.run_id, &run_id) {
             (Some(known), Some(run_id)) => known != run_id,
             _ => again,
         };
-        if another && !self.trusted {
-            self.oldest.fetch_max(millis, Ordering::AcqRel);
+        if !self.trusted {
+            state.validity.epoch = run_id.as_deref().map_or(0, Binding::epoch_of);
+            if another {
+                let previous_clock = state.measured.map_or(0, |clock| clock.latest(now));
+                state.validity.since = match run_id {
+                    // All records with this epoch were dated by this server.
+                    Some(_) => millis,
+                    // Records of the previous server were dated by its clock, which may have been ahead.
+                    None => millis.max(previous_clock).max(state.validity.since),
+                };
+            }
         }
         if run_id.is_some() {
-            *known = run_id;
+            state.run_id = run_id;
         }
     }
+}
+
+/// The last connection before this generation of the link.
+fn last_before(last: &Mutex<LastClient>, generation: u64) -> Result<Option<ClientId>> {
+    let last = lock(last);
+    if last.generation > generation { Err(error::superseded()) } else { Ok(last.id.clone()) }
 }
 
 /// The id of the previous connection if it must be closed before `next` is used.
@@ -142,13 +206,17 @@ mod tests {
 
     use super::*;
 
-    /// What `oldest` is after these connections: (run id, whether the link was connected before).
+    fn at(millis: u64) -> Moment {
+        Moment::from_nanos(millis * 1_000_000)
+    }
+
+    /// From which moment on records count after these connections: (run id, whether the link was connected before).
     fn after(connections: &[(Option<&str>, bool)]) -> u64 {
         let server = Server::new(SystemClock::shared(), false);
-        for (at, (run_id, again)) in (1..).zip(connections) {
-            server.identify(run_id.map(str::to_owned), *again, at * 10);
+        for (count, (run_id, again)) in (1..).zip(connections) {
+            server.identify(run_id.map(str::to_owned), *again, count * 10, at(count));
         }
-        server.oldest()
+        server.validity().since
     }
 
     #[test]
@@ -169,13 +237,41 @@ mod tests {
         assert_eq!(after(&[(None, false), (a, true), (a, true)]), 20);
     }
 
-    #[test]
-    fn the_moment_is_never_set_back() {
+    /// What counts after a server whose clock shows 50 s, and 40 s later another whose clock shows `next` seconds.
+    fn across_clocks(run_ids: [Option<&str>; 2], next: u64) -> Validity {
         let server = Server::new(SystemClock::shared(), false);
-        for (run_id, millis) in [("a", 10), ("b", 50), ("c", 20)] {
-            server.identify(Some(run_id.to_owned()), true, millis);
+        let [first, second] = run_ids.map(|run_id| run_id.map(str::to_owned));
+        server.identify(first, false, 50_000, at(0));
+        server.set_clock(ServerClock { stamp: 50_000_000, sent: at(0), received: at(1) });
+        server.distrust_clock();
+        server.identify(second, true, next * 1000, at(40_000));
+        server.validity()
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_admits_nothing_of_the_server_before() {
+        let named = across_clocks([Some("a"), Some("b")], 10);
+        assert_eq!(named, Validity { epoch: Binding::epoch_of("b"), since: 10_000 });
+        assert!(!named.admits(Some(Binding::epoch_of("a")), 90_000), "a record of the other server");
+        assert!(!named.admits(None, 90_000), "a record of an older format");
+        assert!(named.admits(Some(named.epoch), 10_000) && !named.admits(Some(named.epoch), 9_999));
+        // Without a run id the clocks alone tell: the later of the two, one millisecond above the estimate.
+        for (next, since) in [(10, 90_001), (90, 90_001), (95, 95_000)] {
+            let unnamed = across_clocks([None, None], next);
+            assert_eq!(unnamed, Validity { epoch: 0, since });
+            assert!(!unnamed.admits(Some(0), 90_000));
         }
-        assert_eq!(server.oldest(), 50);
+    }
+
+    #[test]
+    fn a_trusted_server_is_one_epoch() {
+        let server = Server::new(SystemClock::shared(), true);
+        for (run_id, millis) in [(Some("a"), 10), (None, 50), (Some("c"), 20)] {
+            server.identify(run_id.map(str::to_owned), true, millis, at(millis));
+            assert_eq!(server.validity(), Validity::default());
+        }
+        assert!(server.validity().admits(Some(0), 0) && server.validity().admits(None, 0));
+        assert!(!server.validity().admits(Some(1), u64::MAX), "a record of a process that does not trust");
     }
 
     #[test]

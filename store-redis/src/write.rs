@@ -1,6 +1,6 @@
 //! How entries are written and refused.
 
-use cache_core::{Codec, ErrorKind, Life, Result, Write};
+use cache_core::{Binding, Codec, ErrorKind, Life, Result, Write};
 use redis::{Cmd, Value, cmd};
 
 use crate::{
@@ -11,68 +11,72 @@ use crate::{
 };
 
 impl<V, C: Codec<V>> Inner<V, C> {
-    /// What is known of the server, for the records to be written; `None` where there are none.
+    /// What is known of the server; `None` where there is nothing to write.
     async fn known(&self, call: &Call<'_>, writes: &[Write<V>]) -> Result<Option<Known>> {
         match writes.first() {
-            Some(first) if !self.layout.is_plain() => call.known(self.link_of(&first.key)).await.map(Some),
-            _ => Ok(None),
+            Some(first) => call.known(self.link_of(&first.key)).await.map(Some),
+            None => Ok(None),
         }
     }
 
-    /// For how long Redis is to keep what lives like that. A plain value cannot say that it has turned stale, and goes then.
-    fn ttl_millis(&self, life: Life) -> Option<u64> {
-        match life.stale {
-            Some(stale) if self.layout.is_plain() => Some(stale.saturating_sub(life.created)),
-            _ => life.ttl_millis(),
-        }
-    }
-
-    /// The command that installs these bytes, by `script` if it depends on the ticket.
+    /// The command that installs this entry, by `script` if it depends on the ticket; `None` if this layout cannot say what the
+    /// entry says.
     fn install(
         &self,
         script: &Script,
         write: &Write<V>,
-        bytes: &[u8],
         life: Life,
-        known: Option<Known>,
-    ) -> (usize, Cmd) {
-        let key = self.namespace.key(&write.key);
-        let mut install = if let (Some(version), Some(known)) = (write.ticket.version(), known) {
-            let mut run = script.run(&key);
-            run.arg(version.to_le_bytes().as_slice()).arg(known.oldest);
-            run
-        } else {
-            let mut set = cmd("SET");
-            set.arg(key);
-            set
+        known: Known,
+        id: Option<u64>,
+    ) -> Result<Option<(usize, Cmd)>> {
+        let name = self.namespace.key(&write.key);
+        let binding = Binding { key: &name, epoch: known.validity.epoch };
+        let Some(bytes) = self.layout.seal(binding, &write.entry, life, id)? else { return Ok(None) };
+        let plain = self.layout.is_plain();
+        let mut install = match write.ticket.version() {
+            Some(version) if !plain => {
+                let mut run = script.run(&name);
+                run.arg(version.to_le_bytes().as_slice()).arg(known.validity.since);
+                run
+            }
+            _ => {
+                let mut set = cmd("SET");
+                set.arg(&name);
+                set
+            }
         };
         install.arg(bytes);
-        if let Some(millis) = self.ttl_millis(life) {
+        if plain {
+            // Nothing but the key says when the value expires. It cannot say that the value has turned stale, and goes then.
+            if let Some(end) = life.stale.or(life.expires) {
+                install.arg("PXAT").arg(end);
+            }
+        } else if let Some(millis) = life.ttl_millis() {
             install.arg("PX").arg(millis);
         }
-        (self.link_of(&write.key), install)
+        Ok(Some((self.link_of(&write.key), install)))
     }
 
     pub(crate) async fn fill(&self, writes: &[Write<V>]) -> Result<Vec<Result<bool>>> {
         let call = self.connection.shared().call();
-        let known = self.known(&call, writes).await?;
+        let Some(known) = self.known(&call, writes).await? else { return Ok(Vec::new()) };
         let now = self.now();
-        let server_now = known.map_or(0, |known| known.earliest_micros(now));
+        let server_now = known.earliest_micros(now);
         let mut results: Vec<Result<bool>> = writes.iter().map(|_| Ok(false)).collect();
         let (mut places, mut commands) = (Vec::new(), Vec::new());
         for (at, write) in writes.iter().enumerate() {
             let Some(life) = Life::of_fill(&write.entry, now, server_now) else { continue };
             // The id stays the ticket's: a fill voids no ticket of another.
-            match self.layout.seal(&write.entry, life, write.ticket.version()) {
-                Ok(Some(bytes)) => {
+            match self.install(&scripts::FILL, write, life, known, write.ticket.version()) {
+                Ok(Some(command)) => {
                     places.push(at);
-                    commands.push(self.install(&scripts::FILL, write, &bytes, life, known));
+                    commands.push(command);
                 }
                 Ok(None) => {}
                 Err(error) => results[at] = Err(error),
             }
         }
-        for (at, reply) in places.into_iter().zip(call.each(Some(&scripts::FILL), known, commands).await) {
+        for (at, reply) in places.into_iter().zip(call.each(Some(&scripts::FILL), Some(known), commands).await) {
             results[at] = reply.and_then(|reply| match reply {
                 Value::Int(filled) => Ok(filled == 1),
                 Value::Okay => Ok(true),
@@ -84,17 +88,17 @@ impl<V, C: Codec<V>> Inner<V, C> {
 
     pub(crate) async fn set(&self, writes: &[Write<V>]) -> Result<Vec<Result<()>>> {
         let call = self.connection.shared().call();
-        let known = self.known(&call, writes).await?;
+        let Some(known) = self.known(&call, writes).await? else { return Ok(Vec::new()) };
         let now = self.now();
-        let server_now = known.map_or(0, |known| known.earliest_micros(now));
+        let server_now = known.earliest_micros(now);
         let mut refused = Vec::with_capacity(writes.len());
         let mut commands = Vec::with_capacity(writes.len());
         for write in writes {
-            let sealed = Life::of_set(&write.entry, now, server_now)
-                .map_or(Ok(None), |life| Ok(self.layout.seal(&write.entry, life, None)?.map(|bytes| (bytes, life))));
+            let install = Life::of_set(&write.entry, now, server_now)
+                .map_or(Ok(None), |life| self.install(&scripts::SET, write, life, known, None));
             // What cannot be written must not leave the older entry there.
-            let (command, error) = match sealed {
-                Ok(Some((bytes, life))) => (self.install(&scripts::SET, write, &bytes, life, known), None),
+            let (command, error) = match install {
+                Ok(Some(command)) => (command, None),
                 Ok(None) => (self.unlink(&write.key), None),
                 Err(error) => (self.unlink(&write.key), Some(error)),
             };
@@ -102,7 +106,7 @@ impl<V, C: Codec<V>> Inner<V, C> {
             refused.push(error);
         }
         let versioned = writes.iter().any(|write| write.ticket.version().is_some());
-        let replies = call.each(versioned.then_some(&scripts::SET), known, commands).await;
+        let replies = call.each(versioned.then_some(&scripts::SET), Some(known), commands).await;
         let mut results: Vec<Result<()>> = replies
             .into_iter()
             .zip(refused)

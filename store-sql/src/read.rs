@@ -71,12 +71,12 @@ impl<V, C: Codec<V>> Inner<V, C> {
         let identities: Vec<Identity> = keys.iter().map(Identity::of).collect();
         let asked = self.clock.now();
         let found = self.run(&Read { rows: &self.rows, identities: &identities }).await?;
-        let entry = |identity: &Identity| -> Result<Option<Entry<V>>> {
+        let entry = |(key, identity): (&Key, &Identity)| -> Result<Option<Entry<V>>> {
             let Some(row) = found.get(&identity.id).filter(|row| row.full_key == identity.full_key) else {
                 return Ok(None);
             };
             let Some(record) = &row.value else { return Ok(None) };
-            let (value, life) = match self.envelope.open(record)? {
+            let (value, life) = match self.envelope.open(key.as_bytes(), record)? {
                 Opened::Value(value, life) => (Some(value), life),
                 Opened::Absent(life) => (None, life),
                 Opened::Lease => return Ok(None),
@@ -90,7 +90,7 @@ impl<V, C: Codec<V>> Inner<V, C> {
             let entry = life.entry(value, asked, elapsed).expiring_by(Expiry::after(asked, remaining));
             Ok((!entry.is_expired(self.clock.now())).then_some(entry))
         };
-        let entries = identities.iter().map(entry).collect();
+        let entries = keys.iter().zip(&identities).map(entry).collect();
         self.remove_future(&found).await;
         Ok(entries)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use cache_core::{Codec, Entry, Error, ErrorKind, Key, Life, Result, Write, backend::write_id};
+use cache_core::{Binding, Codec, Error, ErrorKind, Key, Life, Result, Write, backend::write_id};
 
 use crate::{
     call::{Mode, Work},
@@ -151,10 +151,12 @@ impl Work for Remove<'_> {
 
 impl<V, C: Codec<V>> Inner<V, C> {
     /// The entry as a record whose life counts from zero, which is the row's `written_at`.
-    fn seal(&self, entry: &Entry<V>, life: Life, now: Now, write_id: u64) -> Result<Put> {
-        let record = match entry.value() {
-            Some(value) => self.envelope.seal(value, life, write_id)?,
-            None => self.envelope.seal_absent(life, write_id),
+    fn seal(&self, write: &Write<V>, life: Life, now: Now, write_id: u64) -> Result<Put> {
+        // A database that is restored from a backup goes back as a whole, so one epoch is enough.
+        let binding = Binding { key: write.key.as_bytes(), epoch: 0 };
+        let record = match write.entry.value() {
+            Some(value) => self.envelope.seal(binding, value, life, write_id)?,
+            None => self.envelope.seal_absent(binding, life, write_id),
         };
         Ok(Put { record, written: now.database / 1000, millis: life.ttl_millis(), write_id })
     }
@@ -168,7 +170,7 @@ impl<V, C: Codec<V>> Inner<V, C> {
             let Some(life) = Life::of_fill(&write.entry, now.here, now.database % 1000) else { return Ok(None) };
             let ticket = write.ticket.version();
             // The id stays the ticket's: a fill voids no ticket of another.
-            let put = self.seal(&write.entry, life, now, ticket.unwrap_or_else(write_id::next))?;
+            let put = self.seal(write, life, now, ticket.unwrap_or_else(write_id::next))?;
             Ok(Some(Plan { identity: Identity::of(&write.key), ticket, put: Some(put) }))
         };
         let plans = writes.iter().map(plan).collect();
@@ -184,7 +186,7 @@ impl<V, C: Codec<V>> Inner<V, C> {
         let mut plans = Vec::with_capacity(writes.len());
         for write in writes {
             let life = Life::of_set(&write.entry, now.here, now.database % 1000);
-            let put = life.map(|life| self.seal(&write.entry, life, now, write_id::next())).transpose();
+            let put = life.map(|life| self.seal(write, life, now, write_id::next())).transpose();
             // What cannot be written must not leave the older entry there.
             let (put, error) = put.map_or_else(|error| (None, Some(error)), |put| (put, None));
             plans.push(Ok(Some(Plan { identity: Identity::of(&write.key), ticket: write.ticket.version(), put })));

@@ -11,7 +11,7 @@ use proptest::{collection as many, num, option, prelude::*};
 use serde_derive::{Deserialize, Serialize};
 
 use super::{Bincode, Codec, Json, MessagePack, Postcard};
-use crate::{Envelope, ErrorKind, Life, Opened};
+use crate::{Binding, Envelope, ErrorKind, Life, Opened};
 
 /// One field for every way in which serde asks a format for something.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -131,9 +131,9 @@ fn round_trips(codec: &(impl Codec<Rich> + Clone), value: &Rich) {
 
     let life = Life::new(1, Some(u64::MAX));
     let envelope = Envelope::new(codec.clone(), Envelope::schema_tag("rich"));
-    let record = envelope.seal(value, life, 7).unwrap();
+    let record = envelope.seal(Binding { key: b"k", epoch: 0 }, value, life, 7).unwrap();
     assert_eq!(&record[42..], encoded, "the payload is what the codec wrote");
-    assert_eq!(envelope.open::<Rich>(&record).unwrap(), Opened::Value(value.clone(), life));
+    assert_eq!(envelope.open::<Rich>(b"k", &record).unwrap(), Opened::Value(value.clone(), life));
 }
 
 fn refuses_every_prefix(codec: &impl Codec<Rich>, value: &Rich) {
