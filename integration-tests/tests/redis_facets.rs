@@ -66,8 +66,8 @@ async fn an_unknown_age_stays_unknown_in_a_fill_and_a_set_makes_a_new_value() {
     store.set(write(&entry, Ticket::unconditional())).await.unwrap();
     let made = store.get(&key("k")).await.unwrap().unwrap().created().unwrap();
     assert!(SystemClock.now().since(made) < SLACK && before.since(made) < SLACK, "{made:?}");
-    // And it needs nothing that version 1 of the records has no room for.
-    assert_eq!(server.raw(&[b"GETRANGE", b"n:k", b"0", b"3"]), b"MLC\x01");
+    // And it needs no extended header: its flags are that it expires, and no other.
+    assert_eq!(server.raw(&[b"GETRANGE", b"n:k", b"0", b"4"]), b"MLC\x03\x02");
 }
 
 #[tokio::test]

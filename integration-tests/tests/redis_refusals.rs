@@ -145,7 +145,7 @@ async fn credentials_by_url_and_none_shown() {
     assert!(debug.contains(&format!("127.0.0.1:{}", server.port())) && debug.contains("users"), "{debug}");
     assert!(!debug.contains("s3cret") && !debug.contains("alice"), "{debug}");
 
-    let others: RedisStore<u64> = RedisStore::builder(&url).namespace("orders").connect().await.unwrap();
+    let others: RedisStore<u64> = RedisStore::builder(&url).namespace("orders").connect_lazy().unwrap();
     for error in [
         others.get(&key(1)).await.unwrap_err(),
         others.set(never(&key(1), 1, Ticket::unconditional())).await.unwrap_err(),
@@ -169,11 +169,57 @@ async fn credentials_by_url_and_none_shown() {
     }
 }
 
+/// Each permission that the README lists is needed, and connecting names the one that is missing.
+#[tokio::test]
+async fn connecting_names_the_permissions_that_are_missing() {
+    let server = RedisServer::start().await;
+    for plain in [false, true] {
+        let permissions = documented_permissions(plain);
+        let builder = RedisStore::<u64>::builder(server.url_as("app:hunter2", "")).namespace("users");
+        let builder = if plain { builder.plain() } else { builder };
+        let user = |without: &str| {
+            let granted = permissions.iter().map(String::as_str).filter(|&rule| rule != without);
+            let rules = ["ACL", "SETUSER", "app", "reset", "on", ">hunter2", "~users:*"].into_iter().chain(granted);
+            assert_eq!(server.cli(&rules.collect::<Vec<_>>()), "OK");
+        };
+        user("");
+        builder.clone().connect().await.unwrap();
+        for missing in ["+get", "+mget", "+set", "+unlink", "+scan", "+ping"] {
+            user(missing);
+            let error = builder.clone().connect().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied, "{missing}: {error:?}");
+            let expected = format!("may not run {} on", missing[1..].to_uppercase());
+            assert!(shown(&error).contains(&expected), "{missing}: {}", shown(&error));
+        }
+        let (particular, others) =
+            (["+getrange", "+pexpire", "+script|load", "+evalsha"], ["+pttl", "+exec", "+multi"]);
+        for missing in if plain { &others[..] } else { &particular[..] } {
+            user(missing);
+            let error = builder.clone().connect().await.expect_err(missing);
+            let expected = missing[1..].to_uppercase().replace('|', " ");
+            assert!(error.kind() == ErrorKind::Denied && shown(&error).contains(&expected), "{}", shown(&error));
+        }
+    }
+    // No access to the namespace, on a connection that others share.
+    let connection = RedisConnection::builder(server.url_as("app:hunter2", "")).connect().await.unwrap();
+    let orders: RedisStore<u64> = RedisStore::builder_on(&connection).namespace("orders").build().unwrap();
+    let error = orders.check_permissions().await.unwrap_err();
+    assert!(
+        shown(&error).contains("GET, MGET, SET, UNLINK") && shown(&error).contains("`orders:*`"),
+        "{}",
+        shown(&error)
+    );
+    assert_eq!(server.cli(&["DBSIZE"]), "0", "the check leaves nothing behind");
+}
+
 #[tokio::test]
 async fn a_renamed_command_is_an_error_that_shows_no_value() {
     let server = RedisServer::start_with(&["--rename-command", "SET", "", "--rename-command", "UNLINK", ""]).await;
     let builder = RedisStore::<String>::builder(server.url()).namespace("n");
-    let store = builder.codec(cache_core::codec::Json).plain().connect().await.unwrap();
+    let builder = builder.codec(cache_core::codec::Json).plain();
+    let refused = builder.clone().connect().await.unwrap_err();
+    assert!(shown(&refused).contains("unknown command 'SET'"), "{}", shown(&refused));
+    let store = builder.connect_lazy().unwrap();
     let error = store.set(never(&key(1), "s3cret".to_owned(), Ticket::unconditional())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Backend);
     assert!(!shown(&error).contains("s3cret"), "{}", shown(&error));

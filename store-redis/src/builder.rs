@@ -106,7 +106,7 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
 }
 
 impl<V, C> RedisStoreBuilder<V, C, RedisConnection> {
-    /// The store.
+    /// The store. [`RedisStore::check_permissions`] tells whether the server's user may do what it needs.
     ///
     /// # Errors
     ///
@@ -148,12 +148,12 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
         self
     }
 
-    /// Connects.
+    /// Connects, and [checks the permissions](RedisStore::check_permissions).
     ///
     /// # Errors
     ///
-    /// Of kind `InvalidInput` if the namespace or the lease's TTL cannot be used; else as
-    /// [`RedisConnectionBuilder::connect`].
+    /// Of kind `InvalidInput` if the namespace or the lease's TTL cannot be used; of kind `Denied` if a permission is missing; else
+    /// as [`RedisConnectionBuilder::connect`].
     ///
     /// # Cancel safety
     ///
@@ -161,6 +161,7 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
     pub async fn connect(self) -> Result<RedisStore<V, C>> {
         let store = self.connect_lazy()?;
         store.connection().ready().await?;
+        store.check_permissions().await?;
         Ok(store)
     }
 

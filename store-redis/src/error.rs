@@ -42,6 +42,15 @@ pub(crate) fn superseded() -> Error {
     Error::new(ErrorKind::Unavailable, "the connection to Redis took so long that another has taken its place")
 }
 
+/// Commands that the server does not let its user run, on this namespace.
+pub(crate) fn denied(commands: &[&str], namespace: &str) -> Error {
+    let commands = commands.join(", ");
+    let message = format!(
+        "the Redis user may not run {commands} on the keys of `{namespace}:*`; the README of store-redis lists the permissions"
+    );
+    Error::new(ErrorKind::Denied, message)
+}
+
 /// The error of a write that was refused for want of room, after its older entry was removed or was not.
 pub(crate) fn full(error: Error, removed: bool) -> Error {
     let message = if removed {
@@ -80,8 +89,10 @@ const DENIED: &str = "Redis refused the credentials or the permission; check use
 /// An error that the server answered to a command.
 pub(crate) fn refused(error: &ServerError) -> Error {
     let details = error.details().unwrap_or_default();
-    // Scripts of older servers wrap the code of what failed inside into a text.
-    let is = |code: &str| error.code() == code || details.contains(&format!("-{code} "));
+    // Scripts of older servers and transactions wrap the code of what failed inside into a text.
+    let is = |code: &str| {
+        error.code() == code || ["-", "because of: "].iter().any(|before| details.contains(&format!("{before}{code} ")))
+    };
     let any = |codes: &[&str]| codes.iter().any(|code| is(code));
     let (kind, message) = if any(&["OOM"]) || details.contains("OOM command not allowed") {
         let message = "Redis is out of memory and refused the write; raise maxmemory or set an eviction policy";
@@ -169,6 +180,7 @@ mod tests {
             ("NOAUTH Authentication required.", ErrorKind::Denied),
             ("WRONGPASS invalid username-password pair or user is disabled.", ErrorKind::Denied),
             ("NOPERM this user has no permissions to run the 'get' command", ErrorKind::Denied),
+            ("EXECABORT Transaction discarded because of: NOPERM User app has no permissions", ErrorKind::Denied),
             ("LOADING Redis is loading the dataset in memory", ErrorKind::Unavailable),
             ("ERR max number of clients reached", ErrorKind::Unavailable),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", ErrorKind::Codec),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_core::{Binding, Claim, Envelope, Key, Result, Ticket, backend::write_id};
+use cache_core::{Claim, Envelope, Key, Result, Ticket, backend::write_id};
 use redis::{Cmd, Value};
 
 use crate::{
@@ -18,8 +18,7 @@ impl<V, C> Inner<V, C> {
         let name = self.namespace.key(key);
         let mut mark = script.run(&name);
         let created = known.earliest_micros(self.now()) / 1000;
-        let binding = Binding { key: &name, epoch: known.validity.epoch };
-        mark.arg(Envelope::lease(binding, id, created)).arg(millis).arg(known.validity.since);
+        mark.arg(Envelope::lease(known.validity.binding(&name), id, created)).arg(millis).arg(known.validity.since);
         (self.link_of(key), mark)
     }
 

@@ -10,6 +10,7 @@ mod layout;
 mod lease;
 mod link;
 mod namespace;
+mod permissions;
 mod read;
 mod scripts;
 mod server;

@@ -26,18 +26,26 @@ pub(crate) struct LastClient {
 /// Which records count: those of this life of the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Validity {
-    /// Names the run of the server; 0 if that is unknown, or restarts are trusted.
-    pub(crate) epoch: u32,
+    /// The run of the server that records are bound to; `None` if that is unknown or of no interest, and every run counts.
+    epoch: Option<u32>,
     /// Records that were written before this moment of the server's clock do not count, in Unix milliseconds; 0 until another
     /// server was met.
     pub(crate) since: u64,
 }
 
 impl Validity {
+    /// What a new record is bound to.
+    pub(crate) fn binding(self, key: &[u8]) -> Binding<'_> {
+        Binding { key, epoch: self.epoch.unwrap_or_default() }
+    }
+
     /// Whether a record counts that is bound to this epoch, and was written at this moment of the server's clock. Records of
     /// the versions without an epoch count until another server is met.
     pub(crate) fn admits(self, epoch: Option<u32>, created: u64) -> bool {
-        epoch.map_or(self.since == 0, |epoch| epoch == self.epoch && created >= self.since)
+        match epoch {
+            Some(epoch) => self.epoch.is_none_or(|run| run == epoch) && created >= self.since,
+            None => self.since == 0,
+        }
     }
 }
 
@@ -103,14 +111,17 @@ impl Server {
         generation: u64,
         last: &Mutex<LastClient>,
     ) -> Result<()> {
-        let mut questions = Pipeline::with_capacity(3);
-        questions.cmd("TIME").cmd("INFO").arg("server").cmd("CLIENT").arg("ID");
+        let mut questions = Pipeline::with_capacity(4);
+        questions.cmd("TIME").cmd("INFO").arg("server").cmd("INFO").arg("replication").cmd("CLIENT").arg("ID");
         let sent = self.clock.now();
         let replies = ask(connection, &questions).await?;
         let received = self.clock.now();
-        let [time, info, id] = replies.try_into().map_err(|_| error::unexpected())?;
+        let [time, info, replication, id] = replies.try_into().map_err(|_| error::unexpected())?;
         let stamp = micros(time)?;
-        let run_id = run_id(info);
+        let run_id = field(info, "run_id:");
+        // The records on a replica are bound to the run of its primary, which it does not know.
+        let replica = field(replication, "role:").is_some_and(|role| role == "slave");
+        let epoch = run_id.as_deref().filter(|_| !replica).map(Binding::epoch_of);
         let next = run_id.clone().zip(error::integer(id).ok()).map(|(run_id, id)| ClientId { run_id, id });
         // Commands in flight on the previous connection must not take effect after commands of this one. The previous id is
         // kept until the server has answered: if this connection breaks first, the next one repeats the kill.
@@ -129,24 +140,24 @@ impl Server {
                 break;
             }
         }
-        self.identify(run_id, again, stamp / 1000, received);
+        self.identify(run_id, epoch, again, stamp / 1000, received);
         self.set_clock(ServerClock { stamp, sent, received });
         Ok(())
     }
 
     /// Notes which server it is at this moment of its clock, if it told; if not, it may be another with each connection.
-    fn identify(&self, run_id: Option<String>, again: bool, millis: u64, now: Moment) {
+    fn identify(&self, run_id: Option<String>, epoch: Option<u32>, again: bool, millis: u64, now: Moment) {
         let mut state = lock(&self.state);
         let another = match (&state.run_id, &run_id) {
             (Some(known), Some(run_id)) => known != run_id,
             _ => again,
         };
         if !self.trusted {
-            state.validity.epoch = run_id.as_deref().map_or(0, Binding::epoch_of);
+            state.validity.epoch = epoch;
             if another {
                 let previous_clock = state.measured.map_or(0, |clock| clock.latest(now));
-                state.validity.since = match run_id {
-                    // All records with this epoch were dated by this server.
+                state.validity.since = match epoch {
+                    // All records of this run were dated by this server.
                     Some(_) => millis,
                     // Records of the previous server were dated by its clock, which may have been ahead.
                     None => millis.max(previous_clock).max(state.validity.since),
@@ -190,14 +201,14 @@ pub(crate) fn micros(reply: Value) -> Result<u64> {
     Ok(seconds?.saturating_mul(1_000_000).saturating_add(micros?))
 }
 
-/// The run id in what INFO answered, `None` if that is an error or another text.
-fn run_id(reply: Value) -> Option<String> {
+/// A field of what INFO answered, `None` if that is an error or another text.
+fn field(reply: Value, name: &str) -> Option<String> {
     let text = match reply {
         Value::BulkString(bytes) => String::from_utf8(bytes).ok()?,
         Value::VerbatimString { text, .. } => text,
         _ => return None,
     };
-    text.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned)
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -214,9 +225,14 @@ mod tests {
     fn after(connections: &[(Option<&str>, bool)]) -> u64 {
         let server = Server::new(SystemClock::shared(), false);
         for (count, (run_id, again)) in (1..).zip(connections) {
-            server.identify(run_id.map(str::to_owned), *again, count * 10, at(count));
+            identify(&server, *run_id, *again, count * 10, at(count));
         }
         server.validity().since
+    }
+
+    /// Meets a primary.
+    fn identify(server: &Server, run_id: Option<&str>, again: bool, millis: u64, now: Moment) {
+        server.identify(run_id.map(str::to_owned), run_id.map(Binding::epoch_of), again, millis, now);
     }
 
     #[test]
@@ -240,25 +256,24 @@ mod tests {
     /// What counts after a server whose clock shows 50 s, and 40 s later another whose clock shows `next` seconds.
     fn across_clocks(run_ids: [Option<&str>; 2], next: u64) -> Validity {
         let server = Server::new(SystemClock::shared(), false);
-        let [first, second] = run_ids.map(|run_id| run_id.map(str::to_owned));
-        server.identify(first, false, 50_000, at(0));
+        identify(&server, run_ids[0], false, 50_000, at(0));
         server.set_clock(ServerClock { stamp: 50_000_000, sent: at(0), received: at(1) });
         server.distrust_clock();
-        server.identify(second, true, next * 1000, at(40_000));
+        identify(&server, run_ids[1], true, next * 1000, at(40_000));
         server.validity()
     }
 
     #[test]
     fn a_clock_that_is_behind_admits_nothing_of_the_server_before() {
         let named = across_clocks([Some("a"), Some("b")], 10);
-        assert_eq!(named, Validity { epoch: Binding::epoch_of("b"), since: 10_000 });
+        assert_eq!(named, Validity { epoch: Some(Binding::epoch_of("b")), since: 10_000 });
         assert!(!named.admits(Some(Binding::epoch_of("a")), 90_000), "a record of the other server");
         assert!(!named.admits(None, 90_000), "a record of an older format");
-        assert!(named.admits(Some(named.epoch), 10_000) && !named.admits(Some(named.epoch), 9_999));
+        assert!(named.admits(named.epoch, 10_000) && !named.admits(named.epoch, 9_999));
         // Without a run id the clocks alone tell: the later of the two, one millisecond above the estimate.
         for (next, since) in [(10, 90_001), (90, 90_001), (95, 95_000)] {
             let unnamed = across_clocks([None, None], next);
-            assert_eq!(unnamed, Validity { epoch: 0, since });
+            assert_eq!(unnamed, Validity { epoch: None, since });
             assert!(!unnamed.admits(Some(0), 90_000));
         }
     }
@@ -267,11 +282,10 @@ mod tests {
     fn a_trusted_server_is_one_epoch() {
         let server = Server::new(SystemClock::shared(), true);
         for (run_id, millis) in [(Some("a"), 10), (None, 50), (Some("c"), 20)] {
-            server.identify(run_id.map(str::to_owned), true, millis, at(millis));
+            identify(&server, run_id, true, millis, at(millis));
             assert_eq!(server.validity(), Validity::default());
         }
-        assert!(server.validity().admits(Some(0), 0) && server.validity().admits(None, 0));
-        assert!(!server.validity().admits(Some(1), u64::MAX), "a record of a process that does not trust");
+        assert!([None, Some(0), Some(1)].into_iter().all(|epoch| server.validity().admits(epoch, 0)));
     }
 
     #[test]
@@ -285,12 +299,12 @@ mod tests {
     }
 
     #[test]
-    fn the_run_id_is_found_in_both_protocols() {
+    fn a_field_is_found_in_both_protocols() {
         let text = "# Server\r\nredis_version:7.0.15\r\nrun_id:0123abc\r\ntcp_port:6379\r\n";
-        assert_eq!(run_id(Value::BulkString(text.into())).as_deref(), Some("0123abc"));
+        assert_eq!(field(Value::BulkString(text.into()), "run_id:").as_deref(), Some("0123abc"));
         let verbatim = Value::VerbatimString { format: redis::VerbatimFormat::Text, text: text.to_owned() };
-        assert_eq!(run_id(verbatim).as_deref(), Some("0123abc"));
-        assert_eq!(run_id(Value::BulkString(b"# Server\r\n".into())), None);
-        assert_eq!(run_id(Value::Nil), None);
+        assert_eq!(field(verbatim, "run_id:").as_deref(), Some("0123abc"));
+        assert_eq!(field(Value::BulkString(b"# Server\r\n".into()), "run_id:"), None);
+        assert_eq!(field(Value::Nil, "run_id:"), None);
     }
 }

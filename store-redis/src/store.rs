@@ -61,6 +61,18 @@ impl<V, C> RedisStore<V, C> {
     pub(crate) fn connection(&self) -> &RedisConnection {
         &self.0.connection
     }
+
+    /// Asks the server whether its user may run the commands that this store needs on its namespace. The README lists them.
+    ///
+    /// [`RedisStoreBuilder::connect`] does it. Where the connection is shared or lazy, call it when the application starts: a chain
+    /// goes on without a tier that refuses everything.
+    ///
+    /// # Errors
+    ///
+    /// Of kind `Denied`, with the names of all commands that are missing; else as the server or the way to it fails.
+    pub async fn check_permissions(&self) -> Result<()> {
+        self.0.check_permissions().await
+    }
 }
 
 impl<V, C> Clone for RedisStore<V, C> {

@@ -1,6 +1,6 @@
 //! How entries are written and refused.
 
-use cache_core::{Binding, Codec, ErrorKind, Life, Result, Write};
+use cache_core::{Codec, ErrorKind, Life, Result, Write};
 use redis::{Cmd, Value, cmd};
 
 use crate::{
@@ -30,8 +30,9 @@ impl<V, C: Codec<V>> Inner<V, C> {
         id: Option<u64>,
     ) -> Result<Option<(usize, Cmd)>> {
         let name = self.namespace.key(&write.key);
-        let binding = Binding { key: &name, epoch: known.validity.epoch };
-        let Some(bytes) = self.layout.seal(binding, &write.entry, life, id)? else { return Ok(None) };
+        let Some(bytes) = self.layout.seal(known.validity.binding(&name), &write.entry, life, id)? else {
+            return Ok(None);
+        };
         let plain = self.layout.is_plain();
         let mut install = match write.ticket.version() {
             Some(version) if !plain => {
