@@ -178,12 +178,11 @@ fn meaning(record: &[u8], at: usize, byte: u8) -> Forged {
     let free = match at {
         3 if (1..=3).contains(&byte) => return Forged::RefusedOrTheSame,
         4 if flags != 1 && byte & !known == 0 => return Forged::RefusedOrTheSame,
-        10..26 | 38..42 => true,
+        10..26 | 38..42 | 50..54 => true,
         26..34 => flags & 2 != 0,
         // An epoch in version 3, before it a length.
         34..38 => version == 3,
         42..50 => flags & 4 != 0,
-        50..54 => true,
         54..58 => flags & 16 == 0,
         _ => false,
     };

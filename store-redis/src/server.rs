@@ -23,6 +23,23 @@ pub(crate) struct LastClient {
     id: Option<ClientId>,
 }
 
+impl LastClient {
+    /// The connection that one of this generation takes the place of.
+    fn before(&self, generation: u64) -> Result<Option<ClientId>> {
+        if self.generation > generation { Err(error::superseded()) } else { Ok(self.id.clone()) }
+    }
+
+    /// Puts the connection of this generation in the place of `previous`; whether it could: another may have completed its
+    /// handshake meanwhile, and must be closed as well if it is of an earlier generation.
+    fn succeed(&mut self, generation: u64, previous: Option<&ClientId>, next: Option<&ClientId>) -> bool {
+        let expected = self.generation <= generation && self.id.as_ref() == previous;
+        if expected {
+            *self = Self { generation, id: next.cloned() };
+        }
+        expected
+    }
+}
+
 /// Which records count: those of this life of the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Validity {
@@ -126,17 +143,14 @@ impl Server {
         // Commands in flight on the previous connection must not take effect after commands of this one. The previous id is
         // kept until the server has answered: if this connection breaks first, the next one repeats the kill.
         loop {
-            let previous = last_before(last, generation)?;
+            let previous = lock(last).before(generation)?;
             if let Some(previous) = to_kill(previous.as_ref(), next.as_ref()) {
                 let mut kill = Pipeline::with_capacity(1);
                 kill.cmd("CLIENT").arg("KILL").arg("ID").arg(previous);
                 // An error reply is accepted: the connection may be gone, or the user may lack the permission.
                 ask(connection, &kill).await?;
             }
-            let mut last = lock(last);
-            // An earlier generation may have completed its handshake meanwhile, and must be closed as well.
-            if last.generation <= generation && last.id == previous {
-                *last = LastClient { generation, id: next };
+            if lock(last).succeed(generation, previous.as_ref(), next.as_ref()) {
                 break;
             }
         }
@@ -168,12 +182,6 @@ impl Server {
             state.run_id = run_id;
         }
     }
-}
-
-/// The last connection before this generation of the link.
-fn last_before(last: &Mutex<LastClient>, generation: u64) -> Result<Option<ClientId>> {
-    let last = lock(last);
-    if last.generation > generation { Err(error::superseded()) } else { Ok(last.id.clone()) }
 }
 
 /// The id of the previous connection if it must be closed before `next` is used.
@@ -296,6 +304,22 @@ mod tests {
         assert_eq!(to_kill(Some(&client("a", 7)), Some(&client("a", 7))), None);
         assert_eq!(to_kill(Some(&client("a", 7)), None), None);
         assert_eq!(to_kill(None, Some(&client("a", 7))), None);
+    }
+
+    #[test]
+    fn a_handshake_that_was_given_up_takes_nobodys_place() {
+        let [first, second, third] = [1, 2, 3].map(|id| Some(ClientId { run_id: "a".to_owned(), id }));
+        let mut last = LastClient { generation: 1, id: first.clone() };
+        assert_eq!(last.before(2).unwrap(), first);
+        // An earlier one ends first: it must be closed, too.
+        assert!(last.succeed(1, first.as_ref(), second.as_ref()));
+        assert!(!last.succeed(2, first.as_ref(), third.as_ref()));
+        assert_eq!(last.before(2).unwrap(), second);
+        assert!(last.succeed(2, second.as_ref(), third.as_ref()));
+        // And here it ends last.
+        assert_eq!(last.before(1).unwrap_err().kind(), cache_core::ErrorKind::Unavailable);
+        assert!(!last.succeed(1, third.as_ref(), first.as_ref()));
+        assert_eq!(last.before(2).unwrap(), third);
     }
 
     #[test]
