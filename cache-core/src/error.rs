@@ -24,6 +24,7 @@ struct Inner {
     #[source]
     source: Option<Source>,
     failures: Box<[Failure]>,
+    will_be_repaired: bool,
 }
 
 /// The kinds of [`Error`], as far as a caller acts on them differently.
@@ -119,7 +120,27 @@ impl Error {
     }
 
     fn build(kind: ErrorKind, message: Cow<'static, str>, source: Option<Source>, failures: Box<[Failure]>) -> Self {
-        Self(Arc::new(Inner { kind, message, source, failures }))
+        Self(Arc::new(Inner { kind, message, source, failures, will_be_repaired: false }))
+    }
+
+    /// Says whether the failed parts of a write are repaired in the background. For the chain that makes this error.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn repaired_later(mut self, will_be_repaired: bool) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.will_be_repaired = will_be_repaired;
+        }
+        self
+    }
+
+    /// Whether this is the error of a write to a chain that makes up for it: the chain reads none of the failed tiers for the
+    /// written keys, and deletes the keys there as soon as the tiers answer again, for as long as the process runs. So an
+    /// application that has changed its own data need not undo that, nor retry.
+    ///
+    /// `false` if the write had no effect, as for a key that cannot be used, or if the failed tier is not repaired, as an
+    /// [`Origin`](crate::Origin).
+    pub fn will_be_repaired(&self) -> bool {
+        self.0.will_be_repaired
     }
 
     /// What kind of failure this is.
@@ -171,7 +192,7 @@ impl StdError for Cause {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, message, source, failures } = &*self.0;
+        let Inner { kind, message, source, failures, .. } = &*self.0;
         let mut out = f.debug_struct("Error");
         out.field("kind", kind).field("message", message);
         if let Some(source) = source {

@@ -104,7 +104,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// As the backend fails.
     fn claim(&self, key: &Key) -> impl Future<Output = Result<Claim>> + Send {
-        async { Ok(Claim { ticket: self.lease(key).await?, granted: true }) }
+        async { Ok(Claim { ticket: self.lease(key).await?, granted: true, vacant: false }) }
     }
 
     /// Gives a claim back whose load brought nothing to store, so that the next one is granted. Its ticket may be void then.
@@ -211,13 +211,15 @@ pub struct Write<V> {
     pub ticket: Ticket,
 }
 
-/// What a store answers to who would load a key.
+/// The answer of a store to a caller that is about to load a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claim {
-    /// Good for a `fill` in either case.
+    /// The lease. It is valid for a `fill` in either case.
     pub ticket: Ticket,
-    /// Whether nobody else holds a claim of this key.
+    /// Whether no other caller holds a claim of the key.
     pub granted: bool,
+    /// Whether the store knows that the key had no entry, so that it need not be read again before the load.
+    pub vacant: bool,
 }
 
 /// What a store is and promises.

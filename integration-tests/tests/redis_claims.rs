@@ -15,13 +15,13 @@ async fn claim(store: &RedisStore<u32>) -> Claim {
 }
 
 async fn granted(store: &RedisStore<u32>) -> Ticket {
-    let Claim { ticket, granted } = claim(store).await;
+    let Claim { ticket, granted, .. } = claim(store).await;
     assert!(granted);
     ticket
 }
 
 async fn refused(store: &RedisStore<u32>) -> Ticket {
-    let Claim { ticket, granted } = claim(store).await;
+    let Claim { ticket, granted, .. } = claim(store).await;
     assert!(!granted);
     ticket
 }
@@ -190,7 +190,7 @@ async fn a_plain_store_grants_every_claim_and_leaves_nothing() {
     assert!(!store.profile().claims);
     for _ in 0..2 {
         let claim = store.claim(&key("k")).await.unwrap();
-        assert_eq!(claim, Claim { ticket: Ticket::unconditional(), granted: true });
+        assert_eq!(claim, Claim { ticket: Ticket::unconditional(), granted: true, vacant: false });
     }
     store.release(&key("k"), Ticket::at(u64::MAX)).await.unwrap();
     assert_eq!(server.cli(&["DBSIZE"]), "0");

@@ -21,13 +21,13 @@ async fn claim(store: &SqlStore<u32>) -> Claim {
 }
 
 async fn granted(store: &SqlStore<u32>) -> Ticket {
-    let Claim { ticket, granted } = claim(store).await;
+    let Claim { ticket, granted, .. } = claim(store).await;
     assert!(granted);
     ticket
 }
 
 async fn refused(store: &SqlStore<u32>) -> Ticket {
-    let Claim { ticket, granted } = claim(store).await;
+    let Claim { ticket, granted, .. } = claim(store).await;
     assert!(!granted);
     ticket
 }

@@ -41,11 +41,14 @@ impl<V, C> Inner<V, C> {
         let call = self.connection.shared().call();
         let known = call.known(self.link_of(key)).await?;
         let latest = known.latest(self.now());
-        let (link, mut claim) = self.mark(&scripts::CLAIM, key, write_id::next_claim(), self.lease_millis, known);
+        let own = write_id::next_claim();
+        let (link, mut claim) = self.mark(&scripts::CLAIM, key, own, self.lease_millis, known);
         claim.arg(latest.saturating_add(AHEAD_MILLIS));
         let [id, granted] =
             error::array(only(call.each(Some(&scripts::CLAIM), Some(known), vec![(link, claim)]).await)?)?;
-        Ok(Claim { ticket: ticket(id)?, granted: error::integer(granted)? == 1 })
+        let ticket = ticket(id)?;
+        let granted = error::integer(granted)? == 1;
+        Ok(Claim { ticket, granted, vacant: granted && ticket.version() == Some(own) })
     }
 
     /// Removes the markers with these ids.

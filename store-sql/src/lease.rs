@@ -184,12 +184,14 @@ impl<V, C> Inner<V, C> {
 
     pub(crate) async fn claim(&self, key: &Key) -> Result<Claim> {
         let identity = Identity::of(key);
-        let marker = [Self::marker(&identity, write_id::next_claim(), self.lease_millis)];
+        let own = write_id::next_claim();
+        let marker = [Self::marker(&identity, own, self.lease_millis)];
         let found = self.run(&Stake { rows: &self.rows, marker: &marker }).await?;
         let (row, granted) = found.unzip();
         // A ticket that is void, if what was in the way has gone each time.
         let ticket = row.as_ref().and_then(ticket).unwrap_or_else(|| Ticket::at(write_id::next()));
-        Ok(Claim { ticket, granted: granted.unwrap_or(true) })
+        let granted = granted.unwrap_or(true);
+        Ok(Claim { ticket, granted, vacant: granted && ticket.version() == Some(own) })
     }
 
     /// Removes the markers with these write ids.

@@ -177,7 +177,7 @@ impl Store for Broken {
         let ticket = self.lease(key).await?;
         let free = self.state().claimed.insert(self.key(key));
         // Breaks S19: everybody may load.
-        Ok(Claim { ticket, granted: free || self.breaks(Clause::S19) })
+        Ok(Claim { ticket, granted: free || self.breaks(Clause::S19), vacant: false })
     }
 
     async fn release_leases(&self, leases: &[(Key, Ticket)]) -> Result<()> {
