@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, ErrorKind, Loaded, ReadThrough, Tier};
+use cache_chain::{Breaker, ChainCache, ErrorKind, Loaded, ReadThrough, Tier};
 use cache_core::{
     Expiry, ManualClock, Store,
     testkit::{Gate, MapStore, Operation, Phase, ScriptedStore},
@@ -128,16 +128,16 @@ async fn g1_a_refresh_does_not_bring_what_was_found_before_a_del() {
 async fn the_longest_durations_are_no_panic() {
     let rig = Rig::built(
         2,
-        |_, tier| tier.timeout(Duration::MAX).breaker(1, Duration::MAX),
+        |_, tier| tier.timeout(Duration::MAX).breaker(Breaker::new().failures(1).probe_interval(Duration::MAX)),
         |chain| {
             let settings = ReadThrough::new()
-                .patience(Duration::MAX)
+                .peer_wait(Duration::MAX)
                 .soft_timeout(Duration::MAX)
                 .hard_timeout(Duration::MAX)
-                .failure_pause(Duration::MAX)
-                .absent_ttl(Duration::MAX)
+                .failure_cooldown(Duration::MAX)
+                .negative_ttl(Duration::MAX)
                 .stale_for(Duration::MAX);
-            chain.deadline(Duration::MAX).default_ttl(Duration::MAX).read_through(settings)
+            chain.timeout(Duration::MAX).default_ttl(Duration::MAX).read_through(settings)
         },
     );
     assert_eq!(rig.chain.get_or_load("k", || load("v")).await.unwrap(), "v");
@@ -213,7 +213,7 @@ async fn a_refresh_takes_one_task_and_counts_once() {
     settle().await;
     assert_eq!(tasks() - before, 1);
     let stats = chain.stats().loads;
-    assert_eq!((stats.refreshes, stats.begun, stats.stale), (1, 1, 1000));
+    assert_eq!((stats.refreshes, stats.started, stats.stale_served), (1, 1, 1000));
     gate.open();
     settle().await;
     assert_eq!(chain.get("k").await.unwrap().as_deref(), Some("new"));
@@ -240,7 +240,7 @@ async fn g7_a_get_does_not_use_up_the_time_of_a_load() {
         .clock(clock.shared())
         .tier(MapStore::with_clock(clock.shared()))
         .tier(Tier::new(below.clone()).timeout(100 * SECOND))
-        .deadline(chain_deadline)
+        .timeout(chain_deadline)
         .build()
         .unwrap();
     below.stall(Operation::Get);
@@ -256,7 +256,7 @@ async fn g7_a_get_does_not_use_up_the_time_of_a_load() {
 /// A store that panics while it makes up for a failed write does not end all mending.
 #[tokio::test(start_paused = true)]
 async fn g7_mending_survives_a_panic() {
-    let rig = Rig::with(2, |_, tier| tier.breaker(0, SECOND));
+    let rig = Rig::with(2, |_, tier| tier.no_breaker());
     rig.chain.set("k", owned("old")).await.unwrap();
     rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
     rig.chain.del("k").await.unwrap_err();
@@ -280,14 +280,14 @@ async fn g7_mending_survives_a_panic() {
 fn g7_repairs_survive_the_runtime_of_the_caller() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let home = runtime();
-    let rig = home.block_on(async { Rig::with(2, |_, tier| tier.breaker(0, SECOND)) });
+    let rig = home.block_on(async { Rig::with(2, |_, tier| tier.no_breaker()) });
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let home = std::thread::spawn(move || home.block_on(ended));
     rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
     runtime().block_on(rig.chain.del("k")).unwrap_err();
     rig.stores[1].heal();
     // The paused clock of the chain's runtime advances by itself.
-    while rig.chain.stats().tiers[1].distrusted > 0 {
+    while rig.chain.stats().tiers[1].pending_deletes > 0 {
         std::thread::yield_now();
     }
     drop(end);
@@ -297,7 +297,7 @@ fn g7_repairs_survive_the_runtime_of_the_caller() {
 /// That a key is not read yet is no failure of its tier, which answers.
 #[tokio::test(start_paused = true)]
 async fn g7_a_distrusted_key_does_not_open_the_breaker() {
-    let rig = Rig::with(2, |_, tier| tier.breaker(3, 10 * SECOND));
+    let rig = Rig::with(2, |_, tier| tier.breaker(Breaker::new().failures(3).probe_interval(10 * SECOND)));
     rig.put(1, "other", "v", Expiry::Never);
     for operation in [Operation::Set, Operation::Del] {
         rig.stores[1].fail(operation, ErrorKind::ReadOnly);
@@ -314,7 +314,7 @@ async fn g7_a_distrusted_key_does_not_open_the_breaker() {
 /// A tier that hangs costs a batch its timeout once, the lease included.
 #[tokio::test(start_paused = true)]
 async fn g7_a_lease_that_hangs_takes_what_is_left_of_the_timeout() {
-    let rig = Rig::with(2, |_, tier| tier.timeout(SECOND).breaker(0, SECOND));
+    let rig = Rig::with(2, |_, tier| tier.timeout(SECOND).no_breaker());
     rig.put(1, "k", "v", Expiry::Never);
     rig.stores[0].at_every_step(|operation, _| async move {
         if operation == Operation::Get {
@@ -330,12 +330,12 @@ async fn g7_a_lease_that_hangs_takes_what_is_left_of_the_timeout() {
 /// A store that panics has failed to write.
 #[tokio::test(start_paused = true)]
 async fn g7_a_write_that_panicked_leaves_its_key_distrusted() {
-    let rig = Rig::with(2, |_, tier| tier.breaker(0, SECOND));
+    let rig = Rig::with(2, |_, tier| tier.no_breaker());
     rig.put(1, "k", "old", Expiry::Never);
     rig.stores[1].at_every_step(|operation, _| async move { assert_ne!(operation, Operation::Del, "it panics") });
     let chain = rig.chain.clone();
     assert!(tokio::spawn(async move { chain.del("k").await }).await.unwrap_err().is_panic());
-    assert_eq!(rig.chain.stats().tiers[1].distrusted, 1);
+    assert_eq!(rig.chain.stats().tiers[1].pending_deletes, 1);
     rig.stores[1].at_every_step(|_, _| async {});
     assert_eq!(rig.chain.get("k").await.unwrap(), None);
 }
@@ -436,7 +436,7 @@ async fn g3_what_was_loaded_since_the_look_is_not_loaded_again() {
     gate.open();
     assert_eq!(quick.await.unwrap(), "once");
     assert_eq!(slow.await.unwrap(), "once");
-    assert_eq!(chain.stats().loads.begun, 1);
+    assert_eq!(chain.stats().loads.started, 1);
 }
 
 /// What is stale in a second local tier is loaded anew all the same.
@@ -472,7 +472,7 @@ async fn the_shortest_life_survives_the_largest_jitter() {
 /// A backfill that was under way when a deletion failed is not made before the deletion is made up for.
 #[tokio::test(start_paused = true)]
 async fn g7_a_backfill_under_way_is_not_made_where_a_write_failed() {
-    let rig = Rig::with(3, |_, tier| tier.breaker(0, SECOND));
+    let rig = Rig::with(3, |_, tier| tier.no_breaker());
     rig.put(2, "k", "old", Expiry::Never);
     let gate = rig.stores[0].stall(Operation::Fill);
     assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("old"));
@@ -488,7 +488,11 @@ async fn g7_a_backfill_under_way_is_not_made_where_a_write_failed() {
 #[tokio::test(start_paused = true)]
 async fn g7_a_probe_that_cannot_repair_has_failed() {
     for many in [false, true] {
-        let rig = Rig::with(2, |at, tier| if at == 1 { tier.breaker(1, SECOND) } else { tier });
+        let rig =
+            Rig::with(
+                2,
+                |at, tier| if at == 1 { tier.breaker(Breaker::new().failures(1).probe_interval(SECOND)) } else { tier },
+            );
         rig.put(1, "other", "v", Expiry::Never);
         rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
         rig.chain.del("k").await.unwrap_err();
@@ -510,7 +514,8 @@ async fn g7_a_probe_that_cannot_repair_has_failed() {
 /// That no time was left for a lease is not held against its tier.
 #[tokio::test(start_paused = true)]
 async fn g7_what_was_not_asked_has_not_failed() {
-    let rig = Rig::with(2, |_, tier| tier.timeout(SECOND).breaker(1, 10 * SECOND));
+    let rig =
+        Rig::with(2, |_, tier| tier.timeout(SECOND).breaker(Breaker::new().failures(1).probe_interval(10 * SECOND)));
     rig.put(1, "k", "v", Expiry::Never);
     rig.stores[0].at_every_step(|operation, phase| async move {
         if (operation, phase) == (Operation::Get, Phase::Before) {
@@ -528,7 +533,7 @@ async fn g7_what_was_not_asked_has_not_failed() {
 /// A load that succeeds ends the pause that a failed one began.
 #[tokio::test]
 async fn a_success_ends_the_pause_after_a_failure() {
-    let settings = ReadThrough::new().stale_for(SECOND).failure_pause(1000 * SECOND);
+    let settings = ReadThrough::new().stale_for(SECOND).failure_cooldown(1000 * SECOND);
     let (chain, _, _, clock) = local_over_scripted(settings, |tier| tier);
     let loading = |value: &'static str| move || ready(Ok::<_, io::Error>(Loaded::new(owned(value)).ttl(SECOND)));
     let failing = || ready(Err::<String, _>(io::Error::other("no")));
@@ -546,7 +551,7 @@ async fn a_success_ends_the_pause_after_a_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn g5_a_load_does_not_wait_for_a_fill_that_hangs() {
-    let rig = Rig::built(1, |_, tier| tier, |chain| chain.deadline(SECOND));
+    let rig = Rig::built(1, |_, tier| tier, |chain| chain.timeout(SECOND));
     rig.stores[0].stall(Operation::Fill);
     let value = rig.chain.get_or_load("k", || load("v")).await;
     assert_eq!(value.unwrap(), "v");
@@ -578,7 +583,7 @@ async fn g7_a_clear_that_was_given_up_does_not_hold_up_writes_for_ever() {
 
 #[tokio::test(start_paused = true)]
 async fn stats_of_a_tier_that_is_passed_over() {
-    let rig = Rig::with(2, |_, tier| tier.breaker(1, 10 * SECOND));
+    let rig = Rig::with(2, |_, tier| tier.breaker(Breaker::new().failures(1).probe_interval(10 * SECOND)));
     rig.stores[1].fail(Operation::Get, ErrorKind::Unavailable);
     for _ in 0..10 {
         let _ = rig.chain.get("k").await;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, ErrorKind, MAX_TTL, Tier, Ttl};
+use cache_chain::{ChainCache, ErrorKind, MAX_TTL, Tier, Ttl};
 use cache_core::{
     Expiry, Key, ManualClock,
     testkit::{MapStore, Operation, ScriptedStore},
@@ -279,9 +279,9 @@ async fn bad_input_is_refused_with_a_clear_error_and_nothing_is_lost() {
     assert!(message(ChainCache::builder().build()).contains("at least one tier"));
     let tier = || Tier::new(MapStore::<u8>::new()).name("memory");
     let built = ChainCache::builder().tier(tier().max_ttl(Duration::ZERO)).build();
-    assert_eq!(message(built), "the maximum TTL of tier memory is zero; leave it out or give it some");
+    assert_eq!(message(built), "the max_ttl of tier memory is zero; leave it out or set it above zero");
     let built = ChainCache::builder().tier(tier().default_ttl(Duration::ZERO)).build();
-    assert!(message(built).contains("default TTL of tier memory"));
+    assert!(message(built).contains("default_ttl of tier memory"));
     let built = ChainCache::builder().tier(tier().timeout(Duration::ZERO)).build();
     assert!(message(built).contains("timeout of tier memory"));
     assert!(message(ChainCache::builder().tier(tier()).backfill_items(0).build()).contains("no room"));

@@ -4,7 +4,7 @@ mod support;
 
 use std::task::{Context, Waker};
 
-use cache_chain::{Cache, ChainCache};
+use cache_chain::ChainCache;
 use cache_core::{
     Expiry,
     testkit::{drop_after, yield_now},

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ErrorKind};
+use cache_chain::{Breaker, ErrorKind};
 use cache_core::testkit::Operation;
 use support::{Rig, settle};
 
@@ -32,7 +32,7 @@ fn leave<F: Future>(call: F) -> Option<F::Output> {
 /// As a service under load writes one hot key while a tier hangs and the callers do not wait.
 #[tokio::test(start_paused = true)]
 async fn abandoned_writes_of_one_key_are_bounded_and_the_key_is_writable_at_once_afterwards() {
-    let rig = Rig::with(2, |_, tier| tier.timeout(60 * SECOND).breaker(0, SECOND));
+    let rig = Rig::with(2, |_, tier| tier.timeout(60 * SECOND).no_breaker());
     let gate = rig.stores[1].stall(Operation::Set);
     let mut refused = 0;
     for number in 0..5000 {
@@ -110,7 +110,7 @@ async fn an_abandoned_clear_that_hangs_delays_writes_for_a_second_and_wait_not_a
 /// A deletion that is on its way must not remove what was written after it and acknowledged.
 #[tokio::test(start_paused = true)]
 async fn a_repair_does_not_delete_a_newer_value() {
-    let rig = Rig::with(2, |_, tier| tier.timeout(60 * SECOND).breaker(0, SECOND));
+    let rig = Rig::with(2, |_, tier| tier.timeout(60 * SECOND).no_breaker());
     rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
     rig.chain.del("k").await.unwrap_err();
     rig.stores[1].heal();
@@ -125,12 +125,12 @@ async fn a_repair_does_not_delete_a_newer_value() {
     set.unwrap();
     tokio::time::sleep(5 * SECOND).await;
     assert_eq!(values(&rig, "k"), [Some(owned("new")), Some(owned("new"))]);
-    assert_eq!(rig.chain.stats().tiers[1].distrusted, 0);
+    assert_eq!(rig.chain.stats().tiers[1].pending_deletes, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_repair_ends_when_its_work_is_done() {
-    let rig = Rig::with(2, |_, tier| tier.breaker(0, SECOND));
+    let rig = Rig::with(2, |_, tier| tier.no_breaker());
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     settle().await;
     let before = alive();
@@ -140,12 +140,14 @@ async fn a_repair_ends_when_its_work_is_done() {
     settle().await;
     assert_eq!(alive(), before + 1, "the task that repairs");
     tokio::time::sleep(2 * SECOND).await;
-    assert_eq!((alive(), rig.chain.stats().tiers[1].distrusted), (before, 0));
+    assert_eq!((alive(), rig.chain.stats().tiers[1].pending_deletes), (before, 0));
 }
 
 /// Opens the breaker of the second tier, whose reads fail from now on.
 async fn opened() -> Rig {
-    let rig = Rig::with(3, |at, tier| if at == 1 { tier.breaker(3, 10 * SECOND) } else { tier.breaker(0, SECOND) });
+    let rig = Rig::with(3, |at, tier| {
+        if at == 1 { tier.breaker(Breaker::new().failures(3).probe_interval(10 * SECOND)) } else { tier.no_breaker() }
+    });
     rig.stores[1].fail(Operation::Get, ErrorKind::Unavailable);
     for number in 0..3 {
         assert!(rig.chain.get(number).await.is_err());

@@ -1,7 +1,7 @@
 //! G1, by exhaustion: the real chain over controlled stores, through every order in which the effects of concurrent
 //! operations can happen.
 
-use cache_chain::{Cache, ChainCache, Tier};
+use cache_chain::{ChainCache, Tier};
 use cache_core::{
     Key, LocalStore,
     testkit::{

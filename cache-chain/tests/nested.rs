@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, Error, ErrorKind, ReadThrough, Result};
+use cache_chain::{ChainCache, Error, ErrorKind, ReadThrough, Result};
 use cache_core::{
     Key, Origin,
     testkit::{Gate, MapStore, join_all},
@@ -63,7 +63,7 @@ async fn a_loader_that_reads_its_own_key_fails_at_once() {
     let load = || async move { own.get_or_load("own", || async { Ok::<_, Error>(1) }).await };
     let message = message_of_cycle(in_time(chain.get_or_load("own", load)).await);
     assert!(message.contains(r#""own" -> "own";"#), "{message}");
-    assert_eq!(chain.stats().loads.under_way, 0);
+    assert_eq!(chain.stats().loads.in_flight, 0);
 }
 
 /// Two requests whose loaders read each other's key, in one chain or in two.
@@ -84,7 +84,7 @@ async fn crossed(first: Chain, second: Chain) {
         let message = message_of_cycle(result);
         assert!(message.contains(r#""one" -> "two" -> "one""#) || message.contains(r#""two" -> "one" -> "two""#));
     }
-    assert_eq!((first.stats().loads.under_way, second.stats().loads.under_way), (0, 0));
+    assert_eq!((first.stats().loads.in_flight, second.stats().loads.in_flight), (0, 0));
 }
 
 #[tokio::test]
@@ -199,7 +199,7 @@ async fn a_batch_that_reads_one_of_its_keys_fails_at_once() {
         };
         let message = message_of_cycle(in_time(chain.get_or_load_many([1, 2], load)).await);
         assert!(message.contains(r#""2" -> "2""#), "{message}");
-        assert_eq!(chain.stats().loads.under_way, 0);
+        assert_eq!(chain.stats().loads.in_flight, 0);
     }
 }
 
@@ -294,7 +294,7 @@ async fn nested_loads_take_no_permit() {
     }
     let chain = with(ReadThrough::new().concurrent_loads(1));
     assert_eq!(in_time(deep(chain.clone(), 50)).await.unwrap(), 50);
-    assert_eq!(chain.stats().loads.under_way, 0);
+    assert_eq!(chain.stats().loads.in_flight, 0);
 }
 
 /// A nested call may join a load that waits for a permit, also one of a batch, and through another chain.

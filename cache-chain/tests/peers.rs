@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use cache_chain::{Cache, ChainCache, ErrorKind, Ttl};
+use cache_chain::{ChainCache, ErrorKind, Ttl};
 use cache_core::{
     Expiry,
     testkit::{MapStore, Operation, ScriptedStore},

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, Tier};
+use cache_chain::{ChainCache, Tier};
 use cache_core::{
     Entry, Expiry, Origin, Store, Ticket, Write,
     testkit::{Gate, MapStore, Operation, ScriptedStore},

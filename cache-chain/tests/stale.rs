@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, ErrorKind, Loaded, ReadThrough, Source, Ttl};
+use cache_chain::{ChainCache, ErrorKind, Loaded, ReadThrough, Source, Ttl};
 use cache_core::{
     Clock, Key, LocalStore, ManualClock,
     testkit::{Gate, MapStore, ScriptedStore},
@@ -90,7 +90,7 @@ async fn past_its_soft_deadline_a_value_is_served_stale_and_loaded_once() {
     assert_eq!(rig.calls.load(SeqCst), 2, "and loaded in the background");
     assert_eq!(rig.get_or_load().await, (2, false));
     let stats = rig.chain.stats().loads;
-    assert_eq!((stats.begun, stats.refreshes, stats.stale, stats.under_way), (2, 1, 1, 0));
+    assert_eq!((stats.started, stats.refreshes, stats.stale_served, stats.in_flight), (2, 1, 1, 0));
     rig.chain.wait().await.unwrap();
     let below = LocalStore::get(rig.lower.inner(), &Key::new("k").unwrap()).unwrap();
     assert_eq!(below.value(), Some(&2), "the tier below has the new value, too");
@@ -111,7 +111,7 @@ async fn a_refresh_is_shared() {
         assert_eq!(rig.chain.get_or_load("k", load).await.unwrap(), 1);
     }
     settle().await;
-    assert_eq!((rig.calls.load(SeqCst), rig.chain.stats().loads.under_way), (2, 1));
+    assert_eq!((rig.calls.load(SeqCst), rig.chain.stats().loads.in_flight), (2, 1));
     gate.open();
     settle().await;
     assert_eq!(rig.get_or_load().await, (2, false));
@@ -154,14 +154,14 @@ async fn a_stale_value_below_is_served_and_loaded() {
     drop(LocalStore::remove(&rig.memory, &Key::new("k").unwrap()).unwrap());
     rig.clock.advance(MINUTE);
     let outcome = rig.chain.get_or_load_detailed("k", rig.load()).await.unwrap();
-    assert_eq!((outcome.value, outcome.source, outcome.stale), (Some(1), Source::Tier(1), true));
+    assert_eq!((outcome.value, outcome.source, outcome.stale), (Some(1), Source::Tier("L2 map".into()), true));
     settle().await;
     assert_eq!(rig.get_or_load().await, (2, false));
 }
 
 #[tokio::test]
 async fn g4_a_failing_loader_is_left_alone_and_nothing_is_served_past_the_hard_deadline() {
-    let rig = Rig::new(ReadThrough::new().stale_for(MINUTE).failure_pause(10 * SECOND));
+    let rig = Rig::new(ReadThrough::new().stale_for(MINUTE).failure_cooldown(10 * SECOND));
     assert_eq!(rig.get_or_load().await, (1, false));
     let loaded_at = rig.clock.now();
     rig.failing.store(1, SeqCst);

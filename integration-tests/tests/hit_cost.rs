@@ -80,7 +80,7 @@ async fn g8_a_hit_that_could_have_been_loaded_allocates_nothing() {
         });
         let looked = clock.0.load(Ordering::SeqCst) > before;
         assert_eq!((measured.count_total, looked), (0, reads_the_clock));
-        assert_eq!(chain.stats().loads.begun, 1);
+        assert_eq!(chain.stats().loads.started, 1);
     }
 }
 

@@ -22,7 +22,7 @@ async fn chain(server: &RedisServer, settings: ReadThrough) -> ChainCache<String
     ChainCache::builder()
         .tier(StrettoStore::new(1000).unwrap())
         .tier(RedisStore::builder(server.url()).namespace("n").connect().await.unwrap())
-        .read_through(settings.patience(PATIENCE))
+        .read_through(settings.peer_wait(PATIENCE))
         .build()
         .unwrap()
 }

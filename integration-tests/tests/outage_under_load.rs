@@ -39,7 +39,7 @@ async fn under_load(chain: ChainCache<u64>, fault: impl AsyncFnOnce()) {
         pass(100).await;
         let after = load.report();
         assert_eq!(after.outdated, [""; 0], "after the fault");
-        (after.failed == 0 && chain.stats().tiers[1].distrusted == 0).then_some(())
+        (after.failed == 0 && chain.stats().tiers[1].pending_deletes == 0).then_some(())
     })
     .await;
     pass(300).await;

@@ -67,7 +67,7 @@ async fn readers_do_not_give_back_the_lease_of_a_load() {
     let server = RedisServer::start().await;
     let store = store(&server).await;
     // Without claims: a load keeps the lease of its lookup.
-    let chain = chain(&store, ReadThrough::new().patience(Duration::ZERO));
+    let chain = chain(&store, ReadThrough::new().no_peer_wait());
     let (open, opened) = tokio::sync::oneshot::channel::<()>();
     let (entered, has_entered) = tokio::sync::oneshot::channel();
     let loader = chain.clone();

@@ -420,7 +420,7 @@ mod tests {
         let deletion = deletions.begin_deletion(&deletions.keys);
         assert_eq!(deletion.keys, l, "a write of the other key is in flight");
         let mut second = pin!(pending.begin_write(&l));
-        let mut context = std::deletions::Context::from_waker(std::deletions::Waker::noop());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(second.as_mut().poll(&mut context).is_pending());
         drop(deletion);
         drop(second.await);

@@ -22,7 +22,7 @@ async fn main() {
     let [_, url, patience, callers] = &arguments[..] else { panic!("load_peer <url> <patience in ms> <callers>") };
     let patience = Duration::from_millis(patience.parse().expect("milliseconds"));
     let long = Duration::from_secs(120);
-    let settings = ReadThrough::new().patience(patience).soft_timeout(long).hard_timeout(long);
+    let settings = ReadThrough::new().peer_wait(patience).soft_timeout(long).hard_timeout(long);
     let shared: Tier<String> = if url.starts_with("redis:") {
         RedisStore::builder(url).namespace("n").lease_ttl(long).connect().await.expect("Redis").into()
     } else {
