@@ -1,10 +1,10 @@
 //! A Redis server of one's own.
 
 use std::{
-    fs,
+    env, fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -41,7 +41,7 @@ impl RedisServer {
                     Err(log) => failure = log,
                 }
             }
-            panic!("redis-server did not come up:\n{failure}");
+            panic!("{} did not come up:\n{failure}", program().display());
         })
         .await
         .expect("a server")
@@ -90,7 +90,7 @@ impl RedisServer {
     /// Starts it again on the same port after [`kill`](Self::kill).
     pub fn restart(&mut self) {
         self.child = launch(self.port, &self.arguments, self.directory.path())
-            .unwrap_or_else(|log| panic!("redis-server did not come up again:\n{log}"));
+            .unwrap_or_else(|log| panic!("{} did not come up again:\n{log}", program().display()));
     }
 
     /// The reply to a command as text, as an operator would see it who typed it into `redis-cli`.
@@ -149,6 +149,11 @@ impl Drop for RedisServer {
     }
 }
 
+/// The server's program: what the environment variable `CACHE_TEST_REDIS_SERVER` names, else `redis-server`.
+fn program() -> PathBuf {
+    env::var_os("CACHE_TEST_REDIS_SERVER").map_or_else(|| "redis-server".into(), PathBuf::from)
+}
+
 fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("an address").port()
@@ -158,7 +163,8 @@ fn launch(port: u16, arguments: &[String], directory: &Path) -> Result<Child, St
     let log = directory.join("log");
     let output = fs::File::create(&log).expect("a log");
     let dir = directory.to_str().expect("a directory of text");
-    let mut child = Command::new("redis-server")
+    let server = program();
+    let mut child = Command::new(&server)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", dir])
         .args(["--save", "", "--appendonly", "no"])
         .args(arguments.iter().map(|argument| argument.replace("{dir}", dir)))
@@ -167,7 +173,8 @@ fn launch(port: u16, arguments: &[String], directory: &Path) -> Result<Child, St
         .stderr(output)
         .spawn()
         .unwrap_or_else(|error| {
-            panic!("these tests need redis-server, see CONTRIBUTING (apt-get install redis-server): {error}")
+            let server = server.display();
+            panic!("these tests need {server}, see CONTRIBUTING (apt-get install redis-server): {error}")
         });
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(20) && child.try_wait().is_ok_and(|ended| ended.is_none()) {
