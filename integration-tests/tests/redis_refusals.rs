@@ -76,7 +76,7 @@ async fn a_replica_is_read_only() {
 
 #[tokio::test]
 async fn a_server_that_cannot_persist_is_read_only() {
-    let server = RedisServer::start_with(&["--save", "3600 1", "--dbfilename", "dump.rdb"]).await;
+    let server = RedisServer::start_with(&["--save", "3600", "1", "--dbfilename", "dump.rdb"]).await;
     let store: RedisStore<u64> = RedisStore::builder(server.url()).namespace("n").connect().await.unwrap();
     store.set(never(&key(1), 1, Ticket::unconditional())).await.unwrap();
     std::fs::create_dir_all(server.directory().join("dump.rdb/in-the-way")).unwrap();
