@@ -132,12 +132,12 @@ impl RedisServer {
     /// How often each of these commands ran since the last `CONFIG RESETSTAT`.
     pub fn calls(&self, commands: &[&str]) -> Vec<u64> {
         let statistics = self.cli(&["INFO", "commandstats"]);
-        let calls = |command: &&str| {
+        let calls = |command: &str| -> Option<u64> {
             let start = format!("cmdstat_{command}:calls=");
-            let line = statistics.lines().find_map(|line| line.strip_prefix(&start));
-            line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
+            let line = statistics.lines().find_map(|line| line.strip_prefix(&start))?;
+            line.split(',').next()?.parse().ok()
         };
-        commands.iter().map(calls).collect()
+        commands.iter().map(|command| calls(command).or_else(|| calls(command_of(command))).unwrap_or(0)).collect()
     }
 }
 
@@ -147,6 +147,11 @@ impl Drop for RedisServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The command of `command|subcommand`, under which servers before Redis 7.0 count all its subcommands.
+pub fn command_of(command: &str) -> &str {
+    command.split('|').next().unwrap_or(command)
 }
 
 /// The server's program: what the environment variable `CACHE_TEST_REDIS_SERVER` names, else `redis-server`.

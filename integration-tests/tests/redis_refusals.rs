@@ -218,7 +218,9 @@ async fn a_renamed_command_is_an_error_that_shows_no_value() {
     let builder = RedisStore::<String>::builder(server.url()).namespace("n");
     let builder = builder.codec(cache_core::codec::Json).plain();
     let refused = builder.clone().connect().await.unwrap_err();
-    assert!(shown(&refused).contains("unknown command 'SET'"), "{}", shown(&refused));
+    // Which quotation marks there are depends on the version.
+    let shown_refused = shown(&refused);
+    assert!(shown_refused.contains("unknown command") && shown_refused.contains("SET"), "{shown_refused}");
     let store = builder.connect_lazy().unwrap();
     let error = store.set(never(&key(1), "s3cret".to_owned(), Ticket::unconditional())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Backend);
