@@ -18,7 +18,7 @@ pub use crate::{
     mariadb::MariaDb,
     postgres::Postgres,
     redis_acl::documented_permissions,
-    redis_server::RedisServer,
+    redis_server::{RedisServer, command_of},
     skew::skewed,
     sql_place::{SqlKind, SqlPlace},
     workload::{Report, Workload},

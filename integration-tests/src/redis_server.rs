@@ -1,10 +1,10 @@
 //! A Redis server of one's own.
 
 use std::{
-    fs,
+    env, fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -41,7 +41,7 @@ impl RedisServer {
                     Err(log) => failure = log,
                 }
             }
-            panic!("redis-server did not come up:\n{failure}");
+            panic!("{} did not come up:\n{failure}", program().display());
         })
         .await
         .expect("a server")
@@ -90,7 +90,7 @@ impl RedisServer {
     /// Starts it again on the same port after [`kill`](Self::kill).
     pub fn restart(&mut self) {
         self.child = launch(self.port, &self.arguments, self.directory.path())
-            .unwrap_or_else(|log| panic!("redis-server did not come up again:\n{log}"));
+            .unwrap_or_else(|log| panic!("{} did not come up again:\n{log}", program().display()));
     }
 
     /// The reply to a command as text, as an operator would see it who typed it into `redis-cli`.
@@ -132,12 +132,12 @@ impl RedisServer {
     /// How often each of these commands ran since the last `CONFIG RESETSTAT`.
     pub fn calls(&self, commands: &[&str]) -> Vec<u64> {
         let statistics = self.cli(&["INFO", "commandstats"]);
-        let calls = |command: &&str| {
+        let calls = |command: &str| -> Option<u64> {
             let start = format!("cmdstat_{command}:calls=");
-            let line = statistics.lines().find_map(|line| line.strip_prefix(&start));
-            line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
+            let line = statistics.lines().find_map(|line| line.strip_prefix(&start))?;
+            line.split(',').next()?.parse().ok()
         };
-        commands.iter().map(calls).collect()
+        commands.iter().map(|command| calls(command).or_else(|| calls(command_of(command))).unwrap_or(0)).collect()
     }
 }
 
@@ -149,6 +149,16 @@ impl Drop for RedisServer {
     }
 }
 
+/// The command of `command|subcommand`, under which servers before Redis 7.0 count all its subcommands.
+pub fn command_of(command: &str) -> &str {
+    command.split('|').next().unwrap_or(command)
+}
+
+/// The server's program: what the environment variable `CACHE_TEST_REDIS_SERVER` names, else `redis-server`.
+fn program() -> PathBuf {
+    env::var_os("CACHE_TEST_REDIS_SERVER").map_or_else(|| "redis-server".into(), PathBuf::from)
+}
+
 fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("an address").port()
@@ -158,7 +168,8 @@ fn launch(port: u16, arguments: &[String], directory: &Path) -> Result<Child, St
     let log = directory.join("log");
     let output = fs::File::create(&log).expect("a log");
     let dir = directory.to_str().expect("a directory of text");
-    let mut child = Command::new("redis-server")
+    let server = program();
+    let mut child = Command::new(&server)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", dir])
         .args(["--save", "", "--appendonly", "no"])
         .args(arguments.iter().map(|argument| argument.replace("{dir}", dir)))
@@ -167,7 +178,8 @@ fn launch(port: u16, arguments: &[String], directory: &Path) -> Result<Child, St
         .stderr(output)
         .spawn()
         .unwrap_or_else(|error| {
-            panic!("these tests need redis-server, see CONTRIBUTING (apt-get install redis-server): {error}")
+            let server = server.display();
+            panic!("these tests need {server}, see CONTRIBUTING (apt-get install redis-server): {error}")
         });
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(20) && child.try_wait().is_ok_and(|ended| ended.is_none()) {
@@ -181,12 +193,13 @@ fn launch(port: u16, arguments: &[String], directory: &Path) -> Result<Child, St
     Err(fs::read_to_string(log).unwrap_or_default())
 }
 
-/// Whether a Redis on this port answers, be it that one must log in.
+/// Whether a Redis on this port answers, be it that one must log in. It has closed the connection, so that the test finds no
+/// client but its own.
 fn answers(port: u16) -> bool {
     let Ok(mut wire) = TcpStream::connect(("127.0.0.1", port)) else { return false };
     let _ = wire.set_read_timeout(Some(Duration::from_secs(1)));
-    let mut reply = [0; 7];
-    wire.write_all(b"*1\r\n$4\r\nPING\r\n").is_ok()
-        && wire.read_exact(&mut reply).is_ok()
-        && (reply == *b"+PONG\r\n" || reply == *b"-NOAUTH")
+    let mut replies = Vec::new();
+    wire.write_all(b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nQUIT\r\n").is_ok()
+        && wire.read_to_end(&mut replies).is_ok()
+        && (replies.starts_with(b"+PONG") || replies.starts_with(b"-NOAUTH"))
 }

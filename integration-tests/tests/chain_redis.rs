@@ -178,10 +178,11 @@ async fn g7_a_redis_that_hangs_or_dies_degrades_to_the_other_tiers() {
 #[tokio::test]
 async fn g5_ten_thousand_hits_while_redis_takes_no_backfills() {
     let server = RedisServer::start().await;
-    let redis = ScriptedStore::new(store::<u32>(&server, "g5").await);
+    let builder = RedisStore::builder(server.url()).namespace("g5").deadline(Duration::from_secs(60));
+    let redis = ScriptedStore::new(builder.connect().await.unwrap());
     let origin = MapStore::new();
     DelegateCache::new(origin.clone()).set_many((0..10_000_u32).map(|at| (at, at))).await.unwrap();
-    let chain = ChainCache::builder().tier(redis.clone()).tier(origin).backfill_items(500).build().unwrap();
+    let chain = ChainCache::builder().tier(patient(&redis)).tier(origin).backfill_items(500).build().unwrap();
     let fills = redis.stall(Operation::Fill);
     for at in 0..10_000_u32 {
         assert_eq!(chain.get(at).await.unwrap(), Some(at));

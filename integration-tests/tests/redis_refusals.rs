@@ -76,7 +76,7 @@ async fn a_replica_is_read_only() {
 
 #[tokio::test]
 async fn a_server_that_cannot_persist_is_read_only() {
-    let server = RedisServer::start_with(&["--save", "3600 1", "--dbfilename", "dump.rdb"]).await;
+    let server = RedisServer::start_with(&["--save", "3600", "1", "--dbfilename", "dump.rdb"]).await;
     let store: RedisStore<u64> = RedisStore::builder(server.url()).namespace("n").connect().await.unwrap();
     store.set(never(&key(1), 1, Ticket::unconditional())).await.unwrap();
     std::fs::create_dir_all(server.directory().join("dump.rdb/in-the-way")).unwrap();
@@ -218,7 +218,9 @@ async fn a_renamed_command_is_an_error_that_shows_no_value() {
     let builder = RedisStore::<String>::builder(server.url()).namespace("n");
     let builder = builder.codec(cache_core::codec::Json).plain();
     let refused = builder.clone().connect().await.unwrap_err();
-    assert!(shown(&refused).contains("unknown command 'SET'"), "{}", shown(&refused));
+    // Which quotation marks there are depends on the version.
+    let shown_refused = shown(&refused);
+    assert!(shown_refused.contains("unknown command") && shown_refused.contains("SET"), "{shown_refused}");
     let store = builder.connect_lazy().unwrap();
     let error = store.set(never(&key(1), "s3cret".to_owned(), Ticket::unconditional())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Backend);

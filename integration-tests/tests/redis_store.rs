@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache_core::{Binding, Envelope, ErrorKind, Key, Life, MAX_TTL, Store as _, Ticket, codec};
-use integration_tests::{CutProxy, RedisServer, eventually, key, living, never, remaining};
+use integration_tests::{CutProxy, RedisServer, command_of, eventually, key, living, never, remaining};
 use serde_derive::{Deserialize, Serialize};
 use store_redis::{RedisConnection, RedisStore};
 
@@ -42,9 +42,10 @@ async fn every_operation_is_one_round_trip() {
             // And nothing else: CONFIG and INFO are the test's own.
             let all = server.cli(&["INFO", "commandstats"]);
             let known = [$($command,)* "config|resetstat", "info"];
+            let is_known = |name| known.iter().any(|&known| known == name || command_of(known) == name);
             for line in all.lines().filter_map(|line| line.strip_prefix("cmdstat_")) {
                 let name = line.split(':').next().unwrap();
-                assert!(known.contains(&name), "{name} ran in {}", stringify!($operation));
+                assert!(is_known(name), "{name} ran in {}", stringify!($operation));
             }
             result
         }};
@@ -103,6 +104,12 @@ async fn an_empty_batch_asks_nothing() {
     assert_eq!(proxy.round_trips(), before);
 }
 
+/// The command of that name, which Redis has since 7.0: when the key expires, in Unix milliseconds.
+const PEXPIRETIME: &str = "
+    local now = redis.call('TIME')
+    return now[1] * 1000 + math.floor(now[2] / 1000) + redis.call('PTTL', KEYS[1])
+";
+
 #[tokio::test]
 async fn lives_are_exact_to_the_millisecond_in_redis() {
     let server = RedisServer::start().await;
@@ -126,7 +133,7 @@ async fn lives_are_exact_to_the_millisecond_in_redis() {
         let created = u64::from_le_bytes(record[18..26].try_into().unwrap());
         let expires = u64::from_le_bytes(record[26..34].try_into().unwrap());
         assert_eq!(expires - created, millis);
-        let kept: u64 = server.cli(&["PEXPIRETIME", "users:1"]).parse().unwrap();
+        let kept: u64 = server.cli(&["EVAL", PEXPIRETIME, "1", "users:1"]).parse().unwrap();
         assert!((expires..expires + 5_000).contains(&kept), "{kept} is not soon after {expires}");
         // The clock stands still, so nothing of it has passed but the way of the measurement.
         let got = store.get(&key(1)).await.unwrap();

