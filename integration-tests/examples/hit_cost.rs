@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cache_chain::{Cache, ChainCache};
+use cache_chain::ChainCache;
 use cache_core::{Clock, Entry, Expiry, Key, LocalStore, SystemClock, Ttl, testkit::MapStore};
 use store_stretto::StrettoStore;
 

@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let redis = RedisStore::builder(server.url()).namespace("n").connect().await?;
     // A small memory, so that most reads reach Redis.
     let chain: ChainCache<u64> =
-        ChainCache::builder().tier(StrettoStore::new(64)?).tier(redis).deadline(DEADLINE).build()?;
+        ChainCache::builder().tier(StrettoStore::new(64)?).tier(redis).timeout(DEADLINE).build()?;
     let load = Workload::new(chain.clone(), 1000);
     let tasks = load.run(16);
 

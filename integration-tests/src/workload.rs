@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cache_chain::{Cache as _, ChainCache};
+use cache_chain::ChainCache;
 use cache_core::testkit::Schedules;
 
 /// Reads, loads, sets and deletes a few keys from several tasks. The value of a key is the number of the write that made it,

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, ReadThrough};
+use cache_chain::{ChainCache, ReadThrough};
 use cache_core::{
     Clock, Entry, ErrorKind, Expiry, Key, LocalStore, Moment, Store, SystemClock, Ticket, Write,
     testkit::{MapStore, Operation, ScriptedStore},

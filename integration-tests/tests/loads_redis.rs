@@ -9,9 +9,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{
-    Cache as _, ChainCache, ErrorKind, Loaded, ReadThrough, Source, redis::RedisStore, stretto::StrettoStore,
-};
+use cache_chain::{ChainCache, ErrorKind, Loaded, ReadThrough, Source, redis::RedisStore, stretto::StrettoStore};
 use cache_core::testkit::join_all;
 use integration_tests::{CutProxy, RedisServer, eventually};
 

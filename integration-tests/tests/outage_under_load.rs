@@ -13,7 +13,7 @@ async fn chain(server: &RedisServer, url: &str) -> ChainCache<u64> {
     ChainCache::builder()
         .tier(StrettoStore::new(1000).expect("memory"))
         .tier(redis.connect().await.expect("Redis"))
-        .deadline(DEADLINE)
+        .timeout(DEADLINE)
         .build()
         .expect("a chain")
 }

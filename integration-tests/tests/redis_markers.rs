@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use cache_chain::{Cache, ChainCache, ReadThrough, Tier};
+use cache_chain::{ChainCache, ReadThrough, Tier};
 use cache_core::{Origin, Store as _, Ticket, testkit::MapStore};
 use integration_tests::{RedisServer, eventually, key, never};
 use store_redis::RedisStore;

@@ -3,7 +3,7 @@
 //! `chain_peer <redis url> <database url> <table> <seed> <operations>` reads, sets and deletes a few keys at random, several
 //! at once, and ends when all is at rest.
 
-use cache_chain::{Cache, ChainCache, redis::RedisStore, sql::SqlStore, stretto::StrettoStore};
+use cache_chain::{ChainCache, redis::RedisStore, sql::SqlStore, stretto::StrettoStore};
 use cache_core::testkit::{Schedules, join_all};
 
 #[tokio::main]

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache as _, ChainCache, ReadThrough, Tier, redis::RedisStore, sql::SqlStore, stretto::StrettoStore};
+use cache_chain::{ChainCache, ReadThrough, Tier, redis::RedisStore, sql::SqlStore, stretto::StrettoStore};
 use cache_core::testkit::join_all;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
