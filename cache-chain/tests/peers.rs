@@ -140,7 +140,10 @@ async fn g7_writes_report_every_tier_that_failed() {
 /// There, what the store holds of another type reads as the zero value without an error.
 #[tokio::test]
 async fn a_wrong_type_is_an_error_and_no_default_value() {
-    use cache_core::{Binding, Envelope, Life, Opened, codec::Bincode};
+    use cache_core::{
+        backend::{Binding, Envelope, Life, Opened},
+        codec::Bincode,
+    };
 
     let life = Life::new(0, None);
     let binding = Binding { key: b"k", epoch: 0 };

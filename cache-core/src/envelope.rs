@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range};
 
-use crate::{Codec, Error, ErrorKind, Life, Result};
+use crate::{Codec, Error, ErrorKind, Result, codec::MAX_PAYLOAD, life::Life};
 
 /// Seals values into records and opens them again.
 ///
@@ -95,7 +95,7 @@ const EXTENDED: u8 = 32;
 
 impl Envelope<()> {
     /// The most bytes of payload that a record may have: 16 MiB.
-    pub const MAX_PAYLOAD: usize = 16 << 20;
+    pub const MAX_PAYLOAD: usize = MAX_PAYLOAD;
 
     /// Where in a record the id of the write is, for stores that compare it in place.
     pub const WRITE_ID: Range<usize> = 10..18;

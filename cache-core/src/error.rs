@@ -10,14 +10,13 @@ type Source = Box<dyn StdError + Send + Sync + 'static>;
 /// What went wrong in a cache, a store or a codec.
 ///
 /// Match on [`kind`](Self::kind); read [`source`](StdError::source) for the cause. `Display` says what failed and, where
-/// there is something to be done, what to do; it never repeats the source, and neither it nor `Debug` shows a value or a
-/// credential. A clone shares the same error, so that several waiters can be told of one failure.
+/// there is something to be done, what to do; it does not repeat the source. The alternate form, `{:#}`, appends the sources,
+/// as that of `anyhow` does. Neither form, nor `Debug`, shows a value or a credential. A clone shares the same error, so that several waiters can be told of one failure.
 #[derive(Clone, thiserror::Error)]
 #[error(transparent)]
 pub struct Error(Arc<Inner>);
 
 #[derive(Debug, thiserror::Error)]
-#[error("{message}")]
 struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
@@ -25,6 +24,19 @@ struct Inner {
     source: Option<Source>,
     failures: Box<[Failure]>,
     will_be_repaired: bool,
+}
+
+/// The message and, in the alternate form, the sources.
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let mut source = self.source().filter(|_| f.alternate());
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
 }
 
 /// The kinds of [`Error`], as far as a caller acts on them differently.
@@ -224,6 +236,9 @@ mod tests {
         let error = Error::with_source(ErrorKind::Unavailable, "cannot reach the server", "connection refused");
         assert_eq!(error.to_string(), "cannot reach the server");
         assert_eq!(error.source().unwrap().to_string(), "connection refused");
+        assert_eq!(format!("{error:#}"), "cannot reach the server: connection refused");
+        let nested = Error::with_source(ErrorKind::Loader, "the loader failed", error);
+        assert_eq!(format!("{nested:#}"), "the loader failed: cannot reach the server: connection refused");
     }
 
     #[test]

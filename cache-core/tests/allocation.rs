@@ -11,7 +11,8 @@ use std::{
 
 use allocation_counter::measure;
 use cache_core::{
-    Binding, Codec, Envelope, ErrorKind, Life, Opened,
+    Codec, ErrorKind,
+    backend::{Binding, Envelope, Life, Opened},
     codec::{Bincode, Json, MessagePack, Postcard},
 };
 

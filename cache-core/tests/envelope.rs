@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use cache_core::{
-    Binding, Codec, Envelope, ErrorKind, Life, Opened, Result,
+    Codec, ErrorKind, Result,
+    backend::{Binding, Envelope, Life, Opened},
     codec::{Bincode, Json, MessagePack, Postcard},
 };
 use proptest::{collection::vec, prelude::*};

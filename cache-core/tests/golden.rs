@@ -10,7 +10,8 @@
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use cache_core::{
-    Binding, Codec, Envelope, Life, Opened,
+    Codec,
+    backend::{Binding, Envelope, Life, Opened},
     codec::{Bincode, Json, MessagePack, Postcard},
 };
 use serde_derive::{Deserialize, Serialize};

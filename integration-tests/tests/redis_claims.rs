@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use cache_core::{Binding, Claim, Entry, Envelope, ErrorKind, Store as _, Ticket, codec};
+use cache_core::{
+    Claim, Entry, ErrorKind, Store as _, Ticket,
+    backend::{Binding, Envelope},
+    codec,
+};
 use integration_tests::{RedisServer, eventually, key, never};
 use store_redis::RedisStore;
 

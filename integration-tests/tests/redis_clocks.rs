@@ -6,7 +6,9 @@ use std::{
 };
 
 use cache_core::{
-    Binding, Clock as _, Entry, Envelope, Expiry, Life, ManualClock, Store as _, Ticket, Ttl, Write, codec,
+    Clock as _, Entry, Expiry, ManualClock, Store as _, Ticket, Ttl, Write,
+    backend::{Binding, Envelope, Life},
+    codec,
 };
 use integration_tests::{CutProxy, RedisServer, eventually, key, living, never, remaining, skewed};
 use store_redis::RedisStore;

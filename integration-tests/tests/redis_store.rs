@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use cache_core::{Binding, Envelope, ErrorKind, Key, Life, MAX_TTL, Store as _, Ticket, codec};
+use cache_core::{
+    ErrorKind, Key, MAX_TTL, Store as _, Ticket,
+    backend::{Binding, Envelope, Life},
+    codec,
+};
 use integration_tests::{CutProxy, RedisServer, command_of, eventually, key, living, never, remaining};
 use serde_derive::{Deserialize, Serialize};
 use store_redis::{RedisConnection, RedisStore};

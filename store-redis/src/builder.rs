@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use cache_core::{Envelope, Error, ErrorKind, Result, SharedClock};
+use cache_core::{Error, ErrorKind, Result, SharedClock, backend::Envelope};
 
 use crate::{
     connection::RedisConnection, connection_builder::RedisConnectionBuilder, layout::Layout, namespace::Namespace,

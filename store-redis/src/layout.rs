@@ -1,6 +1,9 @@
 //! How a value lies in Redis.
 
-use cache_core::{Binding, Codec, Entry, Envelope, Life, Result, backend::write_id};
+use cache_core::{
+    Codec, Entry, Result,
+    backend::{Binding, Envelope, Life, write_id},
+};
 
 /// How a value lies in Redis.
 pub(crate) enum Layout<C> {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use cache_core::{Claim, Envelope, Key, Result, Ticket, backend::write_id};
+use cache_core::{
+    Claim, Key, Result, Ticket,
+    backend::{Envelope, write_id},
+};
 use redis::{Cmd, Value};
 
 use crate::{

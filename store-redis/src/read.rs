@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use cache_core::{Codec, Entry, Envelope, Expiry, Key, Moment, Opened, Result, Ttl};
+use cache_core::{
+    Codec, Entry, Expiry, Key, Moment, Result, Ttl,
+    backend::{Envelope, Opened},
+};
 use redis::{Pipeline, Value};
 
 use crate::{

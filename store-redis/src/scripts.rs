@@ -106,7 +106,7 @@ return redis.call('SET', KEYS[1], ARGV[3], unpack(ARGV, 4))"
 
 #[cfg(test)]
 mod tests {
-    use cache_core::{Binding, Envelope};
+    use cache_core::backend::{Binding, Envelope};
 
     /// The scripts compare in place.
     #[test]

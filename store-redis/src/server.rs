@@ -2,7 +2,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cache_core::{Binding, Moment, Result, SharedClock, backend::ServerClock};
+use cache_core::{
+    Moment, Result, SharedClock,
+    backend::{Binding, ServerClock},
+};
 use redis::{Pipeline, RedisError, Value, aio::MultiplexedConnection};
 
 use crate::error;

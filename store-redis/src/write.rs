@@ -1,6 +1,6 @@
 //! How entries are written and refused.
 
-use cache_core::{Codec, ErrorKind, Life, Result, Write};
+use cache_core::{Codec, ErrorKind, Result, Write, backend::Life};
 use redis::{Cmd, Value, cmd};
 
 use crate::{

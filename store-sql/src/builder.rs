@@ -2,7 +2,10 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
-use cache_core::{Envelope, Error, ErrorKind, Result, SharedClock, SystemClock, backend::check_namespace};
+use cache_core::{
+    Error, ErrorKind, Result, SharedClock, SystemClock,
+    backend::{Envelope, check_namespace},
+};
 
 use crate::{
     database::Database,

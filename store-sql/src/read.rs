@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use cache_core::{Codec, Entry, Expiry, Key, Opened, Result, Ttl};
+use cache_core::{Codec, Entry, Expiry, Key, Result, Ttl, backend::Opened};
 
 use crate::{
     call::{Mode, Work},

@@ -9,8 +9,8 @@ use std::{
 };
 
 use cache_core::{
-    Claim, Codec, Entry, Envelope, Key, Profile, Result, SharedClock, Store, Ticket, Write,
-    backend::{ServerClock, write_id},
+    Claim, Codec, Entry, Key, Profile, Result, SharedClock, Store, Ticket, Write,
+    backend::{Envelope, ServerClock, write_id},
 };
 
 use crate::{

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use cache_core::{Binding, Codec, Error, ErrorKind, Key, Life, Result, Write, backend::write_id};
+use cache_core::{
+    Codec, Error, ErrorKind, Key, Result, Write,
+    backend::{Binding, Life, write_id},
+};
 
 use crate::{
     call::{Mode, Work},

@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasher, Hash, Hasher},
 };
 
-use cache_core::Fingerprint;
+use cache_core::backend::Fingerprint;
 use stretto::KeyBuilder;
 
 /// What stretto takes for the key.

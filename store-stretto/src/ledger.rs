@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use cache_core::{Fingerprint, Moment};
+use cache_core::{Moment, backend::Fingerprint};
 
 use crate::{reaper::Reaper, row::Row};
 

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use cache_core::{Displaced, Entry, Fingerprint, Key};
+use cache_core::{Displaced, Entry, Key, backend::Fingerprint};
 
 use crate::ledger::{Charge, Ledger};
 

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use cache_core::{Error, ErrorKind, Fingerprint, Moment, Result};
+use cache_core::{Error, ErrorKind, Moment, Result, backend::Fingerprint};
 use stretto::{Cache, CacheBuilder, CacheError, DefaultCacheCallback, DefaultCoster, DefaultUpdateValidator};
 
 use crate::{

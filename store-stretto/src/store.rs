@@ -3,7 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use cache_core::{
-    Displaced, Entry, Error, ErrorKind, Expiry, Fence, Fingerprint, Key, LocalStore, Profile, Result, SharedClock,
+    Displaced, Entry, Error, ErrorKind, Expiry, Fence, Key, LocalStore, Profile, Result, SharedClock,
+    backend::Fingerprint,
 };
 use stretto::CacheError;
 

@@ -1,8 +1,12 @@
 //! Tasks of shuttle, in place of those of tokio.
 
-use shuttle::future as executor;
+use std::sync::PoisonError;
 
-use super::sync::{Mutex, lock};
+use shuttle::{
+    future as executor,
+    sync::{Mutex, MutexGuard},
+};
+
 use crate::util::runtime::RuntimeHandle;
 
 /// The tasks of one execution, which stand for a runtime.
@@ -14,6 +18,10 @@ struct Tasks {
 
 shuttle::lazy_static! {
     static ref TASKS: Mutex<Tasks> = Mutex::new(Tasks::default());
+}
+
+fn tasks() -> MutexGuard<'static, Tasks> {
+    TASKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `None` if the runtime had ended before the task was spawned.
@@ -29,14 +37,14 @@ impl AbortHandle {
 
 /// Spawns a task. As tokio does, it drops the task at once if the runtime has ended.
 pub(super) fn spawn(_: &RuntimeHandle, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-    if lock(&TASKS).have_ended {
+    if tasks().have_ended {
         drop(task);
         return AbortHandle(None);
     }
     let handle = executor::spawn(task);
     let abort = handle.abort_handle();
     let have_ended = {
-        let mut tasks = lock(&TASKS);
+        let mut tasks = tasks();
         tasks.handles.push(handle);
         tasks.have_ended
     };
@@ -49,7 +57,7 @@ pub(super) fn spawn(_: &RuntimeHandle, task: impl Future<Output = ()> + Send + '
 /// Ends the runtime.
 pub(super) fn end_runtime() {
     let handles: Vec<_> = {
-        let mut tasks = lock(&TASKS);
+        let mut tasks = tasks();
         tasks.have_ended = true;
         tasks.handles.iter().map(executor::JoinHandle::abort_handle).collect()
     };
@@ -58,7 +66,7 @@ pub(super) fn end_runtime() {
 
 /// Waits for all tasks, aborted or not.
 pub(super) fn join_all() {
-    let tasks = std::mem::take(&mut lock(&TASKS).handles);
+    let tasks = std::mem::take(&mut tasks().handles);
     for task in tasks {
         let _ = executor::block_on(task);
     }

@@ -7,7 +7,7 @@
 //! | `Json` | `json` | 3 | values that others read, recursive types, `#[serde(flatten)]`, untagged enums |
 //! | `MessagePack` | `messagepack` | 4 | compact and self-describing |
 //!
-//! The id stands in the [`Envelope`](crate::Envelope), so a switch of codecs reads old records as errors of kind `Codec`
+//! The id stands in the [`Envelope`](crate::backend::Envelope), so a switch of codecs reads old records as errors of kind `Codec`
 //! (in a chain: as misses), never as other values.
 //!
 //! # What decoding may cost
@@ -51,6 +51,9 @@ pub use self::postcard::Postcard;
 use crate::Result;
 #[cfg(any(feature = "bincode", feature = "json", feature = "messagepack", feature = "postcard"))]
 use crate::{Error, ErrorKind};
+
+/// The most bytes of an encoded value: 16 MiB.
+pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 
 /// Turns values into bytes and back.
 ///

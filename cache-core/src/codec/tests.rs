@@ -11,7 +11,10 @@ use proptest::{collection as many, num, option, prelude::*};
 use serde_derive::{Deserialize, Serialize};
 
 use super::{Bincode, Codec, Json, MessagePack, Postcard};
-use crate::{Binding, Envelope, ErrorKind, Life, Opened};
+use crate::{
+    ErrorKind,
+    backend::{Binding, Envelope, Life, Opened},
+};
 
 /// One field for every way in which serde asks a format for something.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
