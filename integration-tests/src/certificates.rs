@@ -27,11 +27,14 @@ impl Certificates {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let script = r"
             set -e
-            authority() { openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout $1.key -out $1.crt -subj /CN=$1 $2 $3; }
+            authority() {
+                openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=$1 -keyout $1.key -out $1.crt $2 $3
+            }
             issue() {
                 openssl req -newkey rsa:2048 -nodes -subj /CN=$1 -keyout $1.key -out $1.csr
                 printf 'subjectAltName=%s\nbasicConstraints=CA:FALSE\n' $2 > $1.ext
-                $3 openssl x509 -req -days 2 -in $1.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile $1.ext -out $1.crt
+                $3 openssl x509 -req -days 2 -in $1.csr -CA ca.crt -CAkey ca.key -CAcreateserial \
+                    -extfile $1.ext -out $1.crt
             }
             authority ca
             authority other

@@ -30,11 +30,12 @@ pub(crate) fn late(deadline: Duration, to: &ConnectionAddr) -> Error {
 fn hint(to: &ConnectionAddr) -> &'static str {
     match to {
         ConnectionAddr::Tcp(..) => {
-            "look at its load and at the network; if it speaks TLS at this port, the URL must begin with rediss://, which \
-             takes the feature `tls`"
+            "look at its load and at the network; if it speaks TLS at this port, the URL must begin with rediss://, \
+             which takes the feature `tls`"
         }
         ConnectionAddr::TcpTls { .. } => {
-            "look at its load and at the network; if it does not speak TLS at this port, the URL must begin with redis://"
+            "look at its load and at the network; if it does not speak TLS at this port, the URL must begin with \
+             redis://"
         }
         _ => "look at its load",
     }
@@ -45,20 +46,21 @@ pub(crate) fn certificate(cause: &str) -> Option<&'static str> {
     let hints = [
         (
             "CaUsedAsEndEntity",
-            "the certificate of Redis is that of an authority (CA:TRUE), as `openssl req -x509` makes them, and no server may \
-             use one: issue one with CA:FALSE, signed by that authority, and give the authority's to .root_certificate()",
+            "the certificate of Redis is that of an authority (CA:TRUE), as `openssl req -x509` makes them, and no \
+             server may use one: issue one with CA:FALSE, signed by that authority, and give the authority's to \
+             .root_certificate()",
         ),
         (
             "UnknownIssuer",
-            "the certificate of Redis is signed by no authority that is known here: give the authority's certificate to \
-             .root_certificate()",
+            "the certificate of Redis is signed by no authority that is known here: give the authority's certificate \
+             to .root_certificate()",
         ),
         ("not valid for name", "the certificate of Redis is for another host: connect to a host that it names"),
         ("certificate expired", "the certificate of Redis has expired: renew it, or set the clock of this machine"),
         (
             "CertificateRequired",
-            "Redis asks for a certificate of its clients, which store-redis does not have: set tls-auth-clients to `no` or \
-             `optional` there",
+            "Redis asks for a certificate of its clients, which store-redis does not have: set tls-auth-clients to \
+             `no` or `optional` there",
         ),
     ];
     hints.into_iter().find_map(|(word, hint)| cause.contains(word).then_some(hint))

@@ -14,13 +14,13 @@ pub(crate) fn remedy(dialect: &dyn Dialect, error: &sqlx::Error) -> Option<Strin
     match error {
         sqlx::Error::Configuration(cause) if cause.to_string().starts_with("RSA auth backend disabled") => {
             Some(format!(
-                "this user of {title} logs in by TLS only (caching_sha2_password or sha256_password): take the feature `tls` of \
-             store-sql, and let {mode} in the URL allow it"
+                "this user of {title} logs in by TLS only (caching_sha2_password or sha256_password): take the feature \
+             `tls` of store-sql, and let {mode} in the URL allow it"
             ))
         }
         sqlx::Error::Configuration(_) => Some(format!(
-            "{title} cannot be connected to as configured: look at the certificate and the key of the client, and at the \
-             characters of user and password"
+            "{title} cannot be connected to as configured: look at the certificate and the key of the client, and at \
+             the characters of user and password"
         )),
         sqlx::Error::Tls(cause) if cause.to_string().contains("without TLS support") => {
             Some(format!("{mode} in the URL asks for TLS: take the feature `tls` of store-sql"))
@@ -44,8 +44,8 @@ fn certificate(cause: &str) -> Option<&'static str> {
     let reasons = [
         (
             "CaUsedAsEndEntity",
-            "is that of an authority (CA:TRUE), as `openssl req -x509` makes them, and no server may use one: issue one with \
-             CA:FALSE, signed by that authority, and give the authority's by {authority}",
+            "is that of an authority (CA:TRUE), as `openssl req -x509` makes them, and no server may use one: issue \
+             one with CA:FALSE, signed by that authority, and give the authority's by {authority}",
         ),
         (
             "UnknownIssuer",
@@ -61,8 +61,8 @@ fn certificate(cause: &str) -> Option<&'static str> {
 pub(crate) fn unopened(file: Option<&Path>) -> String {
     let file = file.unwrap_or(Path::new("its file")).display();
     format!(
-        "SQLite cannot open {file}: create the folder, or correct the path; let this process write there, as SQLite keeps more \
-         files beside it; and with mode=rw or mode=ro in the URL, the file must be there"
+        "SQLite cannot open {file}: create the folder, or correct the path; let this process write there, as SQLite \
+         keeps more files beside it; and with mode=rw or mode=ro in the URL, the file must be there"
     )
 }
 
