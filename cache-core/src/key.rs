@@ -1,17 +1,17 @@
 //! Keys: how an application's key becomes bytes and a fingerprint.
 
 use std::{
-    borrow::Cow,
-    fmt::{self, Write as _},
+    fmt,
     hash::{BuildHasher, Hash, Hasher},
-    rc::Rc,
-    sync::{Arc, OnceLock},
+    sync::OnceLock,
 };
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 use smallvec::SmallVec;
 
 use crate::{Error, ErrorKind, Result};
+
+mod types;
 
 /// Bytes that a key holds without allocating; with the fingerprint, a `Key` fills one cache line.
 const INLINE: usize = 40;
@@ -73,10 +73,11 @@ impl KeyWriter {
     /// Appends bytes.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) -> &mut Self {
+        let fitting = bytes.len().min(Key::MAX_LEN + 1 - self.bytes.len());
         if self.depth == 0 {
-            let room = Key::MAX_LEN + 1 - self.bytes.len();
-            self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            self.bytes.extend_from_slice(&bytes[..fitting]);
         } else {
+            self.bytes.reserve(fitting);
             for &byte in bytes {
                 self.put(byte, self.depth);
             }
@@ -129,7 +130,7 @@ impl fmt::Debug for KeyWriter {
 /// The bytes of a key and their fingerprint, computed once and used by every tier.
 ///
 /// - It has 1 to [`Key::MAX_LEN`] bytes, any bytes.
-/// - Keys of up to 40 bytes do not allocate.
+/// - Keys of up to 40 bytes do not allocate; longer ones do when they are made, and when they are cloned.
 /// - Keys are equal if their bytes are; a fingerprint only finds them faster.
 #[derive(Clone)]
 pub struct Key {
@@ -251,102 +252,6 @@ impl fmt::Debug for Key {
         write!(f, "Key(\"{}\")", self.bytes.escape_ascii())
     }
 }
-
-impl CacheKey for Key {
-    fn write_key(&self, out: &mut KeyWriter) {
-        out.push(&self.bytes);
-    }
-}
-
-impl CacheKey for str {
-    fn write_key(&self, out: &mut KeyWriter) {
-        out.push(self.as_bytes());
-    }
-}
-
-impl CacheKey for String {
-    fn write_key(&self, out: &mut KeyWriter) {
-        out.push(self.as_bytes());
-    }
-}
-
-impl CacheKey for [u8] {
-    fn write_key(&self, out: &mut KeyWriter) {
-        out.push(self);
-    }
-}
-
-impl<const N: usize> CacheKey for [u8; N] {
-    fn write_key(&self, out: &mut KeyWriter) {
-        out.push(self);
-    }
-}
-
-impl CacheKey for Vec<u8> {
-    fn write_key(&self, out: &mut KeyWriter) {
-        out.push(self);
-    }
-}
-
-impl CacheKey for char {
-    fn write_key(&self, out: &mut KeyWriter) {
-        out.push(self.encode_utf8(&mut [0; 4]).as_bytes());
-    }
-}
-
-impl CacheKey for bool {
-    fn write_key(&self, out: &mut KeyWriter) {
-        out.push(if *self { b"true" } else { b"false" });
-    }
-}
-
-impl CacheKey for fmt::Arguments<'_> {
-    fn write_key(&self, out: &mut KeyWriter) {
-        // The writer never fails; a failing `Display` leaves a shorter key.
-        let _ = out.write_fmt(*self);
-    }
-}
-
-macro_rules! integers {
-    ($($integer:ty)*) => {$(
-        impl CacheKey for $integer {
-            fn write_key(&self, out: &mut KeyWriter) {
-                out.push(itoa::Buffer::new().format(*self).as_bytes());
-            }
-        }
-    )*};
-}
-integers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize);
-
-macro_rules! pointers {
-    ($($pointer:ty)*) => {$(
-        impl<T: CacheKey + ?Sized> CacheKey for $pointer {
-            fn write_key(&self, out: &mut KeyWriter) {
-                (**self).write_key(out);
-            }
-        }
-    )*};
-}
-pointers!(&T &mut T Box<T> Rc<T> Arc<T>);
-
-impl<T: CacheKey + ToOwned + ?Sized> CacheKey for Cow<'_, T> {
-    fn write_key(&self, out: &mut KeyWriter) {
-        (**self).write_key(out);
-    }
-}
-
-macro_rules! tuples {
-    ($(($($name:ident)+))*) => {$(
-        impl<$($name: CacheKey),+> CacheKey for ($($name,)+) {
-            fn write_key(&self, out: &mut KeyWriter) {
-                #[allow(non_snake_case, reason = "the type's name serves as the field's")]
-                let ($($name,)+) = self;
-                $(out.field($name);)+
-            }
-        }
-    )*};
-}
-tuples!((A)(A B)(A B C)(A B C D)(A B C D E)(A B C D E F)(A B C D E F G)(A B C D E F G H));
 
 #[cfg(test)]
 mod tests {

@@ -119,7 +119,8 @@ fn stands_still(pid: u32) -> bool {
     })
 }
 
-pub(crate) fn free_port() -> u16 {
+/// A port of the loopback that nothing listens at.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("an address").port()
 }

@@ -1,21 +1,11 @@
 //! What Redis refuses, and what of it is shown.
 
-use std::{error::Error as _, time::Duration};
+use std::time::Duration;
 
 use cache_core::{Error, ErrorKind, Store as _, Ticket};
-use integration_tests::{RedisServer, documented_permissions, eventually, key, never};
+use integration_tests::{RedisServer, documented_permissions, eventually, key, never, shown};
 use store_redis::{RedisConnection, RedisStore};
-
-/// All that a log could show of an error.
-fn shown(error: &Error) -> String {
-    let mut shown = vec![format!("{error} {error:?} {error:#?}")];
-    let mut source = error.source();
-    while let Some(error) = source {
-        shown.push(format!("{error} {error:?}"));
-        source = error.source();
-    }
-    shown.join(" ")
-}
+use tokio::runtime::Runtime;
 
 #[tokio::test]
 async fn a_full_server_refuses_and_the_older_value_goes() {
@@ -273,4 +263,36 @@ async fn what_cannot_be_used_is_said_before_anything_is_sent() {
 fn outside_of_a_runtime_it_is_an_error_and_no_panic() {
     let error = RedisConnection::builder("redis://127.0.0.1/").connect_lazy().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+/// Its handle can still be entered then, and a connection that lived there has lost its driver.
+#[test]
+fn after_the_end_of_its_runtime_a_connection_is_closed_until_another_calls() {
+    for protocol in ["", "?protocol=resp3"] {
+        let first = Runtime::new().unwrap();
+        let server = first.block_on(RedisServer::start());
+        let url = format!("{}{protocol}", server.url());
+        let store: RedisStore<u64> = first.block_on(RedisStore::builder(&url).namespace("n").connect()).unwrap();
+        let idle = first.block_on(async { RedisConnection::builder(&url).connect_lazy().unwrap() });
+        let idle = RedisStore::<u64>::builder_on(&idle).namespace("n").build().unwrap();
+        let ended = first.handle().clone();
+        drop(first);
+        let key = key(1);
+        let set = |store: &RedisStore<u64>, value| {
+            ended.block_on(store.set(never(&key, value, Ticket::unconditional()))).map_err(|error| error.kind())
+        };
+        for _ in 0..3 {
+            assert_eq!(set(&store, 1), Err(ErrorKind::Closed));
+            assert_eq!(set(&idle, 1), Err(ErrorKind::Closed));
+        }
+        // Another runtime connects anew; a connection that nobody has used since is found broken first.
+        let second = Runtime::new().unwrap();
+        second.block_on(store.set(never(&key, 2, Ticket::unconditional()))).unwrap();
+        second.block_on(idle.set(never(&key, 3, Ticket::unconditional()))).unwrap();
+        drop(second);
+        let third = Runtime::new().unwrap();
+        let error = third.block_on(store.set(never(&key, 4, Ticket::unconditional()))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error:?}");
+        assert_eq!(third.block_on(store.get(&key)).unwrap().unwrap().into_value().unwrap(), 3);
+    }
 }

@@ -1,54 +1,69 @@
 //! TLS to a real Redis.
 
-use std::{path::Path, process::Command};
+use std::time::Duration;
 
-use cache_core::{ErrorKind, Store as _, Ticket};
-use integration_tests::{RedisServer, key, never};
-use store_redis::RedisStore;
+use cache_core::{Error, ErrorKind, Store as _, Ticket};
+use integration_tests::{Certificates, RedisServer, eventually, free_port, key, never, shown};
+use store_redis::{RedisConnection, RedisConnectionBuilder, RedisStore};
 
-/// An authority `<name>.crt` of one's own and a certificate for 127.0.0.1 that it signed.
-fn certificates(directory: &Path) {
-    let script = r"
-        set -e
-        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt
-        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=another -keyout other.key -out other.crt
-        openssl req -newkey rsa:2048 -nodes -subj /CN=redis -keyout redis.key -out redis.csr
-        printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > redis.ext
-        openssl x509 -req -days 2 -in redis.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile redis.ext -out redis.crt
-    ";
-    let output = Command::new("sh").args(["-c", script]).current_dir(directory).output().expect("a shell");
-    assert!(output.status.success(), "this test needs openssl: {}", String::from_utf8_lossy(&output.stderr));
+/// A server that speaks TLS at another port than its plain one.
+struct TlsServer {
+    server: RedisServer,
+    certificates: Certificates,
+    port: u16,
+}
+
+impl TlsServer {
+    /// One with the certificate of this name, see [`Certificates`].
+    async fn start(certificate: &str, clients: &str) -> Self {
+        let (certificates, port) = (Certificates::new(), free_port());
+        let path = |file: &str| certificates.path(file).to_str().unwrap().to_owned();
+        let server = RedisServer::start_with(&[
+            "--tls-port",
+            &port.to_string(),
+            "--tls-cert-file",
+            &path(&format!("{certificate}.crt")),
+            "--tls-key-file",
+            &path(&format!("{certificate}.key")),
+            "--tls-ca-cert-file",
+            &path("ca.crt"),
+            "--tls-auth-clients",
+            clients,
+        ])
+        .await;
+        Self { server, certificates, port }
+    }
+
+    fn url(&self) -> String {
+        format!("rediss://app:s3cret@127.0.0.1:{}/", self.port)
+    }
+
+    /// Why the server cannot be connected to by someone who trusts the authority of this name, or the public ones.
+    async fn refusal(&self, authority: Option<&str>) -> Error {
+        let builder = patient(self.url());
+        let builder = match authority {
+            Some(name) => builder.root_certificate(self.certificates.read(&format!("{name}.crt"))),
+            None => builder,
+        };
+        let error = builder.connect().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        assert!(!shown(&error).contains("s3cret"), "{}", shown(&error));
+        error
+    }
+}
+
+fn patient(url: String) -> RedisConnectionBuilder {
+    RedisConnection::builder(url).deadline(Duration::from_secs(5))
 }
 
 #[tokio::test]
 async fn tls_with_a_root_certificate_of_ones_own() {
-    let files = tempfile::tempdir().unwrap();
-    certificates(files.path());
-    let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
-    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let (cert, tls_key, ca) = (path("redis.crt"), path("redis.key"), path("ca.crt"));
-    let _server = RedisServer::start_with(&[
-        "--tls-port",
-        &port.to_string(),
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &tls_key,
-        "--tls-ca-cert-file",
-        &ca,
-        "--tls-auth-clients",
-        "no",
-    ])
-    .await;
-    let url = format!("rediss://127.0.0.1:{port}/");
-    let read = |name: &str| std::fs::read(path(name)).unwrap();
-
+    let server = TlsServer::start("server", "no").await;
+    let url = format!("rediss://127.0.0.1:{}/", server.port);
     let store: RedisStore<u64> = RedisStore::builder(&url)
         .namespace("n")
-        .deadline(std::time::Duration::from_secs(5))
-        .root_certificate(read("ca.crt"))
+        .deadline(Duration::from_secs(5))
+        .root_certificate(server.certificates.read("ca.crt"))
         .connect()
         .await
         .unwrap();
@@ -58,20 +73,65 @@ async fn tls_with_a_root_certificate_of_ones_own() {
     store.set(never(&key(1), 2, Ticket::unconditional())).await.unwrap();
 
     // Another authority's word, or that of the public ones, is not enough.
-    let builder = || RedisStore::<u64>::builder(&url).namespace("n").deadline(std::time::Duration::from_secs(5));
-    let error = builder().root_certificate(read("other.crt")).connect().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-    let error = builder().connect().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-    assert!(format!("{error:?}").contains("UnknownIssuer"), "{error:?}");
+    for authority in [Some("other"), None] {
+        let error = server.refusal(authority).await;
+        assert!(error.to_string().contains("signed by no authority that is known here"), "{error}");
+        assert!(format!("{error:?}").contains("UnknownIssuer"), "{error:?}");
+    }
     let garbage = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
-    let error = builder().root_certificate(garbage).connect().await.unwrap_err();
+    let error = patient(url).root_certificate(garbage).connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
-    let error = RedisStore::<u64>::builder("redis://127.0.0.1/")
-        .namespace("n")
-        .root_certificate(read("ca.crt"))
-        .connect()
-        .await
-        .unwrap_err();
+    let plain = patient("redis://127.0.0.1/".to_owned()).root_certificate(server.certificates.read("ca.crt"));
+    let error = plain.connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_used_says_why() {
+    for (certificate, authority, why) in [
+        ("itself", "itself", "is that of an authority (CA:TRUE)"),
+        ("elsewhere", "ca", "is for another host"),
+        ("expired", "ca", "has expired"),
+    ] {
+        let error = TlsServer::start(certificate, "no").await.refusal(Some(authority)).await;
+        assert!(error.to_string().contains(why), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_certificate_of_its_clients_is_said() {
+    let error = TlsServer::start("server", "yes").await.refusal(Some("ca")).await;
+    assert!(error.to_string().contains("tls-auth-clients"), "{error:?}");
+}
+
+/// Neither side says that it does not understand the other: one waits, the other hangs up.
+#[tokio::test]
+async fn a_port_with_the_other_protocol_says_which_url_to_try() {
+    let server = TlsServer::start("server", "no").await;
+    let root = || server.certificates.read("ca.crt");
+    let to_plain = format!("rediss://app:s3cret@127.0.0.1:{}/", server.server.port());
+    let hasty = RedisConnection::builder(&to_plain).deadline(Duration::from_millis(400)).root_certificate(root());
+    let connection = hasty.connect_lazy().unwrap();
+    let store = RedisStore::<u64>::builder_on(&connection).namespace("n").build().unwrap();
+    let late = store.get(&key(1)).await.unwrap_err();
+    // The driver gives up after two seconds, and the next call learns why.
+    let gave_up = eventually("the end of the attempt", async || {
+        store.get(&key(1)).await.err().filter(|error| error.to_string().contains("in time"))
+    })
+    .await;
+    for error in [late, gave_up] {
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+        assert!(
+            error.to_string().contains("does not speak TLS at this port, the URL must begin with redis://"),
+            "{error}"
+        );
+        assert!(!shown(&error).contains("s3cret"), "{}", shown(&error));
+    }
+    for protocol in ["", "?protocol=resp3"] {
+        let url = format!("redis://app:s3cret@127.0.0.1:{}/{protocol}", server.port);
+        let error = patient(url).connect().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        assert!(error.to_string().contains("speaks TLS at this port, the URL must begin with rediss://"), "{error}");
+        assert!(!shown(&error).contains("s3cret"), "{}", shown(&error));
+    }
 }

@@ -1,9 +1,9 @@
 //! What a database refuses, and what of it is shown.
 
-use std::{error::Error as _, time::Duration};
+use std::time::Duration;
 
-use cache_core::{Error, ErrorKind, Store as _, Ticket};
-use integration_tests::{MariaDb, Postgres, SqlKind, SqlPlace, all, key, living, never, on_each_database};
+use cache_core::{ErrorKind, Store as _, Ticket};
+use integration_tests::{MariaDb, Postgres, SqlKind, SqlPlace, all, key, living, never, on_each_database, shown};
 use store_sql::SqlStore;
 
 on_each_database!(
@@ -13,17 +13,6 @@ on_each_database!(
     what_cannot_be_used_is_said_before_anything_is_sent,
     the_table_is_that_of_the_readme,
 );
-
-/// All that a log could show of an error.
-fn shown(error: &Error) -> String {
-    let mut shown = vec![format!("{error} {error:?} {error:#?}")];
-    let mut source = error.source();
-    while let Some(error) = source {
-        shown.push(format!("{error} {error:?}"));
-        source = error.source();
-    }
-    shown.join(" ")
-}
 
 async fn a_missing_table_says_how_to_create_it(place: SqlPlace) {
     place.execute("CREATE TABLE somewhere_else (id INTEGER); DROP TABLE somewhere_else").await;

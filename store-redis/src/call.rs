@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use cache_core::{Error, ErrorKind, Moment, Result, backend::ServerClock};
+use cache_core::{Error, Moment, Result, backend::ServerClock};
 use futures_util::future::join_all;
-use redis::{Cmd, Pipeline, Value, aio::MultiplexedConnection};
+use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
 use crate::{
     connection::Shared,
     error,
+    link::Connected,
+    runtime,
     scripts::Script,
     server::{self, Validity},
+    unreached,
 };
 
 pub(crate) struct Call<'a> {
@@ -50,13 +53,16 @@ impl<'a> Call<'a> {
     }
 
     /// The connection of a link, and which one it is.
-    pub(crate) async fn connect(&self, link: usize) -> Result<(MultiplexedConnection, u64)> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(Error::new(ErrorKind::Closed, "store-redis works inside a Tokio runtime only"));
-        }
+    pub(crate) async fn connect(&self, link: usize) -> Result<(Connected, u64)> {
+        let runtime = runtime::current()?;
         let (connecting, generation) = self.connection.connecting(link);
-        match self.in_time(link, generation, connecting).await? {
-            Ok(connection) => Ok((connection, generation)),
+        if connecting.peek().is_none() && runtime::has_ended(&runtime) {
+            // Its timers panic.
+            return Err(runtime::ended());
+        }
+        let late = || unreached::late(self.connection.deadline, self.connection.address());
+        match self.in_time(link, generation, connecting, late).await? {
+            Ok(connected) => Ok((connected, generation)),
             Err(error) => {
                 self.connection.replace(link, generation);
                 Err(error)
@@ -65,31 +71,37 @@ impl<'a> Call<'a> {
     }
 
     /// What comes of it before the deadline.
-    async fn in_time<F: Future>(&self, link: usize, generation: u64, future: F) -> Result<F::Output> {
+    async fn in_time<F: Future>(
+        &self,
+        link: usize,
+        generation: u64,
+        future: F,
+        late: impl FnOnce() -> Error,
+    ) -> Result<F::Output> {
         let output = tokio::time::timeout_at(self.started + self.connection.deadline, future).await;
         output.map_err(|_| {
             self.connection.silent(link, generation);
-            error::late(self.connection.deadline)
+            late()
         })
     }
 
     /// The replies to the commands, sent in one go; an error if they were made for another server than the link leads to now.
     async fn send(&self, link: usize, known: Option<Known>, commands: &Pipeline) -> Result<Vec<Value>> {
-        let (mut connection, generation) = self.connect(link).await?;
+        let (Connected { mut connection, runtime }, generation) = self.connect(link).await?;
         if known.is_some_and(|known| known.validity != self.connection.server().validity()) {
             return Err(error::restarted());
         }
         // What a transaction answers before its end is skipped.
         let (skipped, count) = if commands.is_transaction() { (commands.len() + 1, 1) } else { (0, commands.len()) };
         let replies = connection.send_packed_commands(commands, skipped, count);
-        match self.in_time(link, generation, replies).await? {
+        match self.in_time(link, generation, replies, || error::late(self.connection.deadline)).await? {
             Ok(replies) => {
                 self.connection.answered(link);
                 Ok(replies)
             }
             Err(error) => {
                 self.connection.replace(link, generation);
-                Err(error::broken(&error))
+                Err(if runtime::has_ended(&runtime) { runtime::ended() } else { error::broken(&error) })
             }
         }
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use cache_core::{Key, Result, SharedClock};
+use redis::ConnectionAddr;
 use tokio::time::Instant;
 
 use crate::{
@@ -118,6 +119,10 @@ impl Shared {
 
     pub(crate) fn clock(&self) -> &SharedClock {
         &self.target.server.clock
+    }
+
+    pub(crate) fn address(&self) -> &ConnectionAddr {
+        self.target.address()
     }
 
     fn link(&self, link: usize) -> MutexGuard<'_, Link> {

@@ -8,7 +8,7 @@ use redis::{
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
-use crate::{connection::RedisConnection, error, link::Target, server::Server};
+use crate::{connection::RedisConnection, error, link::Target, runtime, server::Server};
 
 /// Describes a [`RedisConnection`].
 #[derive(Clone)]
@@ -95,9 +95,7 @@ impl RedisConnectionBuilder {
     /// Of kind `InvalidInput` if the URL, the certificate or a number cannot be used; of kind `Closed` outside of a Tokio
     /// runtime.
     pub fn connect_lazy(self) -> Result<RedisConnection> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(Error::new(ErrorKind::Closed, "store-redis works inside a Tokio runtime only"));
-        }
+        runtime::current()?;
         if self.deadline.is_zero() || !(1..=64).contains(&self.connections) {
             let message = "a connection to Redis needs a deadline above zero and 1 to 64 connections";
             return Err(Error::new(ErrorKind::InvalidInput, message));

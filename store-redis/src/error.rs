@@ -6,6 +6,8 @@ use std::time::Duration;
 use cache_core::{Error, ErrorKind, Result};
 use redis::{RedisError, ServerError, Value};
 
+use crate::unreached;
+
 /// A URL or certificate that the driver does not take. Its reasons are fixed texts; what follows them may quote the URL.
 pub(crate) fn invalid(what: &str, error: &RedisError) -> Error {
     let reason = error.to_string();
@@ -67,6 +69,10 @@ pub(crate) fn broken(error: &RedisError) -> Error {
     if let Some((_, error)) = error.clone().into_server_errors().as_deref().and_then(<[_]>::first) {
         return refused(error);
     }
+    let cause = error.to_string();
+    if let Some(hint) = unreached::certificate(&cause) {
+        return Error::with_source(ErrorKind::Unavailable, hint, cause);
+    }
     let (kind, message) = match error.kind() {
         redis::ErrorKind::AuthenticationFailed => (ErrorKind::Denied, DENIED),
         redis::ErrorKind::Io if error.is_timeout() => (ErrorKind::Timeout, "the connection to Redis timed out"),
@@ -81,7 +87,7 @@ pub(crate) fn broken(error: &RedisError) -> Error {
         }
         _ => (ErrorKind::Backend, "the connection to Redis cannot be used"),
     };
-    Error::with_source(kind, message, error.to_string())
+    Error::with_source(kind, message, cause)
 }
 
 const DENIED: &str = "Redis refused the credentials or the permission; check user, password and ACL";

@@ -12,9 +12,11 @@ mod link;
 mod namespace;
 mod permissions;
 mod read;
+mod runtime;
 mod scripts;
 mod server;
 mod store;
+mod unreached;
 mod write;
 
 pub use crate::{

@@ -11,14 +11,18 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 use redis::{
-    AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind,
+    AsyncConnectionConfig, Client, ConnectionAddr, ProtocolVersion, PushInfo, PushKind,
     aio::{MultiplexedConnection, SendError},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
-    error,
+    error, runtime,
     server::{LastClient, Server},
+    unreached,
 };
 
 /// Where links lead, and how.
@@ -30,8 +34,21 @@ pub(crate) struct Target {
     pub(crate) server: Server,
 }
 
+impl Target {
+    pub(crate) fn address(&self) -> &ConnectionAddr {
+        self.client.get_connection_info().addr()
+    }
+}
+
+/// A connection, and the runtime that its driver runs in.
+#[derive(Clone)]
+pub(crate) struct Connected {
+    pub(crate) connection: MultiplexedConnection,
+    pub(crate) runtime: Handle,
+}
+
 /// A connection that is there or comes about, or why it did not.
-pub(crate) type Connecting = Shared<BoxFuture<'static, Result<MultiplexedConnection>>>;
+pub(crate) type Connecting = Shared<BoxFuture<'static, Result<Connected>>>;
 
 /// A link to the target, and how often it was made anew.
 ///
@@ -77,7 +94,8 @@ async fn connect(
     generation: u64,
     last: Arc<Mutex<LastClient>>,
     on_breakage: impl Fn() + Send + Sync + 'static,
-) -> Result<MultiplexedConnection> {
+) -> Result<Connected> {
+    let runtime = runtime::current()?;
     let mut config = target.config.clone();
     if target.client.get_connection_info().redis_settings().protocol() == ProtocolVersion::RESP3 {
         config = config.set_push_sender(move |push: PushInfo| {
@@ -92,8 +110,8 @@ async fn connect(
         sleep(PAUSE).await;
         connected = target.client.get_multiplexed_async_connection_with_config(&config).await;
     }
-    let mut connection = connected.map_err(|error| error::broken(&error))?;
+    let mut connection = connected.map_err(|error| unreached::failed(&error, target.address()))?;
     let met = timeout(target.patience, target.server.meet(&mut connection, again, generation, &last)).await;
     met.unwrap_or_else(|_| Err(error::late(target.patience)))?;
-    Ok(connection)
+    Ok(Connected { connection, runtime })
 }

@@ -21,8 +21,8 @@ use crate::{
 /// # Errors
 ///
 /// What the methods of [`Store`] fail with: `Timeout` after the deadline, `Unavailable` while Redis cannot be reached or is
-/// loading, `Denied`, `Full` and `ReadOnly` as Redis refuses, `Codec` for what is no value of this store, and `Backend` for
-/// anything else.
+/// loading, `Denied`, `Full` and `ReadOnly` as Redis refuses, `Codec` for what is no value of this store, `Closed` outside of a
+/// Tokio runtime and when the runtime of the connection has ended, and `Backend` for anything else.
 ///
 /// # Cancel safety
 ///

@@ -9,8 +9,9 @@ use cache_core::{
 
 use crate::{
     database::Database,
-    error, names,
+    names,
     rows::Rows,
+    runtime,
     store::{Inner, SqlStore},
     sweep::Sweeper,
     table,
@@ -194,9 +195,7 @@ impl<V, C> SqlStoreBuilder<V, C> {
     }
 
     fn finish(self) -> Result<Inner<V, C>> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(error::no_runtime());
-        }
+        runtime::check()?;
         check_namespace(&self.namespace)?;
         let lease_millis = u64::try_from(self.lease_ttl.as_millis()).unwrap_or(u64::MAX);
         // A day is far beyond any load, and what is left over takes room that long.

@@ -13,6 +13,7 @@ use crate::{
     error::{self, Fault},
     key_locks::KeyLocks,
     pool::Session,
+    runtime,
 };
 
 /// How a piece of work is run.
@@ -63,14 +64,12 @@ impl From<sqlx::Error> for Failed {
 impl Database {
     /// Does the work before the deadline.
     pub(crate) async fn run<W: Work>(&self, deadline: Duration, work: &W) -> Result<W::Output> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(error::no_runtime());
-        }
+        runtime::check()?;
         let waiting = AtomicBool::new(true);
         // Boxed, so that the type of an application's future does not hold that of a driver's.
         let attempts: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.attempts(work, deadline, &waiting));
         match tokio::time::timeout(deadline, attempts).await {
-            Ok(result) => result.map_err(|error| error::failed(self.dialect, &error)),
+            Ok(result) => result.map_err(|error| error::failed(self.dialect, self.file.as_deref(), &error)),
             Err(_) => Err(error::late(self.dialect, deadline, waiting.into_inner())),
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::poll_fn,
+    path::Path,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     task::Poll,
@@ -25,6 +26,8 @@ use crate::{
 pub(crate) struct Database {
     pub(crate) pool: Pool,
     pub(crate) dialect: &'static dyn Dialect,
+    /// Where a SQLite is.
+    pub(crate) file: Option<Arc<Path>>,
     /// Where one may write at a time, the right to. Its queue is fair, other than that of SQLite, which polls.
     writer: Option<Arc<Semaphore>>,
     alive: Arc<Mutex<Instant>>,
@@ -37,22 +40,24 @@ const PATIENCE: Duration = Duration::from_millis(200);
 impl Database {
     #[cfg(feature = "mysql")]
     pub(crate) fn mysql(pool: sqlx::MySqlPool) -> Self {
-        Self::new(Pool::MySql(pool), &crate::mysql::MySql, None)
+        Self::new(Pool::MySql(pool), &crate::mysql::MySql)
     }
 
     #[cfg(feature = "postgres")]
     pub(crate) fn postgres(pool: sqlx::PgPool) -> Self {
-        Self::new(Pool::Postgres(pool), &crate::postgres::Postgres, None)
+        Self::new(Pool::Postgres(pool), &crate::postgres::Postgres)
     }
 
     #[cfg(feature = "sqlite")]
     pub(crate) fn sqlite(pool: sqlx::SqlitePool) -> Self {
-        Self::new(Pool::Sqlite(pool), &crate::sqlite::Sqlite, Some(Arc::new(Semaphore::new(1))))
+        let file = Some(pool.connect_options().get_filename().into());
+        let writer = Some(Arc::new(Semaphore::new(1)));
+        Self { file, writer, ..Self::new(Pool::Sqlite(pool), &crate::sqlite::Sqlite) }
     }
 
-    fn new(pool: Pool, dialect: &'static dyn Dialect, writer: Option<Arc<Semaphore>>) -> Self {
+    fn new(pool: Pool, dialect: &'static dyn Dialect) -> Self {
         let alive = Arc::new(Mutex::new(Instant::now()));
-        Self { pool, dialect, writer, alive, knocking: Arc::new(Semaphore::new(1)) }
+        Self { pool, dialect, file: None, writer: None, alive, knocking: Arc::new(Semaphore::new(1)) }
     }
 
     /// The database that a URL leads to; it is not connected to yet. The pool lets a call wait for a connection for as long

@@ -1,10 +1,10 @@
 //! What went wrong, in the words of this crate.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, path::Path, time::Duration};
 
 use cache_core::{Error, ErrorKind};
 
-use crate::dialect::Dialect;
+use crate::{dialect::Dialect, unreached};
 
 /// What an error of a database means here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +15,9 @@ pub(crate) enum Fault {
     Lost,
     /// The database takes no connection now.
     Unavailable,
+    /// Its file cannot be opened.
+    #[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "the other databases are servers"))]
+    Unopened,
     /// The database gave up for want of time.
     Late,
     /// No room.
@@ -48,8 +51,8 @@ impl Fault {
     }
 }
 
-/// The error of a call that failed so.
-pub(crate) fn failed(dialect: &dyn Dialect, error: &sqlx::Error) -> Error {
+/// The error of a call that failed so. `file` is where a SQLite is.
+pub(crate) fn failed(dialect: &dyn Dialect, file: Option<&Path>, error: &sqlx::Error) -> Error {
     let title = dialect.title();
     let (kind, message): (_, Cow<'static, str>) = match Fault::of(dialect, error) {
         Fault::Conflict => (
@@ -58,6 +61,7 @@ pub(crate) fn failed(dialect: &dyn Dialect, error: &sqlx::Error) -> Error {
         ),
         Fault::Lost => (ErrorKind::Unavailable, format!("the connection to {title} was lost or refused").into()),
         Fault::Unavailable => (ErrorKind::Unavailable, format!("{title} takes no connection now").into()),
+        Fault::Unopened => (ErrorKind::Unavailable, unreached::unopened(file).into()),
         Fault::Late => (ErrorKind::Timeout, format!("{title} had no time or no connection for the call").into()),
         Fault::Full => (
             ErrorKind::Full,
@@ -74,6 +78,7 @@ pub(crate) fn failed(dialect: &dyn Dialect, error: &sqlx::Error) -> Error {
         Fault::Shape => return misfit(shown(dialect, error)),
         Fault::TableExists | Fault::Other => (ErrorKind::Backend, format!("{title} answered with an error").into()),
     };
+    let message = unreached::remedy(dialect, error).map_or(message, Cow::from);
     Error::with_source(kind, message, shown(dialect, error))
 }
 
@@ -118,11 +123,6 @@ pub(crate) fn late(dialect: &dyn Dialect, deadline: Duration, waiting: bool) -> 
         format!("{title} did not answer within {deadline:?}")
     };
     Error::new(ErrorKind::Timeout, message)
-}
-
-/// Called where sqlx cannot work.
-pub(crate) fn no_runtime() -> Error {
-    Error::new(ErrorKind::Closed, "store-sql works inside a Tokio runtime only")
 }
 
 /// Something that cannot be.

@@ -21,12 +21,14 @@ mod pool;
 mod postgres;
 mod read;
 mod rows;
+mod runtime;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
 mod store;
 mod sweep;
 mod table;
+mod unreached;
 mod write;
 
 pub use crate::{

@@ -94,7 +94,7 @@ impl Dialect for Sqlite {
             7 | 13 | 18 => Fault::Full,
             8 => Fault::ReadOnly,
             3 | 23 => Fault::Denied,
-            14 => Fault::Unavailable,
+            14 => Fault::Unopened,
             1 if message.starts_with("no such table") => Fault::NoTable,
             1 if message.contains("already exists") => Fault::TableExists,
             1 if message.contains("column") || message.contains("ON CONFLICT") => Fault::Shape,

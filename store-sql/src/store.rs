@@ -30,8 +30,8 @@ use crate::{
 /// # Errors
 ///
 /// What the methods of [`Store`] fail with: `Timeout` after the deadline, `Unavailable` while the database cannot be
-/// reached, `Denied`, `Full` and `ReadOnly` as it refuses, `Codec` for what is no value of this store, and `Backend` for
-/// anything else, among it a table that is missing or of another shape.
+/// reached, `Denied`, `Full` and `ReadOnly` as it refuses, `Codec` for what is no value of this store, `Closed` outside of a
+/// Tokio runtime or in one that has ended, and `Backend` for anything else, among it a table that is missing or of another shape.
 ///
 /// # Cancel safety
 ///

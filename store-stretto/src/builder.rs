@@ -67,7 +67,7 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
     /// [segment](Self::segments)'s part of the capacity is not stored.
     ///
     /// It is called once for each insertion, with no lock held; it may call the store. It sees the whole cost if it counts
-    /// [`Key::memory`] as well; the store itself takes some 200 bytes more for each entry.
+    /// [`Key::memory`] as well; the store itself takes some 500 bytes more for each entry, see the [crate](crate).
     pub fn weigher(mut self, weigher: impl Fn(&Key, &V) -> u64 + Send + Sync + 'static) -> Self {
         self.weigher = Some(Arc::new(weigher));
         self

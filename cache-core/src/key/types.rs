@@ -1,0 +1,106 @@
+//! The types that are keys.
+
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    rc::Rc,
+    sync::Arc,
+};
+
+use super::{CacheKey, Key, KeyWriter};
+
+impl CacheKey for Key {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(&self.bytes);
+    }
+}
+
+impl CacheKey for str {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(self.as_bytes());
+    }
+}
+
+impl CacheKey for String {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(self.as_bytes());
+    }
+}
+
+impl CacheKey for [u8] {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(self);
+    }
+}
+
+impl<const N: usize> CacheKey for [u8; N] {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(self);
+    }
+}
+
+impl CacheKey for Vec<u8> {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(self);
+    }
+}
+
+impl CacheKey for char {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(self.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+}
+
+impl CacheKey for bool {
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(if *self { b"true" } else { b"false" });
+    }
+}
+
+impl CacheKey for fmt::Arguments<'_> {
+    fn write_key(&self, out: &mut KeyWriter) {
+        // The writer never fails; a failing `Display` leaves a shorter key.
+        let _ = out.write_fmt(*self);
+    }
+}
+
+macro_rules! integers {
+    ($($integer:ty)*) => {$(
+        impl CacheKey for $integer {
+            fn write_key(&self, out: &mut KeyWriter) {
+                out.push(itoa::Buffer::new().format(*self).as_bytes());
+            }
+        }
+    )*};
+}
+integers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize);
+
+macro_rules! pointers {
+    ($($pointer:ty)*) => {$(
+        impl<T: CacheKey + ?Sized> CacheKey for $pointer {
+            fn write_key(&self, out: &mut KeyWriter) {
+                (**self).write_key(out);
+            }
+        }
+    )*};
+}
+pointers!(&T &mut T Box<T> Rc<T> Arc<T>);
+
+impl<T: CacheKey + ToOwned + ?Sized> CacheKey for Cow<'_, T> {
+    fn write_key(&self, out: &mut KeyWriter) {
+        (**self).write_key(out);
+    }
+}
+
+macro_rules! tuples {
+    ($(($($name:ident)+))*) => {$(
+        impl<$($name: CacheKey),+> CacheKey for ($($name,)+) {
+            fn write_key(&self, out: &mut KeyWriter) {
+                #[allow(non_snake_case, reason = "the type's name serves as the field's")]
+                let ($($name,)+) = self;
+                $(out.field($name);)+
+            }
+        }
+    )*};
+}
+tuples!((A)(A B)(A B C)(A B C D)(A B C D E)(A B C D E F)(A B C D E F G)(A B C D E F G H));
