@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Breaker, ErrorKind};
+use cache_chain::{Breaker, ErrorKind, Tier};
 use cache_core::testkit::Operation;
 use support::{Rig, settle};
 
@@ -181,4 +181,30 @@ async fn g7_a_repair_that_asks_nothing_does_not_close_the_breaker() {
         assert!(rig.chain.get("k").await.is_err());
     }
     assert!(rig.stores[1].calls_of(Operation::Get) <= asked + 1, "at most one probe");
+}
+
+/// A `clear` takes as long as there are keys to remove. Reads do not wait for its end to use a tier that has recovered.
+#[tokio::test(start_paused = true)]
+async fn a_clear_that_takes_long_does_not_stay_the_probe() {
+    let settings = |at, tier: Tier<String>| {
+        if at == 0 { tier.timeout(SECOND).breaker(Breaker::new().failures(1).probe_interval(SECOND)) } else { tier }
+    };
+    let rig = Rig::with(2, settings);
+    rig.stores[0].fail(Operation::Get, ErrorKind::Unavailable);
+    rig.chain.get("k").await.unwrap_err();
+    rig.stores[0].heal();
+    let _gate = rig.stores[0].stall(Operation::Clear);
+    tokio::time::advance(SECOND).await;
+    let chain = rig.chain.clone();
+    let clearing = tokio::spawn(async move { chain.clear().await });
+    settle().await;
+    assert_eq!(rig.stores[0].calls_of(Operation::Clear), 1, "it is the probe");
+    let asked = rig.stores[0].calls_of(Operation::Get);
+    rig.chain.get("k").await.unwrap_err();
+    assert_eq!(rig.stores[0].calls_of(Operation::Get), asked);
+    tokio::time::advance(2 * SECOND).await;
+    assert_eq!(rig.chain.get("k").await.unwrap(), None);
+    assert_eq!(rig.chain.get("k").await.unwrap(), None);
+    assert_eq!(rig.stores[0].calls_of(Operation::Get), asked + 2);
+    clearing.abort();
 }

@@ -6,7 +6,7 @@
 
 use std::{fs, time::Duration};
 
-use cache_chain::{Cache as _, ChainCache, Tier, redis::RedisStore, stretto::StrettoStore};
+use cache_chain::{ChainCache, Tier, redis::RedisStore, stretto::StrettoStore};
 use integration_tests::RedisServer;
 use peak_alloc::PeakAlloc;
 

@@ -21,7 +21,7 @@ pub use crate::{
     mariadb::MariaDb,
     postgres::Postgres,
     redis_acl::documented_permissions,
-redis_server::{RedisServer, command_of},
+    redis_server::{RedisServer, command_of},
     server_process::free_port,
     shown::shown,
     skew::skewed,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_chain::{Cache as _, ChainCache};
+use cache_chain::ChainCache;
 use integration_tests::{RedisServer, eventually};
 use peak_alloc::PeakAlloc;
 use store_redis::RedisStore;

@@ -65,6 +65,7 @@ impl<V, C: Codec<V>> Inner<V, C> {
         let server_now = known.earliest_micros(now);
         let mut results: Vec<Result<bool>> = writes.iter().map(|_| Ok(false)).collect();
         let (mut places, mut commands) = (Vec::new(), Vec::new());
+        let mut removed = vec![false; writes.len()];
         for (at, write) in writes.iter().enumerate() {
             let Some(life) = Life::of_fill(&write.entry, now, server_now) else { continue };
             // The id stays the ticket's: a fill voids no ticket of another.
@@ -73,12 +74,18 @@ impl<V, C: Codec<V>> Inner<V, C> {
                     places.push(at);
                     commands.push(command);
                 }
-                Ok(None) => {}
+                // The older entry must not stay in its place.
+                Ok(None) => {
+                    removed[at] = true;
+                    places.push(at);
+                    commands.push(self.unlink(&write.key));
+                }
                 Err(error) => results[at] = Err(error),
             }
         }
         for (at, reply) in places.into_iter().zip(call.each(Some(&scripts::FILL), Some(known), commands).await) {
             results[at] = reply.and_then(|reply| match reply {
+                Value::Int(_) if removed[at] => Ok(false),
                 Value::Int(filled) => Ok(filled == 1),
                 Value::Okay => Ok(true),
                 _ => Err(error::unexpected()),

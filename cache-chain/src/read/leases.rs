@@ -151,6 +151,8 @@ struct State {
     held: HashMap<(Key, usize), Held>,
     /// In the order in which their last users ended. Some may be in use again.
     idle: VecDeque<(Key, usize)>,
+    /// The bytes of the keys in `idle`.
+    bytes: usize,
     /// How many were ever added to `idle`.
     queued: u64,
     closed: bool,
@@ -161,11 +163,26 @@ struct Held {
     users: usize,
 }
 
-/// The most leases that wait to be returned. Further markers expire.
-const LIMIT: usize = 16_384;
+/// The most leases that wait to be returned, and the most bytes of their keys. Further markers expire.
+const LIMIT: (usize, usize) = (16_384, 16 << 20);
 
-/// How many leases are returned by one call.
-const BATCH: usize = 256;
+/// How many leases are returned by one call, and how many bytes of keys, give or take one key. The calls follow one another, so
+/// small batches would return leases more slowly than a busy chain takes them.
+const BATCH: (usize, usize) = (4096, 4 << 20);
+
+impl State {
+    /// The length of the next batch.
+    fn next_batch(&self) -> usize {
+        let mut bytes = 0;
+        for (count, (key, _)) in self.idle.iter().take(BATCH.0).enumerate() {
+            if bytes >= BATCH.1 {
+                return count;
+            }
+            bytes += key.as_bytes().len();
+        }
+        self.idle.len().min(BATCH.0)
+    }
+}
 
 impl Returns {
     /// Returns `None` if the leases of no tier leave markers.
@@ -198,14 +215,15 @@ impl Returns {
             return;
         }
         let mut state = self.state();
-        let State { held, idle, queued, closed } = &mut *state;
+        let State { held, idle, bytes, queued, closed } = &mut *state;
         let of = (key.clone(), place);
         let Some(users) = held.get_mut(&of).filter(|held| held.ticket == ticket).map(|held| &mut held.users) else {
             return;
         };
         *users = users.saturating_sub(1);
         // A lease that one user has used is no marker any more, so the other users need not return it.
-        if is_used || *closed || (*users == 0 && idle.len() >= LIMIT) {
+        let is_full = idle.len() >= LIMIT.0 || *bytes >= LIMIT.1;
+        if is_used || *closed || (*users == 0 && is_full) {
             held.remove(&of);
             return;
         }
@@ -213,6 +231,7 @@ impl Returns {
             return;
         }
         *queued += 1;
+        *bytes += key.as_bytes().len();
         idle.push_back(of);
         drop(state);
         self.ready.notify_one();
@@ -223,6 +242,7 @@ impl Returns {
         let mut state = self.state();
         state.closed = true;
         state.idle.clear();
+        state.bytes = 0;
         drop(state);
         self.ready.notify_one();
     }
@@ -236,11 +256,12 @@ impl Returns {
                 if state.closed {
                     return None;
                 }
-                let count = state.idle.len().min(BATCH);
+                let count = state.next_batch();
                 if count > 0 {
-                    let State { held, idle, .. } = &mut *state;
+                    let State { held, idle, bytes, .. } = &mut *state;
                     let mut released = Vec::with_capacity(count);
                     for of in idle.drain(..count) {
+                        *bytes -= of.0.as_bytes().len();
                         if held.get(&of).is_some_and(|held| held.users == 0)
                             && let Some(held) = held.remove(&of)
                         {
@@ -344,13 +365,18 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_is_bounded() {
+    fn the_queue_and_its_batches_are_bounded() {
         let returns = returns();
-        for at in 0..LIMIT + 10 {
-            drop(leased(&returns, &at.to_string(), 1));
-        }
+        (0..LIMIT.0 + 10).for_each(|at| drop(leased(&returns, &at.to_string(), 1)));
         let idle = returns.state().idle.len();
-        assert_eq!((idle, returns.state().held.len()), (LIMIT, LIMIT));
+        assert_eq!((idle, returns.state().held.len()), (LIMIT.0, LIMIT.0));
+        (0..4).for_each(|_| assert_eq!(returned(&returns).len(), LIMIT.0 / 4));
+        (0..1000).for_each(|at| drop(leased(&returns, &format!("{at:0>32768}{at:0>32768}"), 1)));
+        let state = returns.state();
+        assert_eq!((state.idle.len(), state.held.len(), state.bytes), (256, 256, LIMIT.1));
+        drop(state);
+        (0..4).for_each(|_| assert_eq!(returned(&returns).len(), 64));
+        assert_eq!(returns.state().bytes, 0);
         returns.close();
         assert!(block_on(returns.next()).is_none());
         drop(leased(&returns, "k", 1));

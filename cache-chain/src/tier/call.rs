@@ -59,8 +59,12 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             let message = format!("no time was left to ask tier {}", self.title());
             return Err(Error::new(ErrorKind::Timeout, message));
         }
+        let longest = self.read_timeout.max(self.write_timeout);
         let pass = match &self.breaker {
-            Some(breaker) => Some(breaker.enter(limit).inspect_err(|_| self.counters.skipped.increment())?),
+            // A `clear` has no limit. As a probe it would keep the breaker half open for as long as it takes.
+            Some(breaker) => {
+                Some(breaker.enter(limit.min(longest)).inspect_err(|_| self.counters.skipped.increment())?)
+            }
             None => None,
         };
         let is_probe = pass.as_ref().is_some_and(super::breaker::Pass::is_probe);
