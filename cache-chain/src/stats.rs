@@ -95,7 +95,8 @@ statistics! {
         refused,
         /// Expired in the queue.
         expired,
-        /// Failed in a tier, or not possible because the tier answered the lookup but granted no lease.
+        /// Failed in a tier, or not possible for want of a lease: the tier answered the lookup and granted none, or too many
+        /// leases wait to be returned.
         failed,
         /// Dropped because the queue was full or closed.
         dropped,

@@ -194,7 +194,7 @@ async fn g5_the_queue_keeps_one_entry_per_key_within_its_bytes() {
         .tier(upper.clone())
         .tier(lower)
         .backfill_bytes(10_000)
-        .backfill_weigher(|_, value: &String| value.len())
+        .weigher(|_, value: &String| value.len())
         .build()
         .unwrap();
     upper.stall(Operation::Fill);

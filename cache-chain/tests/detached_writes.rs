@@ -53,6 +53,24 @@ async fn abandoned_writes_of_one_key_are_bounded_and_the_key_is_writable_at_once
     assert_eq!(values(&rig, "hot"), [Some(owned("new")), Some(owned("new"))]);
 }
 
+/// Large values of many keys.
+#[tokio::test(start_paused = true)]
+async fn abandoned_writes_are_bounded_by_their_bytes() {
+    let tier = |_, tier: Tier<String>| tier.timeout(60 * SECOND).no_breaker();
+    let rig = Rig::built(2, tier, |chain| chain.weigher(|_, value: &String| value.len() << 20));
+    let gate = rig.stores[1].stall(Operation::Set);
+    for number in 0..7 {
+        assert!(leave(rig.chain.set(number, owned("some ten M"))).is_none());
+        settle().await;
+    }
+    let error = leave(rig.chain.set("refused", owned("v"))).unwrap().unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("64 MiB"), "{error}");
+    gate.open();
+    rig.chain.wait().await.unwrap();
+    rig.chain.set("k", owned("v")).await.unwrap();
+    assert_eq!(values(&rig, "k"), [Some(owned("v")), Some(owned("v"))]);
+}
+
 #[tokio::test]
 async fn the_order_of_abandoned_writes_is_kept() {
     let rig = Rig::new(2);

@@ -40,6 +40,30 @@ async fn a_lookup_that_finds_nothing_leaves_nothing_behind() {
     assert_eq!(keys(&server), 0);
 }
 
+/// Leases are taken faster than they can be returned. Then lookups do without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_lookups_that_find_nothing_leaves_nothing_behind() {
+    let server = RedisServer::start().await;
+    let builder = RedisStore::builder(server.url()).namespace("n").deadline(Duration::from_secs(30));
+    let origin = Origin::new(|_| async { Ok::<_, io::Error>(None::<u32>) });
+    let patient = Tier::new(builder.connect().await.unwrap()).timeout(Duration::from_secs(30));
+    let chain = ChainCache::builder().tier(MapStore::new()).tier(patient).tier(origin).build().unwrap();
+    let flood = (0..32_u32).map(|task| {
+        let chain = chain.clone();
+        tokio::spawn(async move {
+            for batch in 0..20_u32 {
+                let first = (task * 20 + batch) * 1000;
+                assert!(chain.get_many(first..first + 1000).await.unwrap().iter().all(Option::is_none));
+            }
+        })
+    });
+    for task in flood.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    chain.wait().await.unwrap();
+    assert_eq!(keys(&server), 0);
+}
+
 /// A dropped lookup goes on until its tiers' timeouts, and gives its lease back then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_lookup_leaves_nothing_behind() {

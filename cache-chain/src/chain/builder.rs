@@ -93,15 +93,16 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         self
     }
 
-    /// Limits the bytes of queued backfills. Default: 64 MiB. [`backfill_weigher`](Self::backfill_weigher) says what is counted.
+    /// Limits the bytes of queued backfills. Default: 64 MiB. See [`weigher`](Self::weigher).
     pub fn backfill_bytes(mut self, bytes: usize) -> Self {
         self.limits.bytes = bytes;
         self
     }
 
-    /// Sets how many bytes a value allocates, for [`backfill_bytes`](Self::backfill_bytes). Default: zero; only the value itself
-    /// (its `size_of`), its key and the overhead of the queue are counted.
-    pub fn backfill_weigher(mut self, weigher: impl Fn(&Key, &V) -> usize + Send + Sync + 'static) -> Self {
+    /// Sets how many bytes a value allocates. They count towards [`backfill_bytes`](Self::backfill_bytes), and towards the limit of
+    /// 64 MiB for writes that go on after their callers have left. Default: zero; only the value itself (its `size_of`), its key and
+    /// some overhead are counted.
+    pub fn weigher(mut self, weigher: impl Fn(&Key, &V) -> usize + Send + Sync + 'static) -> Self {
         self.weigher = Arc::new(weigher);
         self
     }
@@ -129,7 +130,8 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         check_names(&tiers)?;
 
         let (clock, timeout) = (self.clock, self.timeout);
-        let backfills = Backfills::start(Arc::clone(&tiers), Arc::clone(&clock), self.limits, self.weigher, &runtime);
+        let weigher = Arc::clone(&self.weigher);
+        let backfills = Backfills::start(Arc::clone(&tiers), Arc::clone(&clock), self.limits, weigher, &runtime);
         let flights = FlightStarter::new(runtime.clone());
         let reader = Arc::new(Reader::new(
             (Arc::clone(&tiers), Arc::clone(&clock)),
@@ -139,7 +141,7 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         ));
         let loader = Arc::new(Loader::new(Arc::clone(&reader), settings, lifetimes.clone()));
         let to_forget = reader.to_forget().chain([loader.to_forget()]).collect();
-        let writer = Arc::new(Writer::new((tiers, clock, runtime), lifetimes, timeout, to_forget));
+        let writer = Arc::new(Writer::new((tiers, clock, runtime), (lifetimes, self.weigher), timeout, to_forget));
         Ok(ChainCache { reader, loader, writer })
     }
 

@@ -120,6 +120,15 @@ impl LeaseReturns {
         Leases { tickets: Tickets::new(), home }
     }
 
+    /// Whether there are so many leases to return that lookups should take no more of them. Otherwise lookups that find nothing
+    /// could take leases faster than they can be returned, and fill the store with markers.
+    pub(crate) fn are_behind(&self) -> bool {
+        self.returns.as_ref().is_some_and(|returns| {
+            let state = returns.state();
+            state.held.len() >= ENOUGH || state.bytes >= LIMIT.1 / 2
+        })
+    }
+
     /// Waits until all leases that are queued now have been returned. If the task has ended, they expire.
     pub(crate) async fn wait(&self) {
         if let Some(returns) = &self.returns {
@@ -164,7 +173,11 @@ struct Held {
 }
 
 /// The most leases that wait to be returned, and the most bytes of their keys. Further markers expire.
-const LIMIT: (usize, usize) = (16_384, 16 << 20);
+const LIMIT: (usize, usize) = (65_536, 16 << 20);
+
+/// From how many leases on, in use or waiting, lookups take none. A single lookup of many keys may exceed it, for which
+/// [`LIMIT`] leaves room.
+const ENOUGH: usize = 16_384;
 
 /// How many leases are returned by one call, and how many bytes of keys, give or take one key. The calls follow one another, so
 /// small batches would return leases more slowly than a busy chain takes them.
@@ -370,7 +383,7 @@ mod tests {
         (0..LIMIT.0 + 10).for_each(|at| drop(leased(&returns, &at.to_string(), 1)));
         let idle = returns.state().idle.len();
         assert_eq!((idle, returns.state().held.len()), (LIMIT.0, LIMIT.0));
-        (0..4).for_each(|_| assert_eq!(returned(&returns).len(), LIMIT.0 / 4));
+        (0..16).for_each(|_| assert_eq!(returned(&returns).len(), LIMIT.0 / 16));
         (0..1000).for_each(|at| drop(leased(&returns, &format!("{at:0>32768}{at:0>32768}"), 1)));
         let state = returns.state();
         assert_eq!((state.idle.len(), state.held.len(), state.bytes), (256, 256, LIMIT.1));

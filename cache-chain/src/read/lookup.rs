@@ -65,7 +65,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         let mut peeked = peeked.filter(|_| self.tiers[0].is_local());
         for (place, tier) in self.tiers.iter().enumerate() {
             let limit = deadline.share(self.parts(place, purpose), tier.read_timeout);
-            let lease = (place < last).then(|| self.lease_time(place + 1, limit, deadline, purpose));
+            let lease = (place < last && self.may_lease(tier, purpose))
+                .then(|| self.lease_time(place + 1, limit, deadline, purpose));
             let asked: Each<Key> = missing.iter().map(|&at| keys[at].clone()).collect();
             let answers = tier.look_up(&asked, peeked.take(), lease, limit).await;
             let is_short = limit < tier.read_timeout;
@@ -125,6 +126,11 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         if !tickets.is_empty() {
             self.backfills.enqueue(Backfill { key: key.clone(), entry, tickets, found_in: place });
         }
+    }
+
+    /// Whether a lookup takes leases of this tier. Without a lease, the tier is not backfilled.
+    fn may_lease(&self, tier: &Tier<V>, purpose: Purpose) -> bool {
+        purpose == Purpose::Load || !tier.has_markers() || !self.returns.are_behind()
     }
 
     /// Into how many parts the time is divided from this tier on: the tiers that take time, and a loader.

@@ -22,7 +22,7 @@ impl Completion {
         Self { runtime, detached: Arc::default() }
     }
 
-    /// Runs a write of these keys after the detached writes of the same keys. `delete` deletes keys from all tiers; it runs if
+    /// Runs a write of these keys, which takes so many bytes of memory, after the detached writes of the same keys. `delete` deletes keys from all tiers; it runs if
     /// later writes were refused.
     ///
     /// # Cancel safety
@@ -31,6 +31,7 @@ impl Completion {
     pub(super) async fn run<D>(
         &self,
         keys: Arc<[Key]>,
+        bytes: usize,
         write: impl Future<Output = Result<()>> + Send + 'static,
         delete: impl FnOnce(Vec<Key>) -> D + Send + 'static,
     ) -> Result<()>
@@ -38,7 +39,7 @@ impl Completion {
         D: Future<Output = ()> + Send,
     {
         let predecessors = self.detached.predecessors(&keys)?;
-        let (caller, end) = self.attend(Some(Arc::clone(&keys)));
+        let (caller, end) = self.attend(Some(Arc::clone(&keys)), bytes);
         let detached = Arc::clone(&self.detached);
         let task = self.runtime.spawn(async move {
             let written = match detached.wait_for(&keys, predecessors).await {
@@ -64,7 +65,7 @@ impl Completion {
     ///
     /// Dropped, it detaches the `clear`, which goes on.
     pub(super) async fn run_clear(&self, clear: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
-        let (caller, end) = self.attend(None);
+        let (caller, end) = self.attend(None, 0);
         let task = self.runtime.spawn(async move {
             let cleared = clear.await;
             drop(end);
@@ -75,9 +76,9 @@ impl Completion {
         cleared
     }
 
-    fn attend(&self, keys: Option<Arc<[Key]>>) -> (Caller, End) {
+    fn attend(&self, keys: Option<Arc<[Key]>>, bytes: usize) -> (Caller, End) {
         let shared = Arc::new(Shared::default());
-        (Caller { shared: Arc::clone(&shared), keys, detached: Arc::clone(&self.detached) }, End(shared))
+        (Caller { shared: Arc::clone(&shared), keys, bytes, detached: Arc::clone(&self.detached) }, End(shared))
     }
 }
 
@@ -115,6 +116,7 @@ struct Caller {
     shared: Arc<Shared>,
     /// `None` for a `clear`.
     keys: Option<Arc<[Key]>>,
+    bytes: usize,
     detached: Arc<DetachedWrites>,
 }
 
@@ -123,7 +125,7 @@ impl Drop for Caller {
         let mut stage = self.shared.stage();
         if matches!(*stage, Stage::Attended) {
             *stage = Stage::Detached(match self.keys.take() {
-                Some(keys) => self.detached.enter(keys),
+                Some(keys) => self.detached.enter(keys, self.bytes),
                 None => self.detached.enter_clear(),
             });
         }

@@ -26,6 +26,9 @@ const MAX_PER_KEY: usize = 128;
 /// The most detached writes of all keys; further writes are refused. Each holds its keys and values in memory.
 const MAX_TOTAL: usize = 16_384;
 
+/// The most bytes of the keys and values of all detached writes; further writes are refused.
+const MAX_BYTES: usize = 64 << 20;
+
 /// How long a write waits for its predecessors: longer than the default timeouts of several tiers together.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(30);
 
@@ -45,6 +48,8 @@ pub(super) struct DetachedWrites {
 struct State {
     queues: HashMap<Key, Queue>,
     pending: BTreeSet<u64>,
+    /// The bytes of their keys and values.
+    bytes: usize,
     next: u64,
     /// The latest detached `clear`, and until when it is waited for.
     clear: Option<(Done, Instant)>,
@@ -107,11 +112,14 @@ impl DetachedWrites {
             return Ok(Predecessors { writes: Vec::new(), clear });
         }
         if state.pending.len() >= MAX_TOTAL {
-            return Err(refused(MAX_TOTAL, "of this chain"));
+            return Err(refused(&format!("{MAX_TOTAL} earlier writes")));
+        }
+        if state.bytes >= MAX_BYTES {
+            return Err(refused(&format!("earlier writes of {} MiB", MAX_BYTES >> 20)));
         }
         if keys.iter().any(|key| state.queues.get(key).is_some_and(|queue| queue.writes >= MAX_PER_KEY)) {
             state.refuse(keys);
-            return Err(refused(MAX_PER_KEY, "of one key"));
+            return Err(refused(&format!("{MAX_PER_KEY} earlier writes of one key")));
         }
         let writes = keys.iter().filter_map(|key| state.queues.get(key)).map(|queue| queue.last.clone()).collect();
         Ok(Predecessors { writes, clear })
@@ -161,16 +169,19 @@ impl DetachedWrites {
         let (ended, done) = watch::channel(());
         self.state().clear = Some((Done(done), Instant::now() + CLEAR_GRACE));
         let (keys, predecessors) = (Arc::default(), Vec::new());
-        Detached { writes: Arc::clone(self), number: None, keys, predecessors, _ended: ended }
+        Detached { writes: Arc::clone(self), number: None, keys, bytes: 0, predecessors, _ended: ended }
     }
 
-    /// Appends a write of these keys to their queues.
-    pub(super) fn enter(self: &Arc<Self>, keys: Arc<[Key]>) -> Detached {
+    /// Appends a write of these keys to their queues. Its keys and values take so many bytes.
+    pub(super) fn enter(self: &Arc<Self>, keys: Arc<[Key]>, bytes: usize) -> Detached {
         let (ended, done) = watch::channel(());
+        // A weigher may return the largest number.
+        let bytes = bytes.min(MAX_BYTES);
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
         state.pending.insert(number);
+        state.bytes += bytes;
         let mut predecessors = Vec::new();
         for key in &*keys {
             let queue = state.queues.entry(key.clone()).or_insert_with(|| Queue {
@@ -184,7 +195,7 @@ impl DetachedWrites {
             queue.writes += 1;
         }
         drop(state);
-        Detached { writes: Arc::clone(self), number: Some(number), keys, predecessors, _ended: ended }
+        Detached { writes: Arc::clone(self), number: Some(number), keys, bytes, predecessors, _ended: ended }
     }
 }
 
@@ -197,8 +208,9 @@ impl State {
         }
     }
 
-    fn leave(&mut self, number: u64, keys: &[Key]) -> u64 {
+    fn leave(&mut self, number: u64, keys: &[Key], bytes: usize) -> u64 {
         self.pending.remove(&number);
+        self.bytes -= bytes;
         for key in keys {
             if let Some(queue) = self.queues.get_mut(key) {
                 queue.writes -= 1;
@@ -211,10 +223,9 @@ impl State {
     }
 }
 
-fn refused(most: usize, of: &str) -> Error {
+fn refused(writes: &str) -> Error {
     let message = format!(
-        "{most} earlier writes {of} are still going on after their callers have left; nothing was written, write again when \
-         the tier answers"
+        "{writes} are still going on after their callers have left; nothing was written, write again when the tier answers"
     );
     Error::new(ErrorKind::Unavailable, message)
 }
@@ -226,6 +237,7 @@ pub(super) struct Detached {
     /// The place among the pending writes; `None` for a `clear`.
     number: Option<u64>,
     keys: Arc<[Key]>,
+    bytes: usize,
     predecessors: Vec<Done>,
     /// Closes the channel of [`Done`].
     _ended: watch::Sender<()>,
@@ -249,7 +261,7 @@ impl Drop for Detached {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
         let mut state = self.writes.state();
-        let oldest = state.leave(number, &self.keys);
+        let oldest = state.leave(number, &self.keys, self.bytes);
         // Under the lock, so that a later number is not overtaken by an earlier one.
         self.writes.oldest.send_if_modified(|current| std::mem::replace(current, oldest) != oldest);
     }
@@ -274,8 +286,8 @@ mod tests {
     async fn a_write_waits_for_the_last_of_its_queue_which_waits_for_the_others() {
         let writes = Arc::new(DetachedWrites::default());
         let (k, both) = (keys(&["k"]), keys(&["k", "l"]));
-        let first = writes.enter(Arc::clone(&k));
-        let mut second = writes.enter(Arc::clone(&both));
+        let first = writes.enter(Arc::clone(&k), 1);
+        let mut second = writes.enter(Arc::clone(&both), 1);
         let waits = async |keys: &[Key]| is_pending(writes.wait_for(keys, writes.predecessors(keys).unwrap())).await;
         assert_eq!(writes.predecessors(&k).unwrap().writes.len(), 1, "the last only");
         assert!(waits(&k).await && waits(&both).await && !waits(&keys(&["m"])).await);
@@ -291,11 +303,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_detached_later_is_not_waited_for() {
         let writes = Arc::new(DetachedWrites::default());
-        let first = writes.enter(keys(&["k"]));
-        let second = writes.enter(keys(&["l"]));
+        let first = writes.enter(keys(&["k"]), 1);
+        let second = writes.enter(keys(&["l"]), 1);
         let mut all = pin!(writes.wait_for_all());
         assert!(is_pending(all.as_mut()).await);
-        let third = writes.enter(keys(&["k"]));
+        let third = writes.enter(keys(&["k"]), 1);
         drop(second);
         assert!(is_pending(all.as_mut()).await);
         drop(first);
@@ -310,7 +322,7 @@ mod tests {
     async fn a_full_queue_refuses_and_deletes_what_it_leaves_behind() {
         let writes = Arc::new(DetachedWrites::default());
         let k = keys(&["k"]);
-        let mut queue: Vec<Detached> = (0..MAX_PER_KEY).map(|_| writes.enter(Arc::clone(&k))).collect();
+        let mut queue: Vec<Detached> = (0..MAX_PER_KEY).map(|_| writes.enter(Arc::clone(&k), 1)).collect();
         assert_eq!(writes.predecessors(&k).unwrap_err().kind(), ErrorKind::Unavailable);
         writes.predecessors(&keys(&["l"])).unwrap();
         let mut last = queue.pop().unwrap();
@@ -320,14 +332,14 @@ mod tests {
         assert_eq!(last.outdated_keys().await, &*k);
         drop(last);
         writes.predecessors(&k).unwrap();
-        assert_eq!(writes.enter(Arc::clone(&k)).outdated_keys().await, [], "a new queue begins anew");
+        assert_eq!(writes.enter(Arc::clone(&k), 1).outdated_keys().await, [], "a new queue begins anew");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_waited_in_vain_leaves_nothing_current_behind() {
         let writes = Arc::new(DetachedWrites::default());
         let k = keys(&["k"]);
-        let mut first = writes.enter(Arc::clone(&k));
+        let mut first = writes.enter(Arc::clone(&k), 1);
         let waited = writes.wait_for(&k, writes.predecessors(&k).unwrap()).await;
         assert_eq!(waited.unwrap_err().kind(), ErrorKind::Timeout);
         assert_eq!(first.outdated_keys().await, &*k);
@@ -351,9 +363,23 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_all_queues_are_bounded() {
+        let writes = Arc::new(DetachedWrites::default());
+        let (one, other) = (writes.enter(keys(&["a"]), MAX_BYTES - 1), writes.enter(keys(&["b"]), 1));
+        assert_eq!(writes.predecessors(&keys(&["k"])).unwrap_err().kind(), ErrorKind::Unavailable);
+        drop(one);
+        assert_eq!(writes.predecessors(&keys(&["k"])).unwrap().writes.len(), 0);
+        drop(other);
+        assert_eq!(writes.state().bytes, 0);
+        let largest = writes.enter(keys(&["a"]), usize::MAX);
+        drop((writes.enter(keys(&["b"]), 1), largest));
+        assert_eq!(writes.state().bytes, 0);
+    }
+
+    #[test]
     fn all_queues_together_are_bounded() {
         let writes = Arc::new(DetachedWrites::default());
-        let all: Vec<Detached> = (0..MAX_TOTAL).map(|n| writes.enter(keys(&[&n.to_string()]))).collect();
+        let all: Vec<Detached> = (0..MAX_TOTAL).map(|n| writes.enter(keys(&[&n.to_string()]), 1)).collect();
         assert_eq!(writes.predecessors(&keys(&["k"])).unwrap_err().kind(), ErrorKind::Unavailable);
         drop(all);
         assert_eq!(writes.predecessors(&keys(&["k"])).unwrap().writes.len(), 0);

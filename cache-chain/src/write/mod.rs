@@ -11,6 +11,7 @@ use cache_core::{Entry, Key, Result, SharedClock, Ticket, Ttl, Write};
 use self::completion::Completion;
 pub(crate) use self::failures::Failures;
 use crate::{
+    backfill::Weigher,
     flight::Forget,
     lifetime::{Lifetime, Lifetimes},
     repair::Repairer,
@@ -23,6 +24,7 @@ pub(crate) struct Writer<V> {
     tiers: Arc<[Tier<V>]>,
     clock: SharedClock,
     lifetimes: Lifetimes,
+    weigher: Weigher<V>,
     /// Limits how long a caller waits for `set` and `del`.
     timeout: Option<Duration>,
     completion: Completion,
@@ -34,26 +36,28 @@ pub(crate) struct Writer<V> {
 impl<V: Clone + Send + Sync + 'static> Writer<V> {
     pub(crate) fn new(
         (tiers, clock, runtime): (Arc<[Tier<V>]>, SharedClock, RuntimeHandle),
-        lifetimes: Lifetimes,
+        (lifetimes, weigher): (Lifetimes, Weigher<V>),
         timeout: Option<Duration>,
         flights: Vec<Box<dyn Forget>>,
     ) -> Self {
         let repairer = Repairer::new(Arc::clone(&tiers), runtime.clone());
-        Self { tiers, clock, lifetimes, timeout, completion: Completion::new(runtime), repairer, flights }
+        Self { tiers, clock, lifetimes, weigher, timeout, completion: Completion::new(runtime), repairer, flights }
     }
 
     /// Sets values with one TTL. If a key occurs more than once, its last value is set.
     pub(crate) async fn set(self: &Arc<Self>, values: Vec<(Key, V)>, ttl: Ttl) -> Result<()> {
         let values = last_of_each(values);
         let keys = values.iter().map(|(key, _)| key.clone()).collect();
+        let weight = |(key, value): &(Key, V)| (self.weigher)(key, value).saturating_add(size_of::<V>());
+        let bytes = values.iter().map(weight).fold(0, usize::saturating_add);
         let writer = Arc::clone(self);
-        self.complete(keys, async move { writer.set_all(values, ttl).await }).await
+        self.complete(keys, bytes, async move { writer.set_all(values, ttl).await }).await
     }
 
     /// Deletes keys.
     pub(crate) async fn del(self: &Arc<Self>, keys: Arc<[Key]>) -> Result<()> {
         let (writer, deleted) = (Arc::clone(self), Arc::clone(&keys));
-        self.complete(keys, async move { writer.del_all(&deleted).await }).await
+        self.complete(keys, 0, async move { writer.del_all(&deleted).await }).await
     }
 
     /// Deletes all keys.
@@ -76,6 +80,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
     async fn complete(
         self: &Arc<Self>,
         keys: Arc<[Key]>,
+        value_bytes: usize,
         write: impl Future<Output = Result<()>> + Send + 'static,
     ) -> Result<()> {
         let (writer, deleter) = (Arc::clone(self), Arc::clone(self));
@@ -86,7 +91,8 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
                 deleter.repairer.start();
             }
         };
-        let write = self.completion.run(keys, write, delete);
+        let bytes = keys.iter().map(Key::memory).fold(value_bytes, usize::saturating_add);
+        let write = self.completion.run(keys, bytes, write, delete);
         match self.timeout {
             None => write.await,
             timeout => Deadline::after(timeout).bound(&self.completion.runtime, write).await,
