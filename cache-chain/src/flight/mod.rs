@@ -4,9 +4,8 @@
 //! polled nor on the runtime of a waiter. An event in the work wakes one task, and the end of the work wakes each waiter
 //! once.
 //!
-//! Shuttle checks the protocol, and that the checks find each fault in [`fault`]; see [`model`].
+//! Shuttle checks the protocol, and that the checks find each [`Fault`](crate::util::fault).
 
-mod fault;
 #[cfg(all(test, shuttle))]
 mod model;
 pub(crate) mod nesting;
@@ -30,12 +29,12 @@ use cache_core::{Error, ErrorKind, Key, Result};
 use tokio::sync::Semaphore;
 
 use self::{
-    fault::injected,
     nesting::{ChainId, Node, Wait, scope},
     shared::Shared,
     sync::{Mutex, MutexGuard, lock, spawn},
 };
 use crate::util::{
+    fault::injected,
     panics::caught,
     runtime::{RuntimeHandle, closed},
 };

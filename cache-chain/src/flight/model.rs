@@ -18,11 +18,11 @@ use std::{
 use shuttle::{future as executor, thread};
 
 use super::{
-    fault::{Fault, INJECTED},
     shared::Stage,
     tasks::{end_runtime, join_all},
     *,
 };
+use crate::util::fault::{Fault, INJECTED};
 
 /// How the work goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

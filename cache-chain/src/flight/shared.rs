@@ -8,10 +8,8 @@ use std::{
 use cache_core::Result;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{
-    fault::injected,
-    sync::{AbortHandle, Mutex, lock},
-};
+use super::sync::{AbortHandle, Mutex, lock};
+use crate::util::fault::injected;
 
 /// The state of a flight. It begins with one waiter, whose id is 0.
 pub(super) struct Shared<T> {

@@ -8,7 +8,7 @@ use std::{
 use cache_core::Key;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::util::sync::lock;
+use crate::util::{fault::injected, sync::lock};
 
 type Lock = Arc<tokio::sync::Mutex<()>>;
 
@@ -34,7 +34,10 @@ impl KeyLocks {
     }
 
     fn place(&self, key: &Key) -> Place<'_> {
-        let lock = Arc::clone(self.active().entry(key.clone()).or_default());
+        let mut lock = Arc::clone(self.active().entry(key.clone()).or_default());
+        if injected!(UnsharedLocks) {
+            lock = Lock::default();
+        }
         Place { locks: self, key: key.clone(), lock }
     }
 

@@ -2,6 +2,8 @@
 
 mod fence;
 mod key_locks;
+#[cfg(all(test, shuttle))]
+mod model;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,9 +1,9 @@
-//! Faults that the model injects, to show that it finds them.
+//! Faults that the models inject, to show that they find them.
 
 /// A step of the protocol that is left out.
 #[cfg(all(test, shuttle))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The end of the work wakes no waiter.
     SilentEnd,
     /// A flight stays in its group when its work has ended.
@@ -20,11 +20,15 @@ pub(super) enum Fault {
     BackgroundAborted,
     /// A task that is dropped does not end its flight.
     DroppedSilently,
+    /// The calls of a fenced store for one key do not exclude each other.
+    UnsharedLocks,
+    /// A `clear` of a fenced store does not wait for the calls in progress.
+    HastyClear,
 }
 
 #[cfg(all(test, shuttle))]
 std::thread_local! {
-    pub(super) static INJECTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+    pub(crate) static INJECTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
 }
 
 /// Whether the model injects this fault. Outside of the model it is the constant `false`.
@@ -32,7 +36,7 @@ std::thread_local! {
 macro_rules! injected {
     ($fault:ident) => {
         // Shuttle runs all its threads on one thread of the system.
-        $crate::flight::fault::INJECTED.get() == Some($crate::flight::fault::Fault::$fault)
+        $crate::util::fault::INJECTED.get() == Some($crate::util::fault::Fault::$fault)
     };
 }
 #[cfg(not(all(test, shuttle)))]
@@ -41,4 +45,4 @@ macro_rules! injected {
         false
     };
 }
-pub(super) use injected;
+pub(crate) use injected;
