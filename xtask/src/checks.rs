@@ -3,7 +3,7 @@
 use std::{fs, process::Command, time::UNIX_EPOCH};
 
 use crate::{
-    Result,
+    Result, contributing,
     run::{cargo, output, root, run},
     steps::Steps,
     tests, tools,
@@ -35,6 +35,7 @@ pub(crate) fn ci(steps: &mut Steps) -> Result {
         run(docs.args(workspace.in_ci()).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     tests::all(steps)?;
+    steps.step("the example of CONTRIBUTING", || contributing::check(&workspace))?;
     steps.step("each package builds by itself", || packages_build(&workspace))?;
     steps.step("licences, sources and bans", || deny(&workspace, &["bans", "licenses", "sources"]))
 }
