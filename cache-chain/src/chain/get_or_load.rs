@@ -117,8 +117,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         }
     }
 
-    /// Returns the values of `keys`, in their order. Calls `load` once for all keys that no tier has and no other caller is
-    /// loading.
+    /// Returns the values of `keys`, a slice, an array or a `Vec`, in their order. Calls `load` once for all keys that no tier
+    /// has and no other caller is loading.
     ///
     /// `load` gets the missing keys, and returns pairs of a key and a value, for instance in a `Vec` or a `HashMap`. A key that it
     /// does not return is cached as absent. `load` is not called if nothing is missing. Other processes are not waited for.
@@ -145,24 +145,24 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
     /// let squares: ChainCache<u64> = ChainCache::builder().tier(MapStore::new()).build()?;
-    /// assert_eq!(squares.get_or_load_many([2, 3], squares_of).await?, [Some(4), Some(9)]);
+    /// let numbers: &[u64] = &[2, 3];
+    /// assert_eq!(squares.get_or_load_many(numbers, squares_of).await?, [Some(4), Some(9)]);
     /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
     /// ```
-    pub async fn get_or_load_many<K, T, E, I, F, Fut>(
+    pub fn get_or_load_many<K, T, E, I, F, Fut>(
         &self,
-        keys: impl IntoIterator<Item = K>,
+        keys: impl AsRef<[K]>,
         load: F,
-    ) -> Result<Vec<Option<V>>>
+    ) -> impl Future<Output = Result<Vec<Option<V>>>> + Send
     where
-        K: CacheKey + Send + 'static,
+        K: CacheKey + Clone + Send + 'static,
         T: Load<V>,
         E: Into<Box<dyn StdError + Send + Sync>>,
         I: IntoIterator<Item = (K, T)>,
         F: FnOnce(Vec<K>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<I, E>> + Send + 'static,
     {
-        let keys: Vec<K> = keys.into_iter().collect();
-        Box::pin(self.loader.get_many(keys, load)).await
+        Box::pin(self.loader.get_many(keys.as_ref().to_vec(), load))
     }
 
     async fn load(&self, key: Key, start: Start<V>, load: LoadFn<V>) -> Result<Found<V>> {
