@@ -1,0 +1,179 @@
+//! Which loads run without a permit of their own.
+//!
+//! A load that runs lends its permit to the loads of its chain that it waits for, directly or through others. A load of another
+//! chain needs a permit of that chain, so that the bound of that chain holds. The exception are chains whose loads wait for each
+//! other: each could hold the permits that the other needs. So the queued loads that loads of other chains wait for are kept
+//! as links from chain to chain, and a link that closes a cycle admits all loads on the cycle.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::{ChainId, Graph, Node, current, graph};
+
+/// What the loads that wait for a flight lend it.
+#[derive(Default)]
+pub(super) struct Lent {
+    /// The chains of which they hold a permit.
+    pub(super) passes: Vec<ChainId>,
+    /// Whether the flight waits for a permit.
+    is_queued: bool,
+}
+
+/// The queued loads that a load of another chain waits for: by the chain of the load that waits and has a permit, and by their own.
+/// No cycle of chains is left here.
+pub(super) struct Links(BTreeMap<(ChainId, ChainId), BTreeMap<u64, Arc<Node>>>);
+
+impl Links {
+    pub(super) const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Adds a queued load that loads of these chains wait for.
+    fn add(&mut self, load: &Arc<Node>, lenders: &[ChainId]) {
+        for &lender in lenders {
+            if !load.lent().is_queued {
+                // The link before has closed a cycle.
+                return;
+            }
+            let loads = self.0.entry((lender, load.chain)).or_default();
+            let is_new = loads.is_empty();
+            loads.insert(load.id, Arc::clone(load));
+            if is_new {
+                self.admit_cycle(lender, load.chain);
+            }
+        }
+    }
+
+    /// Admits all loads on the cycles that this link is a part of.
+    fn admit_cycle(&mut self, from: ChainId, to: ChainId) {
+        let after =
+            reached(to, |chain| self.0.range((chain, ChainId::MIN)..=(chain, ChainId::MAX)).map(|(link, _)| link.1));
+        if !after.contains(&from) {
+            return;
+        }
+        let before = reached(from, |chain| self.0.keys().filter(move |link| link.1 == chain).map(|link| link.0));
+        let is_on_cycle = |chain| after.contains(chain) && before.contains(chain);
+        let links = self.0.iter().filter(|((from, to), _)| is_on_cycle(from) && is_on_cycle(to));
+        let admitted: Vec<Arc<Node>> = links.flat_map(|(_, loads)| loads.values().cloned()).collect();
+        admitted.iter().for_each(|load| self.admit(load));
+    }
+
+    fn admit(&mut self, flight: &Node) {
+        self.remove(flight);
+        flight.passed.notify_one();
+    }
+
+    fn remove(&mut self, flight: &Node) {
+        let lenders = flight.lent().leave_queue();
+        for lender in lenders {
+            let link = (lender, flight.chain);
+            let Some(loads) = self.0.get_mut(&link) else { continue };
+            loads.remove(&flight.id);
+            if loads.is_empty() {
+                self.0.remove(&link);
+            }
+        }
+    }
+}
+
+impl Lent {
+    /// Returns the chains whose links the flight may be a part of.
+    fn leave_queue(&mut self) -> Vec<ChainId> {
+        self.is_queued = false;
+        self.passes.clone()
+    }
+}
+
+/// All chains on the paths from this one, itself included.
+fn reached<I: Iterator<Item = ChainId>>(start: ChainId, next: impl Fn(ChainId) -> I) -> BTreeSet<ChainId> {
+    let (mut reached, mut rest) = (BTreeSet::new(), vec![start]);
+    while let Some(chain) = rest.pop() {
+        if reached.insert(chain) {
+            rest.extend(next(chain));
+        }
+    }
+    reached
+}
+
+/// Lends permits of these chains to the flight and to all that it waits for. Each flight is visited once per chain.
+pub(super) fn pass_on(graph: &mut Graph, to: &Arc<Node>, passes: Vec<ChainId>) {
+    let mut rest = vec![(Arc::clone(to), passes)];
+    while let Some((node, mut passes)) = rest.pop() {
+        let is_queued = {
+            let mut lent = node.lent();
+            passes.retain(|chain| !lent.passes.contains(chain));
+            lent.passes.extend(&passes);
+            lent.is_queued
+        };
+        if passes.is_empty() {
+            continue;
+        }
+        if passes.contains(&node.chain) {
+            graph.links.admit(&node);
+        } else if is_queued {
+            graph.links.add(&node, &passes);
+        }
+        if let Some(targets) = graph.waits.get(&node.id) {
+            rest.extend(targets.iter().map(|target| (Arc::clone(target), passes.clone())));
+        }
+    }
+}
+
+/// Waits until the load of the current flight may run: it has a permit, or a load that holds one waits for it.
+pub(crate) async fn admission(permits: &Semaphore) -> Option<SemaphorePermit<'_>> {
+    // The semaphore is never closed.
+    let Some(current) = current() else { return permits.acquire().await.ok() };
+    let permit = {
+        let mut passed = pin!(current.passed.notified());
+        let mut permit = pin!(permits.acquire());
+        let mut place = None;
+        poll_fn(|context| {
+            if passed.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            let permit = permit.as_mut().poll(context).map(Result::ok);
+            if permit.is_pending() && place.is_none() {
+                place = Some(Place::take(&current));
+            }
+            permit
+        })
+        .await
+    };
+    current.is_admitted.store(true, Ordering::Release);
+    permit
+}
+
+/// The place of a load in the queue for a permit. It leaves when this is dropped.
+struct Place<'a>(&'a Node);
+
+impl<'a> Place<'a> {
+    fn take(load: &'a Arc<Node>) -> Self {
+        let lenders = {
+            let mut lent = load.lent();
+            lent.is_queued = true;
+            lent.passes.clone()
+        };
+        // What is lent after this is added to the links by the lender.
+        if !lenders.is_empty() {
+            graph().links.add(load, &lenders);
+        }
+        Self(load)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        // The graph is not locked for a load that is not nested.
+        let is_nested = !self.0.lent().leave_queue().is_empty();
+        if is_nested {
+            graph().links.remove(self.0);
+        }
+    }
+}
