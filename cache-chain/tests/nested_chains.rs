@@ -226,14 +226,24 @@ impl Graph {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn loads_without_a_cycle_of_keys_come_to_an_end() {
-    let mut choices = Schedules::random(7, 200);
+async fn all_graphs_come_to_an_end(graphs: usize) {
+    let mut choices = Schedules::random(7, graphs);
     while choices.next() {
         let graph = Graph::new(&mut choices);
         let keys = (0..graph.reads.len()).rev();
-        for value in in_time(join_all(keys.map(|key| graph.load(key)))).await {
-            assert!(value.is_ok(), "{:?}: {value:?}", choices.path());
+        let loads = keys.map(|key| tokio::spawn(graph.load(key)));
+        for value in in_time(join_all(loads)).await {
+            assert!(matches!(value, Ok(Ok(7))), "{:?}: {value:?}", choices.path());
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn loads_without_a_cycle_of_keys_come_to_an_end() {
+    all_graphs_come_to_an_end(200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn loads_without_a_cycle_of_keys_come_to_an_end_on_many_threads() {
+    all_graphs_come_to_an_end(100).await;
 }

@@ -177,3 +177,82 @@ impl Drop for Place<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Waker},
+    };
+
+    use super::{super::scope, *};
+
+    /// A load that asks for a permit.
+    struct Asking<'a> {
+        node: Arc<Node>,
+        admission: Pin<Box<dyn Future<Output = Option<SemaphorePermit<'a>>> + 'a>>,
+    }
+
+    impl<'a> Asking<'a> {
+        fn new(chain: ChainId, permits: &'a Semaphore) -> Self {
+            let node = Arc::new(Node::new(chain, None));
+            Self { admission: Box::pin(scope(Arc::clone(&node), admission(permits))), node }
+        }
+
+        fn is_admitted(&mut self) -> bool {
+            self.admission.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        }
+    }
+
+    /// A load of this chain, which has a permit, waits for the other one.
+    fn lend(from: ChainId, to: &Asking<'_>) {
+        pass_on(&mut graph(), &to.node, vec![from]);
+    }
+
+    fn is_linked(from: ChainId, to: ChainId) -> bool {
+        graph().links.0.contains_key(&(from, to))
+    }
+
+    #[test]
+    fn a_link_ends_when_its_load_has_a_permit() {
+        let (one, two, permits) = (ChainId::new(), ChainId::new(), Semaphore::new(0));
+        let mut load = Asking::new(two, &permits);
+        lend(one, &load);
+        assert!(!is_linked(one, two), "there may be a permit");
+        assert!(!load.is_admitted() && is_linked(one, two));
+        permits.add_permits(1);
+        assert!(load.is_admitted() && !is_linked(one, two));
+    }
+
+    #[test]
+    fn the_links_of_a_load_end_when_it_is_dropped() {
+        let ([one, two, three], permits) = ([ChainId::new(), ChainId::new(), ChainId::new()], Semaphore::new(0));
+        let mut load = Asking::new(two, &permits);
+        assert!(!load.is_admitted());
+        lend(one, &load);
+        lend(three, &load);
+        assert!(is_linked(one, two) && is_linked(three, two));
+        drop(load);
+        assert!(!is_linked(one, two) && !is_linked(three, two));
+    }
+
+    #[test]
+    fn a_cycle_of_links_admits_its_loads_and_no_others() {
+        let ([one, two, three], permits) = ([ChainId::new(), ChainId::new(), ChainId::new()], Semaphore::new(0));
+        let mut loads = [one, two, three, one].map(|chain| Asking::new(chain, &permits));
+        assert!(loads.iter_mut().all(|load| !load.is_admitted()));
+        lend(one, &loads[1]);
+        lend(one, &loads[2]);
+        assert!(loads.iter_mut().all(|load| !load.is_admitted()));
+        // One and two wait for each other.
+        lend(two, &loads[0]);
+        assert!(!is_linked(one, two) && !is_linked(two, one) && is_linked(one, three));
+        let [of_one, of_two, of_three, other_of_one] = &mut loads;
+        assert!(of_one.is_admitted() && of_two.is_admitted());
+        assert!(!of_three.is_admitted() && !other_of_one.is_admitted());
+        // One and three do.
+        lend(three, other_of_one);
+        assert!(!is_linked(one, three) && !is_linked(three, one));
+        assert!(of_three.is_admitted() && other_of_one.is_admitted());
+    }
+}
