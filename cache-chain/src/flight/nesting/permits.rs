@@ -214,14 +214,26 @@ mod tests {
     }
 
     #[test]
+    fn a_load_that_a_load_of_its_chain_waits_for_takes_no_permit() {
+        let (one, two, permits) = (ChainId::new(), ChainId::new(), Semaphore::new(1));
+        let mut load = Asking::new(one, &permits);
+        pass_on(&mut graph(), &load.node, vec![two, one]);
+        assert!(load.is_admitted());
+        assert_eq!(permits.available_permits(), 1);
+    }
+
+    #[test]
     fn a_link_ends_when_its_load_has_a_permit() {
-        let (one, two, permits) = (ChainId::new(), ChainId::new(), Semaphore::new(0));
+        let ([one, two, three], permits) = ([ChainId::new(), ChainId::new(), ChainId::new()], Semaphore::new(0));
         let mut load = Asking::new(two, &permits);
         lend(one, &load);
         assert!(!is_linked(one, two), "there may be a permit");
         assert!(!load.is_admitted() && is_linked(one, two));
         permits.add_permits(1);
         assert!(load.is_admitted() && !is_linked(one, two));
+        // It does not wait any more.
+        lend(three, &load);
+        assert!(!is_linked(three, two));
     }
 
     #[test]
@@ -250,9 +262,9 @@ mod tests {
         let [of_one, of_two, of_three, other_of_one] = &mut loads;
         assert!(of_one.is_admitted() && of_two.is_admitted());
         assert!(!of_three.is_admitted() && !other_of_one.is_admitted());
-        // One and three do.
-        lend(three, other_of_one);
-        assert!(!is_linked(one, three) && !is_linked(three, one));
+        // One and three do. The load is admitted before the second of its links is added.
+        pass_on(&mut graph(), &other_of_one.node, vec![three, two]);
+        assert!(!is_linked(one, three) && !is_linked(three, one) && !is_linked(two, one));
         assert!(of_three.is_admitted() && other_of_one.is_admitted());
     }
 }
