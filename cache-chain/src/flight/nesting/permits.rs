@@ -67,7 +67,9 @@ impl Links {
         let is_on_cycle = |chain| after.contains(chain) && before.contains(chain);
         let links = self.0.iter().filter(|((from, to), _)| is_on_cycle(from) && is_on_cycle(to));
         let admitted: Vec<Arc<Node>> = links.flat_map(|(_, loads)| loads.values().cloned()).collect();
-        admitted.iter().for_each(|load| self.admit(load));
+        for load in admitted {
+            self.admit(&load);
+        }
     }
 
     fn admit(&mut self, flight: &Node) {
