@@ -172,7 +172,7 @@ async fn loads_that_were_queued_before_the_ring_closed_are_admitted() {
         settle().await;
         join_all(plain).await
     };
-    let (held, waited, ()) = in_time(async { tokio::join!(join_all(holders), plain, steps) }).await;
+    let (held, waited, ()) = in_time(Box::pin(async { tokio::join!(join_all(holders), plain, steps) })).await;
     for value in held.into_iter().chain(waited) {
         assert_eq!(value.unwrap(), 7);
     }
