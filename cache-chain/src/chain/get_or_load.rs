@@ -22,9 +22,10 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///   do not join the older load.
     /// - **Failures are not cached.** The next caller loads again.
     /// - **Nested loads.** A loader may read other keys, of this chain or another one. If it reads a key whose loader waits for
-    ///   this one, directly or through others, that read fails at once. Loads that a running load waits for take no permit of
-    ///   [`concurrent_loads`](crate::ReadThrough::concurrent_loads). Both hold for calls that the loader awaits itself; in tasks
-    ///   that it spawns, a cycle ends by the timeouts.
+    ///   this one, directly or through others, that read fails at once. Loads that hold all permits of
+    ///   [`concurrent_loads`](crate::ReadThrough::concurrent_loads) do not block the loads that they wait for, in one chain or in
+    ///   several that load from each other. Both hold for calls that the loader awaits itself; in tasks that it spawns, such
+    ///   waits end by the timeouts.
     /// - **The runtime of the chain.** The loader runs in a task on the runtime in which the chain was built, without the
     ///   task-locals of the caller.
     ///

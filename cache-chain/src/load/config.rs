@@ -118,8 +118,12 @@ impl ReadThrough {
     /// Limits how many loads of this chain run at once. Default: 256, more than most connection pools behind a loader have, and few
     /// enough to bound the memory of a cold start.
     ///
-    /// A load that another load of this chain waits for runs under the permit of that load. Otherwise loads that hold all permits
-    /// could wait for each other.
+    /// A load that another load of this chain waits for, directly or through other loads, runs under the permit of that load.
+    /// Otherwise loads that hold all permits could wait for each other.
+    ///
+    /// A load that a load of another chain waits for needs a permit of this chain. The exception are chains whose loads wait for
+    /// each other, in pairs or in longer rings: while they do, those loads run without a permit. So the limit of a chain holds
+    /// unless its own loaders read from the chains that load from it.
     pub fn concurrent_loads(mut self, loads: usize) -> Self {
         self.concurrent_loads = loads;
         self

@@ -5,25 +5,26 @@
 //! purposes:
 //!
 //! - A wait that would close a cycle is refused with an error that names the keys. It would never end.
-//! - A load that holds a permit lends it to all loads that it waits for. Otherwise loads that hold all permits could wait for
-//!   loads that need one.
+//! - A load that holds a permit lends it to the loads that it waits for; see [`permits`]. Otherwise loads that hold all
+//!   permits could wait for loads that need one.
 //!
 //! A task-local names the flight whose code is running. Calls outside of a flight do not touch the graph.
 
+mod permits;
+
 use std::{
     collections::{BTreeMap, HashMap},
-    future::poll_fn,
-    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::Poll,
 };
 
 use cache_core::{Error, ErrorKind, Key, Result};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::Notify;
 
+pub(crate) use self::permits::admission;
+use self::permits::{Lent, Links, pass_on};
 use crate::util::sync::lock;
 
 tokio::task_local! {
@@ -34,21 +35,29 @@ tokio::task_local! {
 /// For each flight that waits: the flights that it waits for.
 type Waits = BTreeMap<u64, Vec<Arc<Node>>>;
 
-static WAITS: Mutex<Waits> = Mutex::new(Waits::new());
+struct Graph {
+    waits: Waits,
+    links: Links,
+}
 
-fn waits() -> MutexGuard<'static, Waits> {
+static GRAPH: Mutex<Graph> = Mutex::new(Graph { waits: Waits::new(), links: Links::new() });
+
+fn graph() -> MutexGuard<'static, Graph> {
     // No code of the application runs while this is locked.
-    lock(&WAITS)
+    lock(&GRAPH)
 }
 
 /// How many batches may be looked up inside of each other. More is taken for an `Origin` that reads itself.
 const MAX_DEPTH: usize = 128;
 
 /// The identity of a chain.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct ChainId(u64);
 
 impl ChainId {
+    const MIN: Self = Self(u64::MIN);
+    const MAX: Self = Self(u64::MAX);
+
     pub(crate) fn new() -> Self {
         Self(next_id())
     }
@@ -69,9 +78,9 @@ pub(crate) struct Node {
     depth: usize,
     /// Whether its loader has begun to run.
     is_admitted: AtomicBool,
-    /// The chains of which a load that waits for this flight holds a permit.
-    passes: Mutex<Vec<ChainId>>,
-    /// Notified when its own chain is among these.
+    /// Locked after the graph, if both are.
+    lent: Mutex<Lent>,
+    /// Notified when it needs no permit of its own.
     passed: Notify,
 }
 
@@ -83,7 +92,7 @@ impl Node {
             key,
             depth: 0,
             is_admitted: AtomicBool::new(false),
-            passes: Mutex::default(),
+            lent: Mutex::default(),
             passed: Notify::new(),
         }
     }
@@ -98,8 +107,8 @@ impl Node {
         self.id
     }
 
-    fn passes(&self) -> MutexGuard<'_, Vec<ChainId>> {
-        lock(&self.passes)
+    fn lent(&self) -> MutexGuard<'_, Lent> {
+        lock(&self.lent)
     }
 }
 
@@ -134,24 +143,24 @@ impl Wait {
             );
             return Err(Error::new(ErrorKind::Cycle, message));
         }
-        let mut waits = waits();
-        if let Some(cycle) = path(&waits, to, &from) {
-            drop(waits);
+        let mut graph = graph();
+        if let Some(cycle) = path(&graph.waits, to, &from) {
+            drop(graph);
             return Err(cycle_error(&from, &cycle));
         }
-        let mut passes = from.passes().clone();
+        let mut passes = from.lent().passes.clone();
         if from.is_admitted.load(Ordering::Acquire) {
             passes.push(from.chain);
         }
-        pass_on(&waits, to, passes);
-        waits.entry(from.id).or_default().push(Arc::clone(to));
+        pass_on(&mut graph, to, passes);
+        graph.waits.entry(from.id).or_default().push(Arc::clone(to));
         Ok(Some(Self { from: from.id, to: to.id }))
     }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        let mut waits = waits();
+        let waits = &mut graph().waits;
         let Some(targets) = waits.get_mut(&self.from) else { return };
         if let Some(at) = targets.iter().position(|target| target.id == self.to) {
             targets.swap_remove(at);
@@ -186,44 +195,6 @@ fn path(waits: &Waits, start: &Arc<Node>, end: &Node) -> Option<Vec<Arc<Node>>> 
         reached_from.insert(node.id, before);
     }
     None
-}
-
-/// Lends permits of these chains to the flight and to all that it waits for. Each flight is visited once per chain.
-fn pass_on(waits: &Waits, to: &Arc<Node>, passes: Vec<ChainId>) {
-    if passes.is_empty() {
-        return;
-    }
-    let mut rest = vec![(Arc::clone(to), passes)];
-    while let Some((node, mut passes)) = rest.pop() {
-        {
-            let mut held = node.passes();
-            passes.retain(|chain| !held.contains(chain));
-            held.extend(&passes);
-        }
-        if passes.contains(&node.chain) {
-            node.passed.notify_one();
-        }
-        if let (Some(targets), false) = (waits.get(&node.id), passes.is_empty()) {
-            rest.extend(targets.iter().map(|target| (Arc::clone(target), passes.clone())));
-        }
-    }
-}
-
-/// Waits until the load of the current flight may run: it has a permit, or a load that holds one waits for it.
-pub(crate) async fn admission(permits: &Semaphore) -> Option<SemaphorePermit<'_>> {
-    // The semaphore is never closed.
-    let Some(current) = current() else { return permits.acquire().await.ok() };
-    let permit = {
-        let mut passed = pin!(current.passed.notified());
-        let mut permit = pin!(permits.acquire());
-        poll_fn(|context| match passed.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => permit.as_mut().poll(context).map(Result::ok),
-        })
-        .await
-    };
-    current.is_admitted.store(true, Ordering::Release);
-    permit
 }
 
 /// The error for the flight `from`, which would wait for the flights of this path, the last of which it is itself.
