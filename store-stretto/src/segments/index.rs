@@ -1,4 +1,4 @@
-//! How a key's fingerprint becomes stretto's index and conflict hash, without hashing anything again.
+//! Passes a key's fingerprint to stretto as its index and conflict hash, without hashing it again.
 
 use std::{
     borrow::Borrow,
@@ -8,9 +8,9 @@ use std::{
 use cache_core::backend::Fingerprint;
 use stretto::KeyBuilder;
 
-/// What stretto takes for the key.
+/// The key type of stretto's cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Index(pub(crate) Fingerprint);
+pub(super) struct Index(pub(super) Fingerprint);
 
 impl Hash for Index {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -19,11 +19,11 @@ impl Hash for Index {
     }
 }
 
-/// Hands the halves of the fingerprint through: the first is the index, the second the conflict hash.
+/// Passes the halves of the fingerprint through: the high half is the index, the low half the conflict hash.
 #[derive(Debug)]
-pub(crate) struct HandThrough;
+pub(super) struct PassThroughKeyBuilder;
 
-impl KeyBuilder for HandThrough {
+impl KeyBuilder for PassThroughKeyBuilder {
     type Key = Index;
 
     fn hash_index<Q>(&self, key: &Q) -> u64
@@ -47,21 +47,21 @@ impl KeyBuilder for HandThrough {
         Index: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let mut halves = Halves::default();
+        let mut halves = HalvesHasher::default();
         key.hash(&mut halves);
         // A conflict hash of zero means "any row" to stretto.
         (halves.high, halves.low.max(1))
     }
 }
 
-/// Remembers the last two words that were written.
+/// Keeps the last two words that were written.
 #[derive(Default)]
-struct Halves {
+struct HalvesHasher {
     high: u64,
     low: u64,
 }
 
-impl Hasher for Halves {
+impl Hasher for HalvesHasher {
     fn write(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.write_u64(byte.into());
@@ -80,33 +80,33 @@ impl Hasher for Halves {
 
 /// The hasher of stretto's own maps, whose keys are indexes (uniform already) and seconds (consecutive).
 #[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Spread;
+pub(super) struct BuildSpreadHasher;
 
-impl BuildHasher for Spread {
-    type Hasher = Spreader;
+impl BuildHasher for BuildSpreadHasher {
+    type Hasher = SpreadHasher;
 
-    fn build_hasher(&self) -> Spreader {
-        Spreader(0)
+    fn build_hasher(&self) -> SpreadHasher {
+        SpreadHasher(0)
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Spreader(u64);
+pub(super) struct SpreadHasher(u64);
 
-impl Hasher for Spreader {
+impl Hasher for SpreadHasher {
     fn write(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(GOLDEN);
         }
     }
 
-    /// An index. Its low eight bits chose the shard and are the same for all rows of a map, while the map takes its
-    /// bucket from the low bits and its tag from the top seven: the halves change places.
+    /// Hashes an index. Its low eight bits chose the shard and are equal for all rows of a map, while the map takes the
+    /// bucket from the low bits and the tag from the top seven. So the halves are swapped.
     fn write_u64(&mut self, index: u64) {
         self.0 = index.rotate_left(32);
     }
 
-    /// A second.
+    /// Hashes a second.
     fn write_i64(&mut self, second: i64) {
         self.0 = second.cast_unsigned().wrapping_mul(GOLDEN);
     }
@@ -116,7 +116,7 @@ impl Hasher for Spreader {
     }
 }
 
-/// 2^64 divided by the golden ratio, odd: consecutive numbers fall far apart.
+/// 2^64 divided by the golden ratio, odd. Multiplied by it, consecutive numbers lie far apart.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[cfg(test)]
@@ -126,16 +126,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fingerprint_is_handed_through() {
+    fn the_fingerprint_is_passed_through() {
         let index = Index(Fingerprint { high: 0x0123, low: 0x4567 });
-        assert_eq!(HandThrough.build_key(&index), (0x0123, 0x4567));
-        assert_eq!(HandThrough.hash_index(&index), 0x0123);
-        assert_eq!(HandThrough.hash_conflict(&index), 0x4567);
+        assert_eq!(PassThroughKeyBuilder.build_key(&index), (0x0123, 0x4567));
+        assert_eq!(PassThroughKeyBuilder.hash_index(&index), 0x0123);
+        assert_eq!(PassThroughKeyBuilder.hash_conflict(&index), 0x4567);
     }
 
     #[test]
     fn a_conflict_hash_is_never_the_wildcard() {
-        assert_eq!(HandThrough.build_key(&Index(Fingerprint { high: 0, low: 0 })), (0, 1));
+        assert_eq!(PassThroughKeyBuilder.build_key(&Index(Fingerprint { high: 0, low: 0 })), (0, 1));
     }
 
     /// All indexes of a shard agree in the low eight bits. A map of 256 buckets must still use them all, and so must the
@@ -144,7 +144,7 @@ mod tests {
     fn the_rows_of_one_shard_spread_over_its_map() {
         let shard = 0x5a_u64;
         let hashes: Vec<u64> =
-            (1..=4096_u64).map(|n| Spread.hash_one(n.wrapping_mul(GOLDEN) & !0xff | shard)).collect();
+            (1..=4096_u64).map(|n| BuildSpreadHasher.hash_one(n.wrapping_mul(GOLDEN) & !0xff | shard)).collect();
         let buckets: HashSet<u64> = hashes.iter().map(|hash| hash & 0xff).collect();
         let tags: HashSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
         assert_eq!((buckets.len(), tags.len()), (256, 128));
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn consecutive_seconds_spread_over_a_map() {
-        let hashes: Vec<u64> = (0..256_i64).map(|second| Spread.hash_one(1_700_000_000 + second)).collect();
+        let hashes: Vec<u64> = (0..256_i64).map(|second| BuildSpreadHasher.hash_one(1_700_000_000 + second)).collect();
         let buckets: HashSet<u64> = hashes.iter().map(|hash| hash & 0xff).collect();
         let tags: HashSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
         assert_eq!((buckets.len(), tags.len()), (256, 128));

@@ -1,31 +1,35 @@
-//! The accounting of one segment: what its rows weigh, and which rows there are.
+//! The accounting of one segment: the weight of its rows, and a list of them.
 //!
-//! Stretto bounds only what it has admitted. The ledger also counts what awaits admission and what has left stretto and has
-//! not been dropped yet, and it refuses what would exceed the limit.
+//! Stretto bounds only the rows that it has admitted. The ledger also counts the rows that await admission and those that
+//! have left stretto and are not dropped yet, and it refuses rows that would exceed the limit.
 
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use cache_core::{Moment, backend::Fingerprint};
+use cache_core::{
+    Moment,
+    backend::{Fingerprint, lock},
+};
 
-use crate::{reaper::Reaper, row::Row};
+use super::row::Row;
+use crate::reaper::Reaper;
 
-/// How many rows the search for a victim visits at most.
+/// The largest number of rows that the search for a victim visits.
 const MAX_VISITS: usize = 64;
 
 pub(crate) struct Ledger<V> {
-    /// What the rows weigh that are not dropped yet, wherever they are.
+    /// The weight of all rows that are not dropped yet, in the store or outside.
     charged: AtomicU64,
     /// The number and weight of the rows in the store.
     rows: AtomicU64,
     weight: AtomicU64,
     limit: u64,
-    /// How many rows there may be that await admission.
+    /// The largest number of rows that may await admission.
     window: usize,
     directory: Mutex<Directory<V>>,
     reaper: Reaper,
@@ -37,17 +41,17 @@ struct Directory<V> {
     free: Vec<u32>,
     /// The slots of the latest insertions, oldest first.
     recent: VecDeque<u32>,
-    /// Keys whose row was taken out of stretto's entry, which itself must still be removed.
-    holes: Vec<Fingerprint>,
-    /// The slot at which the next search begins.
+    /// The keys of the tombstones: stretto's entries without a row, which must still be removed.
+    tombstones: Vec<Fingerprint>,
+    /// The hand of the clock algorithm: the slot at which the next search begins.
     hand: usize,
 }
 
 impl<V> Ledger<V> {
-    /// A ledger that lets rows weigh `limit` together, of which stretto admits `budget`.
+    /// Creates a ledger for rows of a total weight of `limit`, of which stretto admits `budget`.
     pub(crate) fn new(budget: u64, limit: u64, reaper: Reaper) -> Self {
         let directory =
-            Directory { slots: Vec::new(), free: Vec::new(), recent: VecDeque::new(), holes: Vec::new(), hand: 0 };
+            Directory { slots: Vec::new(), free: Vec::new(), recent: VecDeque::new(), tombstones: Vec::new(), hand: 0 };
         Self {
             charged: AtomicU64::new(0),
             rows: AtomicU64::new(0),
@@ -59,12 +63,12 @@ impl<V> Ledger<V> {
         }
     }
 
-    /// The number of rows in the store.
+    /// Returns the number of rows in the store.
     pub(crate) fn rows(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)
     }
 
-    /// What the rows in the store weigh.
+    /// Returns the weight of the rows in the store.
     pub(crate) fn weight(&self) -> u64 {
         self.weight.load(Ordering::Relaxed)
     }
@@ -73,26 +77,26 @@ impl<V> Ledger<V> {
         &self.reaper
     }
 
-    /// Charges `weight` in exchange for `credit`, which has been charged before. Returns whether the sum stays within the
-    /// limit; if it does not, nothing changes.
+    /// Charges `weight` in exchange for `credit`, which is charged already. Returns whether the sum stays within the limit;
+    /// if not, nothing changes.
     pub(crate) fn charge(&self, weight: u64, credit: u64) -> bool {
         let exchange =
             |charged: u64| charged.saturating_sub(credit).checked_add(weight).filter(|&sum| sum <= self.limit);
         self.charged.fetch_update(Ordering::AcqRel, Ordering::Relaxed, exchange).is_ok()
     }
 
-    /// Gives back what was charged.
+    /// Releases a charged weight.
     pub(crate) fn release(&self, weight: u64) {
         self.charged.fetch_sub(weight, Ordering::AcqRel);
     }
 
-    /// Whether more is charged than stretto keeps in the long run.
+    /// Returns whether more is charged than stretto keeps in the long run.
     pub(crate) fn is_over(&self, budget: u64) -> bool {
         self.charged.load(Ordering::Relaxed) > budget
     }
 
-    /// Notes a new row and returns its slot.
-    pub(crate) fn enter(&self, row: &Arc<Row<V>>, weight: u64) -> u32 {
+    /// Adds a new row and returns its slot.
+    pub(crate) fn add(&self, row: &Arc<Row<V>>, weight: u64) -> u32 {
         self.rows.fetch_add(1, Ordering::Relaxed);
         self.weight.fetch_add(weight, Ordering::Relaxed);
         let row = Some(Arc::clone(row));
@@ -113,24 +117,25 @@ impl<V> Ledger<V> {
         slot
     }
 
-    /// Puts another row, of the same weight, into the slot. The caller holds the old row, or there is none.
-    pub(crate) fn replace(&self, slot: u32, row: &Arc<Row<V>>, fills_hole: bool) {
-        if fills_hole {
+    /// Replaces the row in the slot by one of the same weight. The caller holds the old row, unless it was a tombstone.
+    pub(crate) fn replace(&self, slot: u32, row: &Arc<Row<V>>, was_tombstone: bool) {
+        if was_tombstone {
             self.rows.fetch_add(1, Ordering::Relaxed);
         }
         self.directory().slots[slot as usize] = Some(Arc::clone(row));
     }
 
-    /// Notes that the row was taken out of stretto's entry, which remains and stays charged. The caller holds the row.
-    pub(crate) fn hollow(&self, slot: u32, fingerprint: Fingerprint) {
+    /// Notes that stretto's entry has become a tombstone, which stays charged. The caller holds the row.
+    pub(crate) fn note_tombstone(&self, slot: u32, fingerprint: Fingerprint) {
         self.rows.fetch_sub(1, Ordering::Relaxed);
         let mut directory = self.directory();
         directory.slots[slot as usize] = None;
-        directory.holes.push(fingerprint);
+        directory.tombstones.push(fingerprint);
     }
 
-    /// Notes that stretto's entry is gone. The caller holds the row, if there was one.
-    pub(crate) fn leave(&self, slot: u32, weight: u64, had_row: bool) {
+    /// Removes the row from the list after stretto has removed its entry. The caller holds the row, unless it was a
+    /// tombstone.
+    pub(crate) fn remove(&self, slot: u32, weight: u64, had_row: bool) {
         self.weight.fetch_sub(weight, Ordering::Relaxed);
         if had_row {
             self.rows.fetch_sub(1, Ordering::Relaxed);
@@ -140,12 +145,12 @@ impl<V> Ledger<V> {
         directory.free.push(slot);
     }
 
-    /// The key of the row that makes room: of the latest insertions the oldest that was not read, or else by a clock over
-    /// all rows.
+    /// Returns the key of the row to be removed to make room: the oldest of the latest insertions that was not read, or
+    /// else one chosen by a clock algorithm over all rows.
     ///
-    /// What was inserted last awaits admission, most likely. To take from there keeps a burst of new keys from pushing out
-    /// what stretto has found worth keeping.
-    pub(crate) fn victim(&self, now: Moment) -> Option<Fingerprint> {
+    /// The latest insertions most likely await admission. Removing these first protects the rows that stretto has admitted
+    /// from a burst of new keys.
+    pub(crate) fn choose_victim(&self, now: Moment) -> Option<Fingerprint> {
         let mut directory = self.directory();
         let directory = &mut *directory;
         while let Some(slot) = directory.recent.pop_front() {
@@ -159,15 +164,15 @@ impl<V> Ledger<V> {
         for _ in 0..MAX_VISITS.min(2 * directory.slots.len()) {
             let Some(row) = directory.advance() else { continue };
             victim = Some(row.key.fingerprint());
-            if row.entry().expiry().is_past(now) || !row.forget_read() {
+            if row.entry().expiry().is_past(now) || !row.clear_read() {
                 break;
             }
         }
         victim
     }
 
-    /// Keys of expired rows among the next `visits`.
-    pub(crate) fn expired(&self, now: Moment, visits: usize) -> Vec<Fingerprint> {
+    /// Returns the keys of the expired rows among the next `visits` rows.
+    pub(crate) fn find_expired(&self, now: Moment, visits: usize) -> Vec<Fingerprint> {
         let mut directory = self.directory();
         let mut expired = Vec::new();
         for _ in 0..visits.min(directory.slots.len()) {
@@ -180,18 +185,18 @@ impl<V> Ledger<V> {
         expired
     }
 
-    /// Takes up to `count` of the keys whose emptied entries are still in stretto.
-    pub(crate) fn take_holes(&self, count: usize) -> Vec<Fingerprint> {
+    /// Takes the keys of up to `count` tombstones.
+    pub(crate) fn take_tombstones(&self, count: usize) -> Vec<Fingerprint> {
         let mut directory = self.directory();
-        let kept = directory.holes.len().saturating_sub(count);
-        let taken = directory.holes.split_off(kept);
+        let kept = directory.tombstones.len().saturating_sub(count);
+        let taken = directory.tombstones.split_off(kept);
         if kept == 0 {
-            directory.holes = Vec::new();
+            directory.tombstones = Vec::new();
         }
         taken
     }
 
-    /// Gives the directory's memory back if there are no rows.
+    /// Frees the directory's memory if there are no rows.
     pub(crate) fn shrink(&self) {
         let mut directory = self.directory();
         if directory.free.len() == directory.slots.len() {
@@ -203,7 +208,7 @@ impl<V> Ledger<V> {
 
     /// No code of the application runs under this lock. It may be taken under stretto's locks, never the other way round.
     fn directory(&self) -> MutexGuard<'_, Directory<V>> {
-        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.directory)
     }
 
     #[cfg(test)]
@@ -213,7 +218,7 @@ impl<V> Ledger<V> {
 }
 
 impl<V> Directory<V> {
-    /// The row under the hand, which moves on.
+    /// Returns the row under the hand and moves the hand on.
     fn advance(&mut self) -> Option<&Row<V>> {
         let slot = self.hand % self.slots.len();
         self.hand = slot + 1;
@@ -221,8 +226,8 @@ impl<V> Directory<V> {
     }
 }
 
-/// A weight that is charged until this is dropped.
-pub(crate) struct Charge<V> {
+/// A charged weight, which is released on drop.
+pub(super) struct Charge<V> {
     pub(crate) ledger: Arc<Ledger<V>>,
     pub(crate) weight: u64,
 }
