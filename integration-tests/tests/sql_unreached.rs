@@ -24,7 +24,7 @@ async fn a_certificate_that_cannot_be_used_says_why() {
     let path = |file: &str| certificates.path(file).to_str().unwrap().to_owned();
     for (certificate, authority, why) in [
         ("itself", "itself", "is that of an authority (CA:TRUE)"),
-        ("server", "other", "signed by no authority that is known here"),
+        ("server", "other", "signed by no known authority"),
         ("elsewhere", "ca", "is for another host"),
         ("expired", "ca", "has expired"),
     ] {

@@ -134,7 +134,7 @@ impl<V, C> SqlStoreBuilder<V, C> {
     /// How long a call may take, waiting for a connection and trying again included. Default 2 s.
     ///
     /// `clear` takes a step for every 500 entries, each under this deadline.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
+    pub fn timeout(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }

@@ -47,10 +47,7 @@ fn certificate(cause: &str) -> Option<&'static str> {
             "is that of an authority (CA:TRUE), as `openssl req -x509` makes them, and no server may use one: issue \
              one with CA:FALSE, signed by that authority, and give the authority's by {authority}",
         ),
-        (
-            "UnknownIssuer",
-            "is signed by no authority that is known here: give the authority's certificate by {authority}",
-        ),
+        ("UnknownIssuer", "is signed by no known authority: give the authority's certificate by {authority}"),
         ("not valid for name", "is for another host: connect to a host that it names"),
         ("certificate expired", "has expired: renew it, or set the clock of this machine"),
     ];

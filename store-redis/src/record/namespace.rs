@@ -1,4 +1,4 @@
-//! The namespace: which keys of the database are this store's.
+//! The namespace, which is the prefix of a store's keys.
 
 use cache_core::{Key, Result, backend::check_namespace};
 
@@ -16,12 +16,12 @@ impl Namespace {
         &self.0[..self.0.len() - 1]
     }
 
-    /// The key in Redis: the prefix and the key's bytes as they are.
+    /// Returns the key in Redis: the prefix and the key's bytes, unchanged.
     pub(crate) fn key(&self, key: &Key) -> Vec<u8> {
         [self.0.as_bytes(), key.as_bytes()].concat()
     }
 
-    /// The pattern of all keys. No character of a namespace has a meaning in it.
+    /// Returns the pattern of all keys. No character of a namespace is special in it.
     pub(crate) fn pattern(&self) -> String {
         format!("{}*", self.0)
     }

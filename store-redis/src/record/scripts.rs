@@ -1,7 +1,7 @@
-//! The scripts that keep leases. Each touches one key; whatever is under the key is the lease.
+//! The Lua scripts for leases and for writes with a ticket. Each touches one key; the record or marker of the key is the lease.
 //!
-//! Records of another epoch, and those that were written before a certain moment, are nothing to them: a server that was
-//! restarted may have them again. So are records of a version that has no epoch.
+//! The scripts ignore invalid records: those of another epoch, those that were written before the time that the caller passes,
+//! and those of format versions without an epoch. A server that was restarted may hold such records again.
 
 use std::sync::LazyLock;
 
@@ -14,14 +14,14 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// The command that makes the script known to the server.
+    /// Returns the command that loads the script into the server.
     pub(crate) fn load(&self) -> Cmd {
         let mut load = cmd("SCRIPT");
         load.arg("LOAD").arg(self.code);
         load
     }
 
-    /// The command that runs the script on `key`; its arguments are still to be added.
+    /// Returns the command that runs the script on `key`, without its arguments.
     pub(crate) fn run(&self, key: &[u8]) -> Cmd {
         let mut run = cmd("EVALSHA");
         run.arg(self.digest.as_str()).arg(1).arg(key);
@@ -35,11 +35,13 @@ macro_rules! script {
     };
 }
 
-/// The write id of what is there. Where there is nothing, or no record, it puts a marker and returns the marker's id; a
-/// marker lives on for the full time if that is what is asked for, unless it is somebody's claim, who may have died. A shorter
-/// life does not touch a marker, which may be needed by another for longer.
+/// Takes a lease. Returns the write id of the record or marker of the key; if there is none, sets the marker and returns its
+/// id.
 ///
-/// ARGV: the marker, its life in milliseconds, the moment, the full time.
+/// A lease of the full TTL extends the life of a plain marker, but not of a claim, whose holder may have died. A shorter lease
+/// does not change the marker, which another caller may need for longer.
+///
+/// ARGV: the marker, its life in milliseconds, the time before which records are invalid, the full TTL.
 pub(crate) static LEASE: Script = script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 37)
 if type(head) == 'string' and #head == 38 and head:sub(1, 4) == 'MLC\3' and head:sub(35, 38) == ARGV[1]:sub(35, 38)
@@ -53,14 +55,14 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ARGV[1]:sub(11, 18)"
 );
 
-/// Puts a claim's marker and returns its id and 1; it gives way to nothing but another's claim, whose id comes back with a 0.
+/// Takes a claim. Sets the claim's marker and returns its id and 1. If another claim is held, returns the id of that one and 0.
 /// A plain marker is replaced, which voids its tickets.
 ///
-/// A record that is there is no marker, and its id comes back with a 1: who claims has found no value, so this one has just
-/// come or cannot be read by who claims, and in the latter case nobody else would load it. A claim from the future was made
+/// If the key holds a record with a value, returns its id and 1. The caller has found no value, so this one is new, or the
+/// caller cannot read it; in the latter case no other process would load it. A claim from the future is replaced: it was taken
 /// before the server's clock was set back, and would live too long.
 ///
-/// ARGV: the marker, its life in milliseconds, the moment, the latest moment of a claim.
+/// ARGV: the marker, its life in milliseconds, the time before which records are invalid, the latest time of a valid claim.
 pub(crate) static CLAIM: Script = script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 37)
 if type(head) == 'string' and #head == 38 and head:sub(1, 4) == 'MLC\3' and head:sub(35, 38) == ARGV[1]:sub(35, 38) then
@@ -74,7 +76,7 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {ARGV[1]:sub(11, 18), 1}"
 );
 
-/// Removes the marker if it is still this one; a value may have the same id.
+/// Removes the marker with this id. A value with the same id stays.
 ///
 /// ARGV: the write id.
 pub(crate) static RELEASE: Script = script!(
@@ -83,9 +85,9 @@ if type(head) ~= 'string' or head:sub(1, 5) ~= 'MLC\3\1' or head:sub(11, 18) ~= 
 return redis.call('UNLINK', KEYS[1])"
 );
 
-/// Installs the record if the write id is still the ticket's; whether it did.
+/// Writes the record if the current write id is the ticket's. Returns 1 if it did, else 0.
 ///
-/// ARGV: the write id, the moment, the record, then PX and its life unless it does not expire.
+/// ARGV: the ticket's write id, the time before which records are invalid, the record, then PX and its life if it expires.
 pub(crate) static FILL: Script = script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 37)
 if type(head) ~= 'string' or #head < 28 or head:sub(1, 8) ~= ARGV[1] or head:sub(25, 28) ~= ARGV[3]:sub(35, 38)
@@ -94,9 +96,9 @@ redis.call('SET', KEYS[1], ARGV[3], unpack(ARGV, 4))
 return 1"
 );
 
-/// Installs the record if the write id is still the ticket's, else removes what is there.
+/// Writes the record if the current write id is the ticket's, else removes the key.
 ///
-/// ARGV: as of `FILL`.
+/// ARGV: as for `FILL`.
 pub(crate) static SET: Script = script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 37)
 if type(head) ~= 'string' or #head < 28 or head:sub(1, 8) ~= ARGV[1] or head:sub(25, 28) ~= ARGV[3]:sub(35, 38)
@@ -108,14 +110,14 @@ return redis.call('SET', KEYS[1], ARGV[3], unpack(ARGV, 4))"
 mod tests {
     use cache_core::backend::{Binding, Envelope};
 
-    /// The scripts compare in place.
+    /// The scripts compare bytes at fixed offsets of the record.
     #[test]
-    fn the_scripts_know_where_things_stand() {
+    fn the_scripts_use_the_offsets_of_the_envelope() {
         assert_eq!((Envelope::WRITE_ID, Envelope::CREATED, Envelope::EPOCH), (10..18, 18..26, 34..38));
         let lease = Envelope::lease(Binding { key: b"k", epoch: u32::MAX }, u64::MAX, 1);
         assert_eq!(lease[10..19], [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
         assert_eq!(lease[34..38], [0xff; 4]);
-        // The version and the flags, which tell a marker from a value, stand right behind the magic.
+        // The version and the flags, which distinguish a marker from a value, follow the magic.
         assert_eq!(lease[..5], *b"MLC\x03\x01");
     }
 }

@@ -1,15 +1,15 @@
-//! How a value lies in Redis.
+//! The bytes of a value in Redis.
 
 use cache_core::{
     Codec, Entry, Result,
     backend::{Binding, Envelope, Life, write_id},
 };
 
-/// How a value lies in Redis.
+/// The format of the values of a store.
 pub(crate) enum Layout<C> {
-    /// As a record: leases, exact lives, and no value taken for another.
+    /// Records of an envelope: with leases, exact lifetimes and checks against foreign values.
     Record(Envelope<C>),
-    /// As the codec's bytes alone, for programs that know nothing of this cache.
+    /// The codec's bytes alone, for programs that do not know this cache.
     Plain(C),
 }
 
@@ -18,8 +18,8 @@ impl<C> Layout<C> {
         matches!(self, Self::Plain(_))
     }
 
-    /// The bytes of an entry that is written to live like that, under this id or a new one; `None` if there is no value, or it
-    /// is stale, and this layout cannot say so.
+    /// Returns the bytes of an entry with this life, under `id` or a new id. Returns `None` if the entry has no value or is stale
+    /// and the layout cannot represent that.
     pub(crate) fn seal<V>(
         &self,
         binding: Binding<'_>,
