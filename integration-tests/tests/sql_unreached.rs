@@ -128,5 +128,5 @@ async fn a_user_of_mysql_who_needs_tls_is_told_so() {
     let port = mysql_handshake().await;
     let error = refusal(&format!("mysql://app:hunter2@127.0.0.1:{port}/cache?ssl-mode=DISABLED")).await;
     assert_eq!(error.kind(), ErrorKind::Backend, "{error:?}");
-    assert!(error.to_string().contains("take the feature `tls` of store-sql"), "{error:?}");
+    assert!(error.to_string().contains("enable the feature `tls` of store-sql"), "{error:?}");
 }

@@ -1,13 +1,13 @@
-//! How a key stands in the table.
+//! The columns that identify a key in the table.
 
 use cache_core::Key;
 use sha2::{Digest as _, Sha256};
 
 /// The columns `id` and `full_key` of a key.
 ///
-/// The id of a key of up to 255 bytes is the key itself, so that it can be looked for by hand. That of a longer one, and of
-/// one that begins with a zero byte, is a zero byte and the SHA-256 digest: no key of the first kind begins so. The whole
-/// key stands beside a digest and is compared.
+/// The id of a key of up to 255 bytes is the key itself, so that it can be queried by hand. The id of a longer key, or of a key
+/// that begins with a zero byte, is a zero byte and the SHA-256 digest; no key of the first kind begins with a zero byte.
+/// `full_key` then holds the whole key, which is compared.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Identity {
     pub(crate) id: Vec<u8>,
@@ -15,7 +15,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// The most bytes of an id.
+    /// The largest number of bytes of an id.
     pub(crate) const MAX: usize = 255;
 
     pub(crate) fn of(key: &Key) -> Self {

@@ -1,19 +1,20 @@
-//! The locks by which a removal waits for an insertion that is not committed yet.
+//! Advisory locks that make a removal wait for insertions that are not committed yet.
 //!
 //! In PostgreSQL a `DELETE` neither sees nor waits for a row that another transaction has inserted and not committed. A COMMIT
-//! can hang for long, for example while a synchronous standby is away, and its caller has given up by then. So whoever
-//! inserts holds a shared lock until its COMMIT has ended, and whoever removes takes the exclusive lock first, and returns
-//! it before the removal begins: insertions wait for the wait alone. The database drops the locks with their transaction.
+//! can hang for long, for example while a synchronous standby is away, and its caller has given up by then. So a transaction
+//! that inserts holds a shared lock until its COMMIT has ended. A transaction that removes first takes the exclusive lock, and
+//! releases it before the removal begins, so insertions wait only while it waits. The database releases the locks at the end
+//! of their transaction.
 //!
-//! The locks are not of keys but of 64 stripes of them, so that a batch of any size needs no more locks than PostgreSQL
-//! has by default for each transaction (`max_locks_per_transaction`). Insertions share a stripe without waiting.
+//! Each lock is for one of 64 stripes of keys, so that a batch of any size needs no more locks than PostgreSQL has by default
+//! for each transaction (`max_locks_per_transaction`). Insertions share a stripe without waiting.
 
 use sha2::{Digest as _, Sha256};
 
 /// The stripes of a namespace that a transaction locks.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct KeyLocks {
-    /// The number of the first stripe; the others follow.
+    /// The number of the first stripe; the numbers of the others follow.
     base: i64,
     /// The stripes of the keys that may be inserted, one bit each.
     inserted: u64,
@@ -21,38 +22,38 @@ pub(crate) struct KeyLocks {
     removed: u64,
 }
 
-/// How many stripes there are: the bits of a `u64`.
+/// The number of stripes: the bits of a `u64`.
 const STRIPES: i64 = 64;
 
 impl KeyLocks {
-    /// No locks yet. The numbers are the same in every process and every release.
+    /// Creates an empty set of locks. Their numbers are the same in every process and every release.
     pub(crate) fn new(table: &str, namespace: &str) -> Self {
-        // No table's name has a zero byte.
+        // The zero byte separates the names; no table's name contains one.
         let hash = Sha256::new().chain_update(table).chain_update([0]).chain_update(namespace).finalize();
         Self { base: first_eight(&hash) & !(STRIPES - 1), inserted: 0, removed: 0 }
     }
 
-    /// Adds the key of this id, which may be inserted.
+    /// Adds the key with this id, which may be inserted.
     pub(crate) fn insert(&mut self, id: &[u8]) {
         self.inserted |= stripe(id);
     }
 
-    /// Adds the key of this id, which may be removed.
+    /// Adds the key with this id, which may be removed.
     pub(crate) fn remove(&mut self, id: &[u8]) {
         self.removed |= stripe(id);
     }
 
-    /// Adds every key of the namespace; each may be removed.
+    /// Adds all keys of the namespace, which may be removed.
     pub(crate) fn remove_all(&mut self) {
         self.removed = u64::MAX;
     }
 
-    /// The numbers of the locks to be held until the COMMIT, in the order in which all transactions take them.
+    /// Returns the numbers of the locks to hold until the COMMIT, in the order in which all transactions take them.
     pub(crate) fn shared(&self) -> impl Iterator<Item = i64> {
         numbers(self.base, self.inserted)
     }
 
-    /// The numbers of the locks to wait for, in the same order.
+    /// Returns the numbers of the locks to wait for, in the same order.
     pub(crate) fn exclusive(&self) -> impl Iterator<Item = i64> {
         numbers(self.base, self.removed)
     }
@@ -62,7 +63,7 @@ fn numbers(base: i64, stripes: u64) -> impl Iterator<Item = i64> {
     (0..STRIPES).filter(move |stripe| stripes >> stripe & 1 == 1).map(move |stripe| base | stripe)
 }
 
-/// The bit of a key's stripe.
+/// Returns the bit of a key's stripe.
 fn stripe(id: &[u8]) -> u64 {
     1 << (first_eight(&Sha256::digest(id)) & (STRIPES - 1))
 }

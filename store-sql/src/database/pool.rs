@@ -1,4 +1,4 @@
-//! Pools and connections, whatever their database.
+//! Pools and connections of all databases.
 
 use sqlx::{
     AssertSqlSafe, ColumnIndex, ConnectOptions as _, Connection as _, Database, Decode, Encode, Executor as _, Type,
@@ -6,7 +6,7 @@ use sqlx::{
 };
 use tokio::runtime::Handle;
 
-use crate::statement::{Argument, Row, Statement};
+use crate::dialect::statement::{Argument, Row, Statement};
 
 /// A pool of connections.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ enum Connection {
     Sqlite(PoolConnection<sqlx::Sqlite>),
 }
 
-/// The same for each database; their types have nothing in common that a generic function could name in few words.
+/// Runs the same expression for each database. Their types share no trait that would make a generic function short.
 macro_rules! each {
     ($of:ident, $value:expr, $inner:ident => $do:expr) => {
         match $value {
@@ -43,7 +43,7 @@ macro_rules! each {
 }
 
 impl Pool {
-    /// A connection, as soon as one is free or a new one has come about.
+    /// Waits for a free or new connection.
     pub(crate) async fn acquire(&self) -> sqlx::Result<Session> {
         let connection = match self {
             #[cfg(feature = "mysql")]
@@ -56,8 +56,8 @@ impl Pool {
         Ok(Session { connection: Some(connection), runtime: Handle::current() })
     }
 
-    /// Connects beside the pool, and hangs up.
-    pub(crate) async fn knock(&self) -> sqlx::Result<()> {
+    /// Opens a connection outside the pool, and closes it.
+    pub(crate) async fn ping(&self) -> sqlx::Result<()> {
         each!(Self, self, pool => pool.connect_options().connect().await?.close().await)
     }
 
@@ -66,8 +66,8 @@ impl Pool {
     }
 }
 
-/// A connection in use. Dropped before [`release`](Self::release), it is closed instead of used again: what it was doing is
-/// unknown, and the database rolls back what was not committed.
+/// A connection in use. If it is dropped without [`release`](Self::release), it is closed and not used again: the state of its
+/// transaction is unknown, and the database rolls back what is not committed.
 pub(crate) struct Session {
     connection: Option<Connection>,
     runtime: Handle,
@@ -78,35 +78,35 @@ impl Session {
         self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)
     }
 
-    /// The rows that a statement gives.
+    /// Returns the rows of a statement.
     pub(crate) async fn rows(&mut self, statement: &Statement<'_>) -> sqlx::Result<Vec<Row>> {
         each!(Connection, self.connection()?, connection => {
             query(statement).fetch_all(&mut **connection).await?.iter().map(read).collect()
         })
     }
 
-    /// The number that a statement gives.
+    /// Returns the number that a statement returns.
     pub(crate) async fn number(&mut self, statement: &Statement<'_>) -> sqlx::Result<i64> {
         each!(Connection, self.connection()?, connection => {
             sqlx::Row::try_get(&query(statement).fetch_one(&mut **connection).await?, 0)
         })
     }
 
-    /// How many rows a statement changed.
+    /// Runs a statement and returns the number of rows that it has changed.
     pub(crate) async fn change(&mut self, statement: &Statement<'_>) -> sqlx::Result<u64> {
         each!(Connection, self.connection()?, connection => {
             Ok(query(statement).execute(&mut **connection).await?.rows_affected())
         })
     }
 
-    /// Runs statements that have no arguments and give no rows.
+    /// Runs statements that have no arguments and return no rows.
     pub(crate) async fn run(&mut self, text: &str) -> sqlx::Result<()> {
         each!(Connection, self.connection()?, connection => {
             connection.execute(sqlx::raw_sql(AssertSqlSafe(text))).await.map(drop)
         })
     }
 
-    /// Gives the connection back to its pool: it has nothing more to do.
+    /// Returns the connection to its pool.
     pub(crate) fn release(mut self) {
         drop(self.connection.take());
     }
@@ -116,7 +116,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         each!(Connection, &mut connection, connection => connection.close_on_drop());
-        // It spawns the closing, wherever the future that held it is dropped.
+        // sqlx spawns a task that closes the connection, and the future that held it may be dropped outside the runtime.
         let _entered = self.runtime.enter();
         drop(connection);
     }
