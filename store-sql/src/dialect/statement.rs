@@ -1,5 +1,7 @@
 //! Statements for a database, and the rows that it returns.
 
+use std::fmt::Write as _;
+
 /// What differs between the databases in the text of every statement.
 #[derive(Debug)]
 pub(crate) struct Syntax {
@@ -63,7 +65,7 @@ impl<'a> Statement<'a> {
     pub(crate) fn bind(&mut self, argument: Argument<'a>) -> &mut Self {
         self.arguments.push(argument);
         if self.syntax.numbered {
-            self.text.push_str(&format!("${}", self.arguments.len()));
+            let _ = write!(self.text, "${}", self.arguments.len());
         } else {
             self.text.push('?');
         }
