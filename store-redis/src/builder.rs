@@ -55,9 +55,9 @@ impl<V, C: Default, On> RedisStoreBuilder<V, C, On> {
 impl<V, C, On> RedisStoreBuilder<V, C, On> {
     /// Sets the namespace: the store owns the keys that begin with `namespace:`. Required.
     ///
-    /// A namespace has 1 to 64 characters of `A-Z a-z 0-9 _ . - /`. A `:` ends the namespace in a key, so one inside would
-    /// let namespaces overlap; `*`, `?`, `[` and `\` are patterns to the scan that clears it. Two stores of one namespace are
-    /// one cache. Give each type of values its own namespace.
+    /// A namespace has 1 to 64 characters of `A-Z a-z 0-9 _ . - /`. A `:` ends the namespace in a key, so one inside
+    /// would let namespaces overlap; `*`, `?`, `[` and `\` are patterns to the scan that clears it. Two stores of one
+    /// namespace are one cache. Give each type of values its own namespace.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -69,21 +69,21 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
         RedisStoreBuilder { on, namespace, codec, schema, lease_ttl, plain, values }
     }
 
-    /// Sets the name of the values' schema, such as `user/2`. A record of another schema reads as an error of kind `Codec`,
-    /// never as a value.
+    /// Sets the name of the values' schema, such as `user/2`. A record of another schema reads as an error of kind
+    /// `Codec`, never as a value.
     ///
-    /// Default: the name of the type with its path. Renaming or moving the type then loses its records, which a name set here
-    /// prevents. Change the name when the type's fields change, unless the codec can read the old encoding.
+    /// Default: the name of the type with its path. Renaming or moving the type then loses its records, which a name
+    /// set here prevents. Change the name when the type's fields change, unless the codec can read the old encoding.
     pub fn schema(mut self, name: &str) -> Self {
         self.schema = Some(Envelope::schema_tag(name));
         self
     }
 
-    /// Sets how long a ticket of an absent key is valid at most. Default: 10 s. Choose it longer than a load from the tiers
-    /// below takes. A lookup asks for a shorter time ([`Store::lease_within`](cache_core::Store::lease_within)).
+    /// Sets how long a ticket of an absent key is valid at most. Default: 10 s. Choose it longer than a load from the
+    /// tiers below takes. A lookup asks for a shorter time ([`Store::lease_within`](cache_core::Store::lease_within)).
     ///
-    /// After that time, a fill is refused and a write leaves the key absent. This is safe and costs one more read of the tiers
-    /// below.
+    /// After that time, a fill is refused and a write leaves the key absent. This is safe and costs one more read of
+    /// the tiers below.
     pub fn lease_ttl(mut self, ttl: Duration) -> Self {
         self.lease_ttl = ttl;
         self
@@ -91,8 +91,8 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
 
     /// Reads and writes values without an envelope, to share them with programs that do not know this cache.
     ///
-    /// There are no leases then, as [`Profile::leases`](cache_core::Profile::leases) reports: the chain guards against late
-    /// fills of this process, but not of others. Values of another codec or type are not detected.
+    /// There are no leases then, as [`Profile::leases`](cache_core::Profile::leases) reports: the chain guards against
+    /// late fills of this process, but not of others. Values of another codec or type are not detected.
     pub fn plain(mut self) -> Self {
         self.plain = true;
         self
@@ -155,8 +155,8 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if the namespace or the lease's TTL is invalid, one of kind `Denied` if a
-    /// permission is missing, or an error of [`RedisConnectionBuilder::connect`].
+    /// Returns an error of kind `InvalidInput` if the namespace or the lease's TTL is invalid, one of kind `Denied` if
+    /// a permission is missing, or an error of [`RedisConnectionBuilder::connect`].
     ///
     /// # Cancel safety
     ///

@@ -74,8 +74,8 @@ impl<C> Records<'_, C> {
     }
 }
 
-/// Reads plain values. Each is read together with the remaining TTL of its key, in a transaction; otherwise the two might not
-/// belong together.
+/// Reads plain values. Each is read together with the remaining TTL of its key, in a transaction; otherwise the two
+/// might not belong together.
 pub(crate) async fn read_plain<V, C: Codec<V>>(
     keyspace: &Keyspace,
     codec: &C,

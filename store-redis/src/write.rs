@@ -101,8 +101,8 @@ impl<'a, C> Batch<'a, C> {
         Ok(Self { keyspace, layout, call, server, now, server_now: server.earliest_micros(now) })
     }
 
-    /// Returns the command that writes this entry, by `script` if it depends on the ticket. Returns `None` if the layout cannot
-    /// represent the entry.
+    /// Returns the command that writes this entry, by `script` if it depends on the ticket. Returns `None` if the
+    /// layout cannot represent the entry.
     fn install<V>(&self, script: &Script, write: &Write<V>, life: Life, id: Option<u64>) -> Result<Option<(usize, Cmd)>>
     where
         C: Codec<V>,
@@ -126,8 +126,8 @@ impl<'a, C> Batch<'a, C> {
         };
         install.arg(bytes);
         if is_plain {
-            // Only the key's TTL tells when a plain value expires. It cannot tell that the value is stale, so the value is
-            // removed when it turns stale.
+            // Only the key's TTL tells when a plain value expires. It cannot tell that the value is stale, so the value
+            // is removed when it turns stale.
             if let Some(end) = life.stale.or(life.expires) {
                 install.arg("PXAT").arg(end);
             }

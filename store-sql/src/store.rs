@@ -23,15 +23,15 @@ use crate::{
 ///
 /// # Errors
 ///
-/// The methods of [`Store`] return errors of these kinds: `Timeout` after the timeout; `Unavailable` while the database cannot
-/// be reached; `Denied`, `Full` and `ReadOnly` as the database refuses; `Codec` if the row holds something that is not a value
-/// of this store; `Closed` outside a Tokio runtime and in one that has ended; and `Backend` for anything else, such as a table
-/// that is missing or has another schema.
+/// The methods of [`Store`] return errors of these kinds: `Timeout` after the timeout; `Unavailable` while the database
+/// cannot be reached; `Denied`, `Full` and `ReadOnly` as the database refuses; `Codec` if the row holds something that
+/// is not a value of this store; `Closed` outside a Tokio runtime and in one that has ended; and `Backend` for anything
+/// else, such as a table that is missing or has another schema.
 ///
 /// # Cancel safety
 ///
-/// A dropped call closes its connection, and the database rolls back what is not committed. A commit that was in progress takes
-/// effect before any later write of the same key.
+/// A dropped call closes its connection, and the database rolls back what is not committed. A commit that was in
+/// progress takes effect before any later write of the same key.
 pub struct SqlStore<V, C = DefaultCodec>(Arc<Inner<V, C>>);
 
 pub(crate) struct Inner<V, C> {

@@ -19,8 +19,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// The number of rows that each sweep visits in each segment.
 const SWEEP_VISITS: usize = 4096;
 
-/// A handle to the thread. The thread ends when the handle is gone, and then drops the segments, which waits for stretto's
-/// threads.
+/// A handle to the thread. The thread ends when the handle is gone, and then drops the segments, which waits for
+/// stretto's threads.
 #[derive(Debug)]
 pub(crate) struct Flusher(Sender<usize>);
 

@@ -20,8 +20,8 @@ pub fn check_namespace(name: &str) -> Result<()> {
             ErrorKind::InvalidInput,
             format!(
                 "the namespace {name:?} is invalid: it must be 1 to 64 characters of A-Z a-z 0-9 _ . - /. A ':' ends \
-                 the namespace in the keys of some stores, so one inside would let namespaces overlap; '*', '?', '[' and \
-                 '\\' are patterns there"
+                 the namespace in the keys of some stores, so one inside would let namespaces overlap; '*', '?', '[' \
+                 and '\\' are patterns there"
             ),
         ));
     }

@@ -11,7 +11,8 @@ use std::{
 
 use crate::{Key, Ticket};
 
-/// The bit that is set in the id of a claim's marker. A fill keeps the id of its ticket, so a value can have it as well.
+/// The bit that is set in the id of a claim's marker. A fill keeps the id of its ticket, so a value can have it as
+/// well.
 const CLAIM: u64 = 1 << 63;
 
 /// Returns an id that no other write has, in this process or another, and that is no claim's: a counter, hashed with a
@@ -27,8 +28,8 @@ pub fn next_claim() -> u64 {
     next() | CLAIM
 }
 
-/// Returns whether the id is a claim's: its top bit is set. In eight bytes, little-endian, the last one is 128 or more; as
-/// a signed number it is negative.
+/// Returns whether the id is a claim's: its top bit is set. In eight bytes, little-endian, the last one is 128 or more;
+/// as a signed number it is negative.
 pub const fn is_claim(id: u64) -> bool {
     id & CLAIM != 0
 }

@@ -98,8 +98,8 @@ impl<'a> Call<'a> {
         self.send(link, None, commands).await?.pop().ok_or_else(error::unexpected).and_then(check)
     }
 
-    /// Sends commands, each on its link, and returns the replies in the same order. `server` is the server that the commands
-    /// were made for. Commands that run `script` work even if the server has not loaded it.
+    /// Sends commands, each on its link, and returns the replies in the same order. `server` is the server that the
+    /// commands were made for. Commands that run `script` work even if the server has not loaded it.
     ///
     /// Each link gets one pipeline, and all are sent concurrently.
     pub(crate) async fn send_all(
@@ -134,7 +134,8 @@ impl<'a> Call<'a> {
         commands: Vec<Cmd>,
     ) -> Vec<Result<Value>> {
         let count = commands.len();
-        // A batch always loads the script first; a single command does so only after the server has reported it missing.
+        // A batch always loads the script first; a single command does so only after the server has reported it
+        // missing.
         let batch = script.filter(|_| count > 1);
         let mut pipeline = Pipeline::with_capacity(count + 1);
         for command in batch.map(Script::load).into_iter().chain(commands) {
@@ -159,7 +160,8 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Returns a snapshot of the server that this link leads to. Reads the server's clock if the last reading is not fresh.
+    /// Returns a snapshot of the server that this link leads to. Reads the server's clock if the last reading is not
+    /// fresh.
     pub(crate) async fn take_snapshot(&self, link: usize) -> Result<ServerSnapshot> {
         loop {
             if let Some(snapshot) = self.fresh_snapshot() {

@@ -7,16 +7,16 @@ use redis::{ConnectionAddr, RedisError, ServerError};
 
 use super::hint;
 
-/// Returns the error for a URL or certificate that the driver rejects. The driver's reason is a fixed text; the part after
-/// it may quote the URL.
+/// Returns the error for a URL or certificate that the driver rejects. The driver's reason is a fixed text; the part
+/// after it may quote the URL.
 pub(super) fn invalid(what: &str, error: &RedisError) -> Error {
     let reason = error.to_string();
     let reason = reason.split(" - ").next().unwrap_or_default();
     Error::new(
         ErrorKind::InvalidInput,
         format!(
-            "{what} is invalid: {reason}. A URL is redis://[user:password@]host[:port][/database], or rediss:// with the \
-             feature `tls`; percent-encode special characters in user and password"
+            "{what} is invalid: {reason}. A URL is redis://[user:password@]host[:port][/database], or rediss:// with \
+             the feature `tls`; percent-encode special characters in user and password"
         ),
     )
 }
@@ -66,8 +66,8 @@ pub(super) fn superseded() -> Error {
 pub(crate) fn denied(commands: &[&str], namespace: &str) -> Error {
     let commands = commands.join(", ");
     let message = format!(
-        "the Redis user may not run {commands} on the keys of `{namespace}:*`; grant the permissions that the README of \
-         store-redis lists"
+        "the Redis user may not run {commands} on the keys of `{namespace}:*`; grant the permissions that the README \
+         of store-redis lists"
     );
     Error::new(ErrorKind::Denied, message)
 }

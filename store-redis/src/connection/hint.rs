@@ -2,8 +2,8 @@
 
 use redis::ConnectionAddr;
 
-/// Returns what to check if no connection could be set up. A server that receives the wrong protocol closes the connection
-/// or waits for more; it does not report the reason.
+/// Returns what to check if no connection could be set up. A server that receives the wrong protocol closes the
+/// connection or waits for more; it does not report the reason.
 pub(super) fn for_address(address: &ConnectionAddr) -> &'static str {
     match address {
         ConnectionAddr::Tcp(..) => {
@@ -11,8 +11,8 @@ pub(super) fn for_address(address: &ConnectionAddr) -> &'static str {
              rediss://, which needs the feature `tls`"
         }
         ConnectionAddr::TcpTls { .. } => {
-            "check the server's load and the network; if the server does not speak TLS at this port, the URL must begin \
-             with redis://"
+            "check the server's load and the network; if the server does not speak TLS at this port, the URL must \
+             begin with redis://"
         }
         _ => "check the server's load",
     }
@@ -25,8 +25,8 @@ pub(super) fn for_certificate(cause: &str) -> Option<&'static str> {
         (
             "CaUsedAsEndEntity",
             "the certificate of Redis is that of an authority (CA:TRUE), as `openssl req -x509` creates it, and no \
-             server may use one: issue one with CA:FALSE, signed by that authority, and pass the authority's certificate \
-             to .root_certificate()",
+             server may use one: issue one with CA:FALSE, signed by that authority, and pass the authority's \
+             certificate to .root_certificate()",
         ),
         (
             "UnknownIssuer",

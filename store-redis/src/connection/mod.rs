@@ -35,7 +35,8 @@ use self::{
 
 /// A connection to a Redis server, which several stores can share. Clones share one connection.
 ///
-/// It reconnects by itself: a call that finds the connection broken fails with `Unavailable` and starts the next attempt.
+/// It reconnects by itself: a call that finds the connection broken fails with `Unavailable` and starts the next
+/// attempt.
 #[derive(Clone)]
 pub struct RedisConnection(Arc<Shared>);
 
@@ -46,8 +47,8 @@ pub(crate) struct Shared {
     timeout: Duration,
 }
 
-/// A link is replaced if a call on it times out and it has not replied for this many timeouts: a connection that a middlebox
-/// has dropped never fails by itself.
+/// A link is replaced if a call on it times out and it has not replied for this many timeouts: a connection that a
+/// middlebox has dropped never fails by itself.
 const UNRESPONSIVE_AFTER: u32 = 10;
 
 impl RedisConnection {
@@ -65,8 +66,8 @@ impl RedisConnection {
         &self.0
     }
 
-    /// Returns a number that identifies the data of this namespace on this server. It is equal for all connections to the same
-    /// address.
+    /// Returns a number that identifies the data of this namespace on this server. It is equal for all connections to
+    /// the same address.
     pub(crate) fn domain(&self, namespace: &str) -> u64 {
         let info = self.0.target.client.get_connection_info();
         let mut hasher = DefaultHasher::new();

@@ -10,8 +10,8 @@ use cache_core::{
 /// Tells which records are valid: those of the current run of the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Validity {
-    /// The run of the server that records are bound to. `None` if it is unknown or irrelevant; records of every run are valid
-    /// then.
+    /// The run of the server that records are bound to. `None` if it is unknown or irrelevant; records of every run are
+    /// valid then.
     epoch: Option<u32>,
     /// Records that were written before this time of the server's clock are invalid. In Unix milliseconds; 0 until the
     /// connection has led to a second server.
@@ -24,8 +24,8 @@ impl Validity {
         Binding { key, epoch: self.epoch.unwrap_or_default() }
     }
 
-    /// Returns whether a record is valid that is bound to this epoch and was written at this time of the server's clock.
-    /// Records of format versions without an epoch are valid until the connection leads to a second server.
+    /// Returns whether a record is valid that is bound to this epoch and was written at this time of the server's
+    /// clock. Records of format versions without an epoch are valid until the connection leads to a second server.
     pub(crate) fn admits(self, epoch: Option<u32>, created: u64) -> bool {
         match epoch {
             Some(epoch) => self.epoch.is_none_or(|run| run == epoch) && created >= self.since,
@@ -34,9 +34,9 @@ impl Validity {
     }
 }
 
-/// The largest number of milliseconds that a record may be ahead of the latest possible time on the server: the estimates of
-/// two processes drift apart until they are renewed. A record further ahead was written before the server's clock was set
-/// back.
+/// The largest number of milliseconds that a record may be ahead of the latest possible time on the server: the
+/// estimates of two processes drift apart until they are renewed. A record further ahead was written before the
+/// server's clock was set back.
 pub(crate) const AHEAD_MILLIS: u64 = 1000;
 
 /// A consistent view of the server, with a clock that is fresh.
@@ -115,8 +115,8 @@ impl Server {
         lock(&self.state).is_current = false;
     }
 
-    /// Stores the identity that the server reported at `millis` by its own clock, `now` by the local one. `reconnected` tells
-    /// whether the link was connected before.
+    /// Stores the identity that the server reported at `millis` by its own clock, `now` by the local one. `reconnected`
+    /// tells whether the link was connected before.
     pub(super) fn identify(&self, identity: Identity, reconnected: bool, millis: u64, now: Moment) {
         let Identity { run_id, epoch } = identity;
         let mut state = lock(&self.state);
@@ -185,7 +185,8 @@ mod tests {
         assert_eq!(since_after(&[(None, false), (a, true), (a, true)]), 20);
     }
 
-    /// Returns the validity after a server whose clock shows 50 s, and 40 s later another whose clock shows `next` seconds.
+    /// Returns the validity after a server whose clock shows 50 s, and 40 s later another whose clock shows `next`
+    /// seconds.
     fn across_clocks(run_ids: [Option<&str>; 2], next: u64) -> Validity {
         let server = Server::new(SystemClock::shared(), false);
         identify(&server, run_ids[0], false, 50_000, at(0));

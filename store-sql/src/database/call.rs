@@ -20,8 +20,8 @@ pub(crate) enum Mode {
     Single,
     /// The work is a transaction, even if it has only one statement.
     ///
-    /// If the caller goes away before COMMIT, nothing takes effect later. If it goes away after COMMIT was sent, the locks
-    /// remain, and later writes of the same keys wait for them. So no write takes effect after a later one.
+    /// If the caller goes away before COMMIT, nothing takes effect later. If it goes away after COMMIT was sent, the
+    /// locks remain, and later writes of the same keys wait for them. So no write takes effect after a later one.
     Transaction,
 }
 

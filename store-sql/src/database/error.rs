@@ -52,8 +52,8 @@ pub(crate) fn no_table(source: String) -> Error {
 pub(crate) fn schema_mismatch(source: String) -> Error {
     Error::with_source(
         ErrorKind::Backend,
-        "the table has other columns or another primary key than this store needs; name another table with .table(), or \
-         recreate it with .create_table() on the builder or the CREATE TABLE in the README of store-sql",
+        "the table has other columns or another primary key than this store needs; name another table with .table(), \
+         or recreate it with .create_table() on the builder or the CREATE TABLE in the README of store-sql",
         source,
     )
 }

@@ -19,8 +19,8 @@ pub(super) fn for_error(dialect: &dyn Dialect, error: &sqlx::Error) -> Option<St
             ))
         }
         sqlx::Error::Configuration(_) => Some(format!(
-            "the configuration of the connection to {title} is invalid: check the certificate and the key of the client, \
-             and the characters of user and password"
+            "the configuration of the connection to {title} is invalid: check the certificate and the key of the \
+             client, and the characters of user and password"
         )),
         sqlx::Error::Tls(cause) if cause.to_string().contains("without TLS support") => {
             Some(format!("{mode} in the URL requires TLS: enable the feature `tls` of store-sql"))
@@ -44,8 +44,8 @@ fn for_certificate(cause: &str) -> Option<&'static str> {
     let reasons = [
         (
             "CaUsedAsEndEntity",
-            "is that of an authority (CA:TRUE), as `openssl req -x509` creates it, and no server may use one: issue one \
-             with CA:FALSE, signed by that authority, and pass the authority's certificate by {authority}",
+            "is that of an authority (CA:TRUE), as `openssl req -x509` creates it, and no server may use one: issue \
+             one with CA:FALSE, signed by that authority, and pass the authority's certificate by {authority}",
         ),
         ("UnknownIssuer", "is signed by no known authority: pass the authority's certificate by {authority}"),
         ("not valid for name", "is for another host: connect to a host that it names"),

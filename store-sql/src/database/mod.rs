@@ -68,8 +68,8 @@ impl Database {
         Self { pool, dialect, file: None, write_permit: None, last_response, ping_permit }
     }
 
-    /// Returns the database at a URL, which is not connected yet. A call can wait for a connection of the pool for its whole
-    /// timeout.
+    /// Returns the database at a URL, which is not connected yet. A call can wait for a connection of the pool for its
+    /// whole timeout.
     pub(crate) fn at(url: &str, connections: u32, timeout: Duration) -> Result<Self> {
         let scheme = url.split(':').next().unwrap_or_default();
         macro_rules! pool {
@@ -120,8 +120,8 @@ impl Database {
 
     /// Waits for a connection.
     ///
-    /// The pool keeps trying to connect to a database that refuses, up to its own timeout, and does not report the error. So
-    /// while no call gets a response, one of the waiting calls pings the database and returns the error.
+    /// The pool keeps trying to connect to a database that refuses, up to its own timeout, and does not report the
+    /// error. So while no call gets a response, one of the waiting calls pings the database and returns the error.
     async fn acquire_session(&self) -> sqlx::Result<Session> {
         let (mut acquiring, mut watching) = (pin!(self.pool.acquire()), pin!(self.watch()));
         poll_fn(|context| match acquiring.as_mut().poll(context) {

@@ -66,8 +66,8 @@ impl Pool {
     }
 }
 
-/// A connection in use. If it is dropped without [`release`](Self::release), it is closed and not used again: the state of its
-/// transaction is unknown, and the database rolls back what is not committed.
+/// A connection in use. If it is dropped without [`release`](Self::release), it is closed and not used again: the state
+/// of its transaction is unknown, and the database rolls back what is not committed.
 pub(crate) struct Session {
     connection: Option<Connection>,
     runtime: Handle,
@@ -116,7 +116,8 @@ impl Drop for Session {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         each!(Connection, &mut connection, connection => connection.close_on_drop());
-        // sqlx spawns a task that closes the connection, and the future that held it may be dropped outside the runtime.
+        // sqlx spawns a task that closes the connection, and the future that held it may be dropped outside the
+        // runtime.
         let _entered = self.runtime.enter();
         drop(connection);
     }

@@ -91,8 +91,8 @@ impl Dialect for MySql {
     }
 
     fn find_schema_mismatch(&self, table: &str) -> Option<String> {
-        // Without the primary key, a replacement would silently become a second row. With a text column for the id, keys
-        // that differ only in case or trailing spaces would be equal.
+        // Without the primary key, a replacement would silently become a second row. With a text column for the id,
+        // keys that differ only in case or trailing spaces would be equal.
         Some(format!(
             "SELECT CAST('' AS BINARY), CAST(NULL AS BINARY), CAST(COUNT(*) AS SIGNED) FROM information_schema.columns \
              WHERE table_schema = DATABASE() AND table_name = '{table}' AND column_key = 'PRI' \

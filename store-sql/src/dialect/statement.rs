@@ -30,8 +30,8 @@ pub(crate) enum Argument<'a> {
     Int(Option<i64>),
 }
 
-/// A row that a statement returns. Every such statement returns the key and a number. Those with more columns also return how
-/// long ago and when the row was written, and the value.
+/// A row that a statement returns. Every such statement returns the key and a number. Those with more columns also
+/// return how long ago and when the row was written, and the value.
 pub(crate) struct Row {
     pub(crate) id: Vec<u8>,
     pub(crate) full_key: Option<Vec<u8>>,

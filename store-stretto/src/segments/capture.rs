@@ -9,8 +9,8 @@ use super::row::Row;
 /// Catches the rows that leave the store on this thread while the slot is open: the rows that an insertion or a removal
 /// displaces. The caller drops them after the fence's lock, without the reaper.
 ///
-/// The weight of these rows stays charged. An insertion exchanges it for the weight of its own row, so a writer that has
-/// made room cannot lose the room to another writer.
+/// The weight of these rows stays charged. An insertion exchanges it for the weight of its own row, so a writer that
+/// has made room cannot lose the room to another writer.
 pub(crate) struct CaptureSlot(());
 
 type AnyRow = Arc<dyn Any + Send + Sync>;
@@ -36,8 +36,8 @@ impl CaptureSlot {
         Self(())
     }
 
-    /// Closes the slot and returns the captured rows and `new`. The rows are of one store, because no other store is called
-    /// while the slot is open.
+    /// Closes the slot and returns the captured rows and `new`. The rows are of one store, because no other store is
+    /// called while the slot is open.
     pub(crate) fn close<V: Send + Sync + 'static>(self, new: Option<Arc<Row<V>>>) -> Displaced {
         match SLOT.try_with(RefCell::take).ok().flatten() {
             Some(Captured { first, more, .. }) if more.is_empty() => {

@@ -138,8 +138,8 @@ mod tests {
         assert_eq!(PassThroughKeyBuilder.build_key(&Index(Fingerprint { high: 0, low: 0 })), (0, 1));
     }
 
-    /// All indexes of a shard agree in the low eight bits. A map of 256 buckets must still use them all, and so must the
-    /// seven bits of its tags.
+    /// All indexes of a shard agree in the low eight bits. A map of 256 buckets must still use them all, and so must
+    /// the seven bits of its tags.
     #[test]
     fn the_rows_of_one_shard_spread_over_its_map() {
         let shard = 0x5a_u64;

@@ -1,7 +1,7 @@
 //! The accounting of one segment: the weight of its rows, and a list of them.
 //!
-//! Stretto bounds only the rows that it has admitted. The ledger also counts the rows that await admission and those that
-//! have left stretto and are not dropped yet, and it refuses rows that would exceed the limit.
+//! Stretto bounds only the rows that it has admitted. The ledger also counts the rows that await admission and those
+//! that have left stretto and are not dropped yet, and it refuses rows that would exceed the limit.
 
 use std::{
     collections::VecDeque,
@@ -77,8 +77,8 @@ impl<V> Ledger<V> {
         &self.reaper
     }
 
-    /// Charges `weight` in exchange for `credit`, which is charged already. Returns whether the sum stays within the limit;
-    /// if not, nothing changes.
+    /// Charges `weight` in exchange for `credit`, which is charged already. Returns whether the sum stays within the
+    /// limit; if not, nothing changes.
     pub(crate) fn charge(&self, weight: u64, credit: u64) -> bool {
         let exchange =
             |charged: u64| charged.saturating_sub(credit).checked_add(weight).filter(|&sum| sum <= self.limit);
@@ -148,8 +148,8 @@ impl<V> Ledger<V> {
     /// Returns the key of the row to be removed to make room: the oldest of the latest insertions that was not read, or
     /// else one chosen by a clock algorithm over all rows.
     ///
-    /// The latest insertions most likely await admission. Removing these first protects the rows that stretto has admitted
-    /// from a burst of new keys.
+    /// The latest insertions most likely await admission. Removing these first protects the rows that stretto has
+    /// admitted from a burst of new keys.
     pub(crate) fn choose_victim(&self, now: Moment) -> Option<Fingerprint> {
         let mut directory = self.directory();
         let directory = &mut *directory;
@@ -206,7 +206,8 @@ impl<V> Ledger<V> {
         }
     }
 
-    /// No code of the application runs under this lock. It may be taken under stretto's locks, never the other way round.
+    /// No code of the application runs under this lock. It may be taken under stretto's locks, never the other way
+    /// round.
     fn directory(&self) -> MutexGuard<'_, Directory<V>> {
         lock(&self.directory)
     }

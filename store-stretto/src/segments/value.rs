@@ -10,12 +10,12 @@ use super::{
     row::Row,
 };
 
-/// The value that stretto holds: a row, or a tombstone if the row was taken out and stretto's entry could not be removed
-/// yet.
+/// The value that stretto holds: a row, or a tombstone if the row was taken out and stretto's entry could not be
+/// removed yet.
 ///
 /// The weight is charged to the ledger until the row is dropped or a caller of the store holds it. Stretto drops a
-/// `CacheValue` on any thread, sometimes under its own lock. So this `Drop` runs no code of the application: it gives the
-/// row to the open [`CaptureSlot`](super::capture::CaptureSlot) of the thread, or else to the reaper.
+/// `CacheValue` on any thread, sometimes under its own lock. So this `Drop` runs no code of the application: it gives
+/// the row to the open [`CaptureSlot`](super::capture::CaptureSlot) of the thread, or else to the reaper.
 pub(super) struct CacheValue<V: Send + Sync + 'static> {
     row: Option<Arc<Row<V>>>,
     pub(super) weight: u64,
