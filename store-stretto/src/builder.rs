@@ -1,4 +1,4 @@
-//! Setting up a store.
+//! The builder of a store.
 
 use std::{fmt, sync::Arc};
 
