@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cache_core::{
     Claim, Key, Result, Ticket,
-    backend::{Envelope, only, write_id},
+    backend::{Envelope, marker_millis, only, write_id},
 };
 use redis::{Cmd, Value};
 
@@ -37,7 +37,7 @@ pub(crate) async fn lease(
     let Some(first) = keys.first() else { return Ok(Vec::new()) };
     let call = keyspace.call();
     let server = call.take_snapshot(keyspace.link_of(first)).await?;
-    let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX).clamp(1, lease_millis);
+    let millis = marker_millis(life, lease_millis);
     let leases = keys.iter().map(|key| {
         let (link, mut lease) = mark(keyspace, &scripts::LEASE, key, write_id::next(), millis, server);
         lease.arg(lease_millis);

@@ -5,11 +5,7 @@ use std::time::Duration;
 use cache_core::Result;
 
 use crate::{
-    database::{
-        Database,
-        call::{Mode, Work},
-        pool::Session,
-    },
+    database::{Database, Mode, Session, Work},
     dialect::key_locks::KeyLocks,
     table::rows::Rows,
 };

@@ -11,11 +11,7 @@ use cache_core::{
 };
 
 use crate::{
-    database::{
-        Database,
-        call::{Mode, Work},
-        pool::Session,
-    },
+    database::{Database, Mode, Session, Work},
     table::rows::Rows,
 };
 

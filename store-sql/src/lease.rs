@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use cache_core::{Claim, Key, Result, Ticket, backend::write_id};
+use cache_core::{
+    Claim, Key, Result, Ticket,
+    backend::{marker_millis, write_id},
+};
 
 use crate::{
-    database::{
-        call::{Mode, Work},
-        pool::Session,
-    },
+    database::{Mode, Session, Work},
     dialect::statement::Row,
     keyspace::Keyspace,
     table::{
@@ -31,7 +31,7 @@ pub(crate) async fn lease(
     let mut missing: Vec<&Identity> = identities.iter().filter(|of| !values.contains_key(&of.id)).collect();
     missing.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     missing.dedup_by(|a, b| a.id == b.id);
-    let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX).clamp(1, lease_millis);
+    let millis = marker_millis(life, lease_millis);
     let new_marker = |identity| marker(identity, write_id::next(), millis);
     let markers: Vec<NewRow<'_>> = missing.into_iter().map(new_marker).collect();
     let installed = match &markers[..] {

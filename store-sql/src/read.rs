@@ -8,10 +8,7 @@ use cache_core::{
 };
 
 use crate::{
-    database::{
-        call::{Mode, Work},
-        pool::Session,
-    },
+    database::{Mode, Session, Work},
     dialect::statement::Row,
     keyspace::Keyspace,
     table::{

@@ -10,7 +10,7 @@ pub use self::{
     batch::{only, refused_for_room, with_removal},
     lock::lock,
     server_clock::ServerClock,
-    settings::{check_namespace, lease_millis},
+    settings::{check_namespace, lease_millis, marker_millis},
 };
 pub use crate::{
     envelope::{Binding, Envelope, Opened},

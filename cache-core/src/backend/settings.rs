@@ -44,6 +44,11 @@ pub fn lease_millis(ttl: Duration) -> Result<u64> {
     Err(Error::new(ErrorKind::InvalidInput, message))
 }
 
+/// Returns the life of a marker in milliseconds: at least 1 ms, and at most `lease_millis`.
+pub fn marker_millis(life: Duration, lease_millis: u64) -> u64 {
+    u64::try_from(life.as_millis()).unwrap_or(u64::MAX).clamp(1, lease_millis)
+}
+
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
@@ -65,5 +70,11 @@ mod tests {
         for ttl in [Duration::ZERO, Duration::from_micros(999), day + Duration::from_millis(1), Duration::MAX] {
             assert_eq!(lease_millis(ttl).unwrap_err().kind(), ErrorKind::InvalidInput, "{ttl:?}");
         }
+    }
+
+    #[test]
+    fn a_marker_lives_no_longer_than_a_lease() {
+        let lives = [Duration::ZERO, Duration::from_millis(7), Duration::MAX];
+        assert_eq!(lives.map(|life| marker_millis(life, 10)), [1, 7, 10]);
     }
 }

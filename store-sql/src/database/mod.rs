@@ -4,10 +4,12 @@
 mod hint;
 
 pub(crate) mod error;
-pub(crate) mod pool;
+mod pool;
 pub(crate) mod runtime;
 
-pub(crate) mod call;
+mod work;
+
+mod call;
 
 use std::{
     fmt,
@@ -25,7 +27,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use self::pool::{Pool, Session};
+use self::pool::Pool;
+pub(crate) use self::{
+    pool::Session,
+    work::{Mode, Work},
+};
 use crate::dialect::Dialect;
 
 /// A database. Clones share its connections.

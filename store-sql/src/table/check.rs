@@ -6,12 +6,7 @@ use cache_core::Result;
 
 use super::rows::Rows;
 use crate::{
-    database::{
-        Database,
-        call::{Mode, Work},
-        error,
-        pool::Session,
-    },
+    database::{Database, Mode, Session, Work, error},
     dialect::{fault::Fault, statement::Statement},
 };
 

@@ -7,10 +7,7 @@ use super::{
     rows::{MAX_IDS, Rows},
 };
 use crate::{
-    database::{
-        call::{Mode, Work},
-        pool::Session,
-    },
+    database::{Mode, Session, Work},
     dialect::statement::{Row, Statement},
 };
 

@@ -3,10 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    database::{
-        call::{Mode, Work},
-        pool::Session,
-    },
+    database::{Mode, Session, Work},
     dialect::key_locks::KeyLocks,
     table::{
         identity::Identity,

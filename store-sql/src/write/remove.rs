@@ -1,10 +1,7 @@
 //! The transaction that removes keys.
 
 use crate::{
-    database::{
-        call::{Mode, Work},
-        pool::Session,
-    },
+    database::{Mode, Session, Work},
     dialect::key_locks::KeyLocks,
     table::{
         identity::Identity,
