@@ -33,7 +33,7 @@ async fn main() {
     println!("| {writers} writers | entries | allocated, kB | RSS, kB | allocated for each, B | RSS for each, B |");
     println!("|---|---|---|---|---|---|");
     let store = StrettoStore::new(CAPACITY).expect("a store");
-    let redis = RedisStore::builder(server.url()).namespace("n").deadline(DEADLINE).connect().await.expect("a store");
+    let redis = RedisStore::builder(server.url()).namespace("n").timeout(DEADLINE).connect().await.expect("a store");
     let chain =
         ChainCache::builder().tier(store.clone()).tier(Tier::new(redis).timeout(DEADLINE)).build().expect("a chain");
     show("empty", store.len());

@@ -9,7 +9,7 @@ const DEADLINE: Duration = Duration::from_millis(250);
 
 async fn chain(server: &RedisServer, url: &str) -> ChainCache<u64> {
     let redis =
-        RedisStore::builder(format!("{}{url}", server.url())).namespace("n").deadline(Duration::from_millis(100));
+        RedisStore::builder(format!("{}{url}", server.url())).namespace("n").timeout(Duration::from_millis(100));
     ChainCache::builder()
         .tier(StrettoStore::new(1000).expect("memory"))
         .tier(redis.connect().await.expect("Redis"))

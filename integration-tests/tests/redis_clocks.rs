@@ -67,7 +67,7 @@ async fn no_delay_of_the_measurement_lengthens_a_life() {
     for (requests, replies) in [(Duration::ZERO, Duration::ZERO), (delay, Duration::ZERO), (Duration::ZERO, delay)] {
         let proxy = CutProxy::start(server.port()).await;
         proxy.delay(requests, replies);
-        let builder = RedisStore::builder(proxy.url()).namespace("clocks").deadline(Duration::from_secs(5));
+        let builder = RedisStore::builder(proxy.url()).namespace("clocks").timeout(Duration::from_secs(5));
         stores.push(builder.connect().await.unwrap());
         proxy.delay(Duration::ZERO, Duration::ZERO);
         // It serves on for as long as the runtime.
@@ -93,7 +93,7 @@ async fn no_delay_of_the_measurement_lengthens_a_life() {
 async fn a_write_that_takes_long_does_not_lengthen_a_life() {
     let server = RedisServer::start().await;
     let proxy = CutProxy::start(server.port()).await;
-    let builder = RedisStore::builder(proxy.url()).namespace("clocks").deadline(Duration::from_secs(5));
+    let builder = RedisStore::builder(proxy.url()).namespace("clocks").timeout(Duration::from_secs(5));
     let records: RedisStore<u64> = builder.clone().connect().await.unwrap();
     let plain: RedisStore<u64> = builder.plain().connect().await.unwrap();
     let delay = Duration::from_millis(400);

@@ -251,7 +251,7 @@ async fn what_cannot_be_used_is_said_before_anything_is_sent() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{ttl:?}");
     }
     for builder in [
-        RedisConnection::builder(server.url()).deadline(Duration::ZERO),
+        RedisConnection::builder(server.url()).timeout(Duration::ZERO),
         RedisConnection::builder(server.url()).connections(0),
         RedisConnection::builder(server.url()).connections(65),
     ] {

@@ -243,7 +243,7 @@ async fn a_lost_connection_is_closed_even_if_the_first_attempt_to_close_it_break
     let proxy = integration_tests::CutProxy::start(server.port()).await;
     for protocol in ["", "?protocol=resp3"] {
         let url = format!("{}{protocol}", proxy.url());
-        let builder = RedisStore::<u64>::builder(url).namespace("n").deadline(Duration::from_millis(50)).connections(1);
+        let builder = RedisStore::<u64>::builder(url).namespace("n").timeout(Duration::from_millis(50)).connections(1);
         let store = builder.connect().await.unwrap();
         put(&store, never(&key(0), 1, Ticket::unconditional())).await;
         let lost = clients(&server);

@@ -50,7 +50,7 @@ impl Removal {
 
 async fn store(url: &str, namespace: &str, deadline: Duration) -> SqlStore<u64> {
     let builder = SqlStore::builder(url).namespace(namespace).create_table().sweep_every(None);
-    builder.deadline(deadline).connect().await.unwrap()
+    builder.timeout(deadline).connect().await.unwrap()
 }
 
 /// Stores of one namespace for each removal: one that gives up soon, and a patient one. In every other namespace there is a value

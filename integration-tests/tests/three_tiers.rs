@@ -25,7 +25,7 @@ on_each_database!(
 );
 
 async fn redis(server: &RedisServer) -> RedisStore<u32> {
-    RedisStore::builder(server.url()).namespace("n").deadline(Duration::from_millis(200)).connect().await.unwrap()
+    RedisStore::builder(server.url()).namespace("n").timeout(Duration::from_millis(200)).connect().await.unwrap()
 }
 
 async fn a_miss_above_a_hit_below_and_both_tiers_backfilled(place: SqlPlace) {

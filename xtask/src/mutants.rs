@@ -17,7 +17,7 @@ const PACKAGES: [&str; 2] = ["cache-core", "cache-chain"];
 const FILES: [&str; 13] = [
     "cache-core/src/fence.rs",
     "cache-chain/src/flight/mod.rs",
-    "cache-chain/src/flight/nesting.rs",
+    "cache-chain/src/flight/nesting/*.rs",
     "cache-chain/src/flight/shared.rs",
     "cache-chain/src/load/claim.rs",
     "cache-chain/src/load/commit.rs",

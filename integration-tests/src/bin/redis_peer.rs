@@ -15,7 +15,7 @@ async fn main() {
     let [_, url, action] = &arguments[..] else { panic!("redis_peer <url> write|read") };
     println!("{}", SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis());
     let store: RedisStore<u64> =
-        RedisStore::builder(url).namespace("clocks").deadline(Duration::from_secs(5)).connect().await.expect("a store");
+        RedisStore::builder(url).namespace("clocks").timeout(Duration::from_secs(5)).connect().await.expect("a store");
     if action == "write" {
         store.set(living(&key("k"), 1, Duration::from_secs(60))).await.expect("a write");
     } else {
