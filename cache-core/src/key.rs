@@ -25,6 +25,8 @@ const INLINE: usize = 40;
 /// The fields of a tuple are joined by `:`; a `:` or `\` inside a field is escaped with `\`. So `("a:b", "c")` and
 /// `("a", "b:c")` differ, and tuples of the same types are equal only if their fields are.
 ///
+/// The feature `derive` implements this trait for structs and enums: `#[derive(CacheKey)]`.
+///
 /// # Examples
 ///
 /// A key of one's own, as one writes `Display`:
