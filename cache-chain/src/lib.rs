@@ -21,8 +21,8 @@ mod write;
 mod chain;
 
 pub use cache_core::{
-    Cache, Clock, DelegateCache, Error, ErrorKind, Failure, Key, KeyWriter, MAX_TTL, ManualClock, Moment, Origin,
-    Result, SharedClock, Store, SystemClock, Ttl, codec, without_derive::CacheKey,
+    Cache, Clock, DelegateCache, DisplayKey, Error, ErrorKind, Failure, Key, KeyWriter, MAX_TTL, ManualClock, Moment,
+    Origin, Result, SharedClock, Store, SystemClock, Ttl, codec, without_derive::CacheKey,
 };
 #[cfg(feature = "derive")]
 pub use cache_derive::CacheKeyOfCacheChain as CacheKey;

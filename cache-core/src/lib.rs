@@ -28,7 +28,7 @@ pub use crate::{
     entry::Entry,
     error::{Error, ErrorKind, Failure, Result},
     fence::{Fence, Ticket},
-    key::{CacheKey, Key, KeyWriter},
+    key::{CacheKey, DisplayKey, Key, KeyWriter},
     local::{Displaced, LocalStore},
     origin::Origin,
     store::{Claim, Profile, Store, Write},
