@@ -64,13 +64,13 @@ mod scripted {
 
 #[test]
 fn every_clause_catches_its_own_breach_and_no_other() {
-    let caught = Clause::ALL.map(|broken| {
+    let caught = Clause::ALL.iter().map(|&broken| {
         thread::spawn(move || {
             let failing = |clause: &Clause| clause.check(BrokenHarness::new(broken)).is_err();
-            (broken, Clause::ALL.into_iter().filter(failing).collect::<Vec<_>>())
+            (broken, Clause::ALL.iter().copied().filter(failing).collect::<Vec<_>>())
         })
     });
-    for caught in caught {
+    for caught in caught.collect::<Vec<_>>() {
         let (broken, caught) = caught.join().expect("the suite does not panic");
         assert_eq!(caught, [broken], "the store that breaks {broken:?}");
     }

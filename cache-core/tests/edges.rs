@@ -37,7 +37,7 @@ impl<S: Sabotage> Harness for H<S> {
 
 fn found_out<S: Sabotage>() -> Vec<Clause> {
     let harness = || H::<S>(ManualClock::new(), std::marker::PhantomData);
-    Clause::ALL.into_iter().filter(|clause| clause.check(harness()).is_err()).collect()
+    Clause::ALL.iter().copied().filter(|clause| clause.check(harness()).is_err()).collect()
 }
 
 /// Each with the version of its last write.

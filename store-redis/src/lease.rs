@@ -50,8 +50,9 @@ impl<V, C> Inner<V, C> {
         let [id, granted] =
             error::array(only(call.each(Some(&scripts::CLAIM), Some(known), vec![(link, claim)]).await)?)?;
         let ticket = ticket(id)?;
-        let granted = error::integer(granted)? == 1;
-        Ok(Claim { ticket, granted, vacant: granted && ticket.version() == Some(own) })
+        let is_granted = error::integer(granted)? == 1;
+        let vacant = ticket.version() == Some(own);
+        Ok(if is_granted { Claim::granted(ticket).vacant(vacant) } else { Claim::refused(ticket) })
     }
 
     /// Removes the markers with these ids.

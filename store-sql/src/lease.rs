@@ -190,8 +190,8 @@ impl<V, C> Inner<V, C> {
         let (row, granted) = found.unzip();
         // A ticket that is void, if what was in the way has gone each time.
         let ticket = row.as_ref().and_then(ticket).unwrap_or_else(|| Ticket::at(write_id::next()));
-        let granted = granted.unwrap_or(true);
-        Ok(Claim { ticket, granted, vacant: granted && ticket.version() == Some(own) })
+        let vacant = ticket.version() == Some(own);
+        Ok(if granted.unwrap_or(true) { Claim::granted(ticket).vacant(vacant) } else { Claim::refused(ticket) })
     }
 
     /// Removes the markers with these write ids.

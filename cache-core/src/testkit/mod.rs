@@ -106,6 +106,7 @@ pub trait Harness: Send + Sync + 'static {
 
 /// The clauses of the contract; see [`Store`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
 #[allow(missing_docs, reason = "the contract says what each is")]
 pub enum Clause {
     S1,
@@ -133,7 +134,7 @@ pub enum Clause {
 
 impl Clause {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: &[Self] = &[
         Self::S1,
         Self::S2,
         Self::S3,

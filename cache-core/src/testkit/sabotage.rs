@@ -177,7 +177,8 @@ impl Store for Broken {
         let ticket = self.lease(key).await?;
         let free = self.state().claimed.insert(self.key(key));
         // Breaks S19: everybody may load.
-        Ok(Claim { ticket, granted: free || self.breaks(Clause::S19), vacant: false })
+        let granted = free || self.breaks(Clause::S19);
+        Ok(if granted { Claim::granted(ticket) } else { Claim::refused(ticket) })
     }
 
     async fn release_leases(&self, leases: &[(Key, Ticket)]) -> Result<()> {
