@@ -238,7 +238,7 @@ fn a_batch_of_fills_is_checked_ticket_by_ticket() {
     assert!(!found_out::<SetVoidsOnlyItsOwn>().is_empty(), "a batch of two resurrects");
 }
 
-use cache_core::{Cache, DelegateCache, Displaced, Error, ErrorKind, Expiry, Fence, LocalStore, Ttl};
+use cache_core::{DelegateCache, Displaced, Error, ErrorKind, Expiry, Fence, LocalStore, Ttl};
 
 /// A local store of which one step can be told to misbehave.
 #[derive(Clone)]
