@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use cache_core::{Error, ErrorKind, Result, SharedClock, backend::Envelope};
+use cache_core::{Codec, Error, ErrorKind, Result, SharedClock, backend::Envelope};
 
 use crate::{
     connection::RedisConnection, connection_builder::RedisConnectionBuilder, layout::Layout, namespace::Namespace,
@@ -90,7 +90,10 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
         self
     }
 
-    fn finish(self, connect: impl FnOnce(On) -> Result<RedisConnection>) -> Result<RedisStore<V, C>> {
+    fn finish(self, connect: impl FnOnce(On) -> Result<RedisConnection>) -> Result<RedisStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         let namespace = Namespace::new(&self.namespace)?;
         let lease_millis = u64::try_from(self.lease_ttl.as_millis()).unwrap_or(u64::MAX);
         // A day is far beyond any load, and what is left over takes memory that long.
@@ -111,7 +114,10 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnection> {
     /// # Errors
     ///
     /// Of kind `InvalidInput` if the namespace or the lease's TTL cannot be used.
-    pub fn build(self) -> Result<RedisStore<V, C>> {
+    pub fn build(self) -> Result<RedisStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         self.finish(Ok)
     }
 }
@@ -158,7 +164,10 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
     /// # Cancel safety
     ///
     /// Dropped, it leaves no connection.
-    pub async fn connect(self) -> Result<RedisStore<V, C>> {
+    pub async fn connect(self) -> Result<RedisStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         let store = self.connect_lazy()?;
         store.connection().ready().await?;
         store.check_permissions().await?;
@@ -171,7 +180,10 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
     ///
     /// Of kind `InvalidInput` if the namespace or the lease's TTL cannot be used; else as
     /// [`RedisConnectionBuilder::connect_lazy`].
-    pub fn connect_lazy(self) -> Result<RedisStore<V, C>> {
+    pub fn connect_lazy(self) -> Result<RedisStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         self.finish(RedisConnectionBuilder::connect_lazy)
     }
 }

@@ -3,7 +3,7 @@
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use cache_core::{
-    Error, ErrorKind, Result, SharedClock, SystemClock,
+    Codec, Error, ErrorKind, Result, SharedClock, SystemClock,
     backend::{Envelope, check_namespace},
 };
 
@@ -173,7 +173,10 @@ impl<V, C> SqlStoreBuilder<V, C> {
     /// # Cancel safety
     ///
     /// Dropped, it leaves no connection, but perhaps the table.
-    pub async fn connect(self) -> Result<SqlStore<V, C>> {
+    pub async fn connect(self) -> Result<SqlStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         let create = self.create_table;
         let deadline = self.deadline;
         let inner = self.finish()?;
@@ -187,14 +190,20 @@ impl<V, C> SqlStoreBuilder<V, C> {
     ///
     /// Of kind `InvalidInput` if something of this description cannot be used, such as `create_table`, for which there must
     /// be a connection; of kind `Closed` outside of a Tokio runtime.
-    pub fn connect_lazy(self) -> Result<SqlStore<V, C>> {
+    pub fn connect_lazy(self) -> Result<SqlStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         if self.create_table {
             return Err(invalid("connect_lazy() cannot create the table; connect() can"));
         }
         self.finish().map(SqlStore::new)
     }
 
-    fn finish(self) -> Result<Inner<V, C>> {
+    fn finish(self) -> Result<Inner<V, C>>
+    where
+        C: Codec<V>,
+    {
         runtime::check()?;
         check_namespace(&self.namespace)?;
         let lease_millis = u64::try_from(self.lease_ttl.as_millis()).unwrap_or(u64::MAX);

@@ -60,6 +60,13 @@ pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 /// `decode(encode(v))` is `v`, and `decode` reports every input that is no encoding as an error of kind
 /// [`Codec`](crate::ErrorKind::Codec): it must not panic, must not allocate out of proportion to the input, and must
 /// check that it consumed every byte.
+#[diagnostic::on_unimplemented(
+    message = "the codec `{Self}` cannot encode and decode `{V}`",
+    label = "`{V}` has no encoding",
+    note = "for a type of your own, derive `Serialize` and `Deserialize`",
+    note = "for `Arc<T>` and `Rc<T>`, enable the feature `rc` of serde; for a type of another crate, look for its feature `serde`",
+    note = "if the codec is `()`, choose one with `.codec(…)`, or enable the feature `bincode`"
+)]
 pub trait Codec<V>: Send + Sync + 'static {
     /// What tells this codec's records from another's. Ids below 128 belong to this crate; take yours from 128 on.
     const ID: u8;

@@ -7,6 +7,8 @@ use crate::Result;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Postcard;
 
+// The hint of `Codec` says what is missing, and more than serde can.
+#[diagnostic::do_not_recommend]
 impl<V: Serialize + DeserializeOwned> Codec<V> for Postcard {
     const ID: u8 = 2;
 

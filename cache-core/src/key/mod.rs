@@ -54,6 +54,13 @@ const INLINE: usize = 40;
 /// assert_eq!(key.as_bytes(), b"namespace:users:42");
 /// # Ok::<(), cache_core::Error>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a cache key",
+    label = "not a cache key",
+    note = "strings, integers, bytes, and tuples of keys are keys; floats are not, because equal ones may be written differently",
+    note = "derive it with `#[derive(CacheKey)]` (feature `derive`), or implement it as you would implement `Display`",
+    note = "a type of another crate that implements `Display` is a key if you wrap it in `DisplayKey`"
+)]
 pub trait CacheKey {
     /// Writes the bytes of this key. It must write the same bytes each time.
     fn write_key(&self, out: &mut KeyWriter);
