@@ -115,8 +115,12 @@ impl<V, C> SqlStoreBuilder<V, C> {
     /// The name of the values' schema, such as `user/2`. A record of another is an error of kind `Codec`, never another
     /// value.
     ///
-    /// Default is the name of the type with its path, so that to rename or move the type is to lose its records; a name
-    /// given here outlives that. Change it when the type's fields change, unless the codec reads the old ones as well.
+    /// Default is the name of the type with its path, so that moving the type loses its records; a name given here outlives that.
+    ///
+    /// Codecs that write neither names nor types of fields, which are `Bincode` and `Postcard`, add the
+    /// [shape](cache_core::Codec::shape) of the type, also to a name given here: records from before a field, a variant, or a type was
+    /// renamed, moved or changed are errors of kind `Codec`. Change the name when the meaning changes and the fields do not, for
+    /// example from seconds to milliseconds.
     pub fn schema(mut self, name: &str) -> Self {
         self.schema = Some(Envelope::schema_tag(name));
         self
@@ -230,6 +234,7 @@ impl<V, C> SqlStoreBuilder<V, C> {
             .sweep_every
             .map(|interval| Sweeper::start(database.clone(), self.deadline, Arc::clone(&rows), interval));
         let schema = self.schema.unwrap_or_else(|| Envelope::schema_tag(std::any::type_name::<V>()));
+        let schema = Envelope::shaped_tag(schema, self.codec.shape());
         Ok(Inner {
             database,
             rows,
