@@ -20,6 +20,8 @@ mod write;
 
 mod chain;
 
+#[cfg(feature = "testkit")]
+pub use cache_core::testkit;
 pub use cache_core::{
     Cache, Clock, DelegateCache, DisplayKey, Error, ErrorKind, Failure, Key, KeyWriter, MAX_TTL, ManualClock, Moment,
     Origin, Result, SharedClock, Store, SystemClock, Ttl, codec, without_derive::CacheKey,

@@ -54,11 +54,15 @@ use std::{
 
 pub use self::{
     executor::{block_on, drop_after, join_all, yield_now},
-    explore::{Schedules, Turnstile},
     map::MapStore,
+    scripted::{Call, Gate, Operation, Phase, ScriptedStore},
+};
+// For the tests of this workspace: they may change with any release.
+#[doc(hidden)]
+pub use self::{
+    explore::{Schedules, Turnstile},
     race::{Do, race},
     sabotage::{Broken, BrokenHarness},
-    scripted::{Call, Gate, Operation, Phase, ScriptedStore},
 };
 use crate::{SharedClock, Store};
 
