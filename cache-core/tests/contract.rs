@@ -1,11 +1,11 @@
 //! The reference store keeps the contract, and every clause catches the store that breaks it, and only that one.
 #![cfg(feature = "testkit")]
 
-use std::{thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use cache_core::{
-    ManualClock, SharedClock,
-    testkit::{BrokenHarness, Clause, Harness, MapStore, ScriptedStore, block_on},
+    LocalStore, ManualClock, SharedClock,
+    testkit::{BrokenHarness, Clause, Harness, MapStore, Reentrant, ScriptedStore, block_on},
 };
 
 #[derive(Default)]
@@ -28,6 +28,10 @@ impl Harness for MapHarness {
 
     async fn pass(&self, time: Duration) {
         self.0.advance(time);
+    }
+
+    fn reentrant(&self) -> Option<Arc<dyn LocalStore<Value = Reentrant>>> {
+        Some(Arc::new(MapStore::with_clock(self.0.shared())))
     }
 }
 

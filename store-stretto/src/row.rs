@@ -155,13 +155,9 @@ impl Tray {
     /// The rows on the tray and `new`. They are of one store, as no other one is called while the tray is held out.
     #[allow(clippy::unused_self, reason = "only who held the tray out takes what is on it")]
     pub(crate) fn take<V: Send + Sync + 'static>(self, new: Option<Arc<Row<V>>>) -> Displaced {
-        match TRAY.try_with(RefCell::take).ok().flatten() {
-            Some(Caught { first, more, .. }) if more.is_empty() => {
-                Displaced::rows(first.and_then(|row| row.downcast().ok()), new)
-            }
-            Some(Caught { first, more, .. }) => Displaced::rows(Some(Arc::new((first, more, new))), None),
-            None => Displaced::rows(None, new),
-        }
+        let caught = TRAY.try_with(RefCell::take).ok().flatten();
+        let caught = caught.into_iter().flat_map(|caught| caught.first.into_iter().chain(caught.more));
+        caught.chain(new.map(|row| row as AnyRow)).collect()
     }
 
     /// How many rows are on the tray.
