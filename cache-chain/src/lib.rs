@@ -20,10 +20,14 @@ mod write;
 
 mod chain;
 
+#[cfg(feature = "testkit")]
+pub use cache_core::testkit;
 pub use cache_core::{
-    Cache, CacheKey, Clock, DelegateCache, Error, ErrorKind, Failure, Key, KeyWriter, MAX_TTL, ManualClock, Moment,
-    Origin, Result, SharedClock, Store, SystemClock, Ttl, codec,
+    Cache, Clock, DelegateCache, DisplayKey, Error, ErrorKind, Failure, Key, KeyWriter, MAX_TTL, ManualClock, Moment,
+    Origin, Result, SharedClock, Store, SystemClock, Ttl, codec, without_derive::CacheKey,
 };
+#[cfg(feature = "derive")]
+pub use cache_derive::CacheKeyOfCacheChain as CacheKey;
 #[cfg(feature = "redis")]
 pub use store_redis as redis;
 #[cfg(feature = "sql")]

@@ -50,7 +50,7 @@ impl Store for Claiming {
     async fn claim(&self, key: &Key) -> Result<Claim> {
         let ticket = Store::lease(&self.map, key).await?;
         let granted = self.claims.lock().unwrap().insert(key.clone(), ticket).is_none();
-        Ok(Claim { ticket, granted, vacant: false })
+        Ok(if granted { Claim::granted(ticket) } else { Claim::refused(ticket) })
     }
 
     async fn release(&self, key: &Key, _ticket: Ticket) -> Result<()> {

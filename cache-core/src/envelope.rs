@@ -111,6 +111,11 @@ impl Envelope<()> {
         crc32fast::hash(name.as_bytes())
     }
 
+    /// The tag of a schema with this tag and this [shape](Codec::shape).
+    pub fn shaped_tag(tag: u32, shape: Option<u32>) -> u32 {
+        shape.map_or(tag, |shape| crc32fast::hash([tag.to_le_bytes(), shape.to_le_bytes()].as_flattened()))
+    }
+
     /// The record that marks a lease which is taken at `created`.
     pub fn lease(binding: Binding<'_>, write_id: u64, created: u64) -> Vec<u8> {
         let mut record = header(LEASE, (0, 0), write_id, Life::new(created, None));

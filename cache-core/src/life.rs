@@ -7,6 +7,7 @@ use crate::{Entry, Expiry, Moment, Ttl};
 /// When a record was written, when it expires and what else its entry says besides the value, in milliseconds by the clock
 /// of the store that keeps it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Life {
     /// When it was written.
     pub created: u64,
@@ -24,6 +25,24 @@ impl Life {
     /// The life of a record whose entry was made when it was written, and does not turn stale.
     pub const fn new(created: u64, expires: Option<u64>) -> Self {
         Self { created, expires, stale: None, load_millis: 0, age_millis: Some(0) }
+    }
+
+    /// Sets when it turns stale.
+    pub const fn stale_at(mut self, stale: Option<u64>) -> Self {
+        self.stale = stale;
+        self
+    }
+
+    /// Sets how long it took to load.
+    pub const fn load_millis(mut self, millis: u32) -> Self {
+        self.load_millis = millis;
+        self
+    }
+
+    /// Sets how old the entry was when it was written.
+    pub const fn age_millis(mut self, millis: Option<u32>) -> Self {
+        self.age_millis = millis;
+        self
     }
 
     /// The life of an entry that is set at `now`, which is `created` in *micro*seconds by the store's clock, or somewhat later

@@ -2,6 +2,8 @@
 
 use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
 
+use smallvec::SmallVec;
+
 use crate::{Entry, Fence, Key, Profile, Result, Store, Ticket, Write};
 
 /// A store in this process that answers at once, such as a map in memory.
@@ -66,7 +68,7 @@ pub trait LocalStore: Send + Sync + 'static {
 /// What an insertion or a removal pushed out of a [`LocalStore`], to be dropped once no lock is held.
 #[derive(Default)]
 #[must_use = "drop it after the lock"]
-pub struct Displaced(Option<Row>, Option<Row>);
+pub struct Displaced(SmallVec<[Row; 2]>);
 
 type Row = Arc<dyn Any + Send + Sync>;
 
@@ -76,15 +78,23 @@ impl Displaced {
         Self::default()
     }
 
-    /// The old row, and the new one if it was refused.
-    pub fn rows<T: Any + Send + Sync>(old: Option<Arc<T>>, refused: Option<Arc<T>>) -> Self {
-        Self(old.map(|row| row as _), refused.map(|row| row as _))
+    /// These rows: the old one if there was one, the new one if it was refused, and those that had to make room. More than two
+    /// are kept on the heap.
+    pub fn rows<T: Any + Send + Sync>(rows: impl IntoIterator<Item = Arc<T>>) -> Self {
+        rows.into_iter().map(|row| row as Row).collect()
+    }
+}
+
+/// Rows of several types.
+impl FromIterator<Row> for Displaced {
+    fn from_iter<I: IntoIterator<Item = Row>>(rows: I) -> Self {
+        Self(rows.into_iter().collect())
     }
 }
 
 impl fmt::Debug for Displaced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Displaced").field("old", &self.0.is_some()).field("refused", &self.1.is_some()).finish()
+        f.debug_struct("Displaced").field("rows", &self.0.len()).finish()
     }
 }
 

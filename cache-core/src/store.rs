@@ -39,6 +39,8 @@ use crate::{Entry, Key, LocalStore, Result, Ticket};
 /// - **S20** What an entry says besides its value (that there is none, when it turns stale, how long it took to load, when
 ///   it was made) comes back with it; or the entry does not come back. Only the last two may be forgotten.
 /// - **S21** Giving back a lease removes no entry and gives back no claim, and the key can be leased and filled as before.
+/// - **S22** A value is dropped while no lock is held, so that its `Drop` may call the store. This is tested of stores that keep the
+///   values themselves, which are local.
 ///
 /// # Tickets
 ///
@@ -104,7 +106,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// As the backend fails.
     fn claim(&self, key: &Key) -> impl Future<Output = Result<Claim>> + Send {
-        async { Ok(Claim { ticket: self.lease(key).await?, granted: true, vacant: false }) }
+        async { Ok(Claim::granted(self.lease(key).await?)) }
     }
 
     /// Gives a claim back whose load brought nothing to store, so that the next one is granted. Its ticket may be void then.
@@ -213,6 +215,7 @@ pub struct Write<V> {
 
 /// The answer of a store to a caller that is about to load a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Claim {
     /// The lease. It is valid for a `fill` in either case.
     pub ticket: Ticket,
@@ -220,6 +223,24 @@ pub struct Claim {
     pub granted: bool,
     /// Whether the store knows that the key had no entry, so that it need not be read again before the load.
     pub vacant: bool,
+}
+
+impl Claim {
+    /// No other caller holds a claim of the key. Whether the key is vacant is not known.
+    pub const fn granted(ticket: Ticket) -> Self {
+        Self { ticket, granted: true, vacant: false }
+    }
+
+    /// Another caller holds a claim of the key.
+    pub const fn refused(ticket: Ticket) -> Self {
+        Self { ticket, granted: false, vacant: false }
+    }
+
+    /// Sets whether the store knows that the key had no entry.
+    pub const fn vacant(mut self, vacant: bool) -> Self {
+        self.vacant = vacant;
+        self
+    }
 }
 
 /// What a store is and promises.

@@ -41,12 +41,15 @@ impl Moment {
 }
 
 /// How long something lives. "Never" is a case of its own; no number stands for it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+///
+/// TTLs are ordered by length; [`Never`](Self::Never) is the greatest.
+// The order of the variants is the order of the values.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Ttl {
-    /// It does not expire.
-    Never,
     /// It expires after this time. At most [`MAX_TTL`] is counted.
     After(Duration),
+    /// It does not expire.
+    Never,
 }
 
 impl Ttl {
@@ -55,14 +58,6 @@ impl Ttl {
         match self {
             Self::Never => None,
             Self::After(ttl) => Some(ttl),
-        }
-    }
-
-    /// The shorter of the two.
-    pub fn min(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Never, ttl) | (ttl, Self::Never) => ttl,
-            (Self::After(a), Self::After(b)) => Self::After(a.min(b)),
         }
     }
 }
@@ -74,12 +69,15 @@ impl From<Duration> for Ttl {
 }
 
 /// When an entry expires.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+///
+/// Expiries are ordered by time; [`Never`](Self::Never) is the greatest.
+// The order of the variants is the order of the values.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Expiry {
-    /// It does not.
-    Never,
     /// From this moment on it is gone.
     At(Moment),
+    /// It does not.
+    Never,
 }
 
 impl Expiry {
@@ -104,14 +102,6 @@ impl Expiry {
         match self {
             Self::Never => Ttl::Never,
             Self::At(deadline) => Ttl::After(deadline.since(now)),
-        }
-    }
-
-    /// The earlier of the two.
-    pub fn min(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Never, expiry) | (expiry, Self::Never) => expiry,
-            (Self::At(a), Self::At(b)) => Self::At(a.min(b)),
         }
     }
 }
@@ -191,6 +181,16 @@ mod tests {
         let expiry = Expiry::after(now, Ttl::After(Duration::MAX));
         assert_eq!(expiry.remaining(now), Ttl::After(MAX_TTL));
         assert_eq!(Expiry::after(now, Ttl::Never).remaining(now), Ttl::Never);
+    }
+
+    #[test]
+    fn never_is_the_greatest() {
+        let mut ttls = [Ttl::Never, Ttl::After(Duration::MAX), Ttl::After(Duration::ZERO)];
+        ttls.sort();
+        assert_eq!(ttls, [Ttl::After(Duration::ZERO), Ttl::After(Duration::MAX), Ttl::Never]);
+        let (early, late) = (Expiry::At(Moment(0)), Expiry::At(Moment(u64::MAX)));
+        assert_eq!([Expiry::Never, late, early].into_iter().max(), Some(Expiry::Never));
+        assert!(early < late && Expiry::Never.min(late) == late);
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl<S: Sabotage> Harness for H<S> {
 
 fn found_out<S: Sabotage>() -> Vec<Clause> {
     let harness = || H::<S>(ManualClock::new(), std::marker::PhantomData);
-    Clause::ALL.into_iter().filter(|clause| clause.check(harness()).is_err()).collect()
+    Clause::ALL.iter().copied().filter(|clause| clause.check(harness()).is_err()).collect()
 }
 
 /// Each with the version of its last write.
@@ -238,7 +238,7 @@ fn a_batch_of_fills_is_checked_ticket_by_ticket() {
     assert!(!found_out::<SetVoidsOnlyItsOwn>().is_empty(), "a batch of two resurrects");
 }
 
-use cache_core::{Cache, DelegateCache, Displaced, Error, ErrorKind, Expiry, Fence, LocalStore, Ttl};
+use cache_core::{DelegateCache, Displaced, Error, ErrorKind, Expiry, Fence, LocalStore, Ttl};
 
 /// A local store of which one step can be told to misbehave.
 #[derive(Clone)]

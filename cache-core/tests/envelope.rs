@@ -14,8 +14,8 @@ type Value = (u64, Vec<String>);
 
 const HEADER: usize = 42;
 const LIFE: Life = Life::new(1_700_000_000_000, Some(1_700_000_060_000));
-const STALES: Life = Life { stale: Some(1_700_000_030_000), load_millis: 250, age_millis: Some(9), ..LIFE };
-const AGELESS: Life = Life { age_millis: None, ..LIFE };
+const STALES: Life = LIFE.stale_at(Some(1_700_000_030_000)).load_millis(250).age_millis(Some(9));
+const AGELESS: Life = LIFE.age_millis(None);
 const SCHEMA: u32 = 0x5EED;
 const KEY: &[u8] = b"users:42";
 const BINDING: Binding<'_> = Binding { key: KEY, epoch: 0xE90C_4001 };
@@ -103,7 +103,7 @@ macro_rules! for_each_codec {
 /// is none, and leases, of each version.
 fn every_record<C: Codec<Value> + Copy>(codec: C) -> Vec<Vec<u8>> {
     let absent = Envelope::new(codec, SCHEMA).seal_absent(BINDING, LIFE, 7);
-    let stays = seal(codec, Life { expires: None, ..LIFE });
+    let stays = seal(codec, Life::new(LIFE.created, None));
     let lease = Envelope::lease(BINDING, 7, 0);
     let records = [seal(codec, LIFE), stays, seal(codec, STALES), seal(codec, AGELESS), absent, lease];
     records.iter().cloned().chain(records.iter().cloned().map(downgraded)).collect()
@@ -123,7 +123,7 @@ fn what_was_sealed_opens() {
             for (stale, load_millis, age_millis) in
                 [(None, 1, Some(0)), (Some(0), 0, None), (None, 0, Some(u32::MAX)), (Some(u64::MAX), u32::MAX, Some(1))]
             {
-                let life = Life { stale, load_millis, age_millis, ..life };
+                let life = life.stale_at(stale).load_millis(load_millis).age_millis(age_millis);
                 let record = envelope.seal(BINDING, &value(), life, 9).unwrap();
                 assert_eq!(record[Envelope::WRITE_ID], 9_u64.to_le_bytes());
                 assert_eq!(envelope.open(KEY, &record).unwrap(), Opened::Value(value(), life));

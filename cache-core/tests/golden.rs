@@ -52,8 +52,8 @@ const BINDING: Binding<'_> = Binding { key: b"users:42", epoch: 0xE90C_4001 };
 const WRITE_ID: u64 = 0x0123_4567_89AB_CDEF;
 const STAYS: Life = Life::new(1_700_000_000_123, None);
 const EXPIRES: Life = Life::new(1_700_000_000_123, Some(1_700_000_060_456));
-const STALES: Life = Life { stale: Some(1_700_000_030_789), load_millis: 1_234, age_millis: Some(5_678), ..EXPIRES };
-const AGELESS: Life = Life { age_millis: None, ..EXPIRES };
+const STALES: Life = EXPIRES.stale_at(Some(1_700_000_030_789)).load_millis(1_234).age_millis(Some(5_678));
+const AGELESS: Life = EXPIRES.age_millis(None);
 
 fn envelope<C: Codec<User>>(codec: C) -> Envelope<C> {
     Envelope::new(codec, Envelope::schema_tag("golden user"))

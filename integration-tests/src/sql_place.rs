@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use cache_core::Codec;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use store_sql::{DefaultCodec, SqlStore, SqlStoreBuilder};
 use tempfile::TempDir;
@@ -74,7 +75,10 @@ impl SqlPlace {
     }
 
     /// That store.
-    pub async fn store<V>(&self) -> SqlStore<V> {
+    pub async fn store<V>(&self) -> SqlStore<V>
+    where
+        DefaultCodec: Codec<V>,
+    {
         self.builder().connect().await.expect("a store")
     }
 

@@ -194,7 +194,7 @@ async fn a_plain_store_grants_every_claim_and_leaves_nothing() {
     assert!(!store.profile().claims);
     for _ in 0..2 {
         let claim = store.claim(&key("k")).await.unwrap();
-        assert_eq!(claim, Claim { ticket: Ticket::unconditional(), granted: true, vacant: false });
+        assert_eq!(claim, Claim::granted(Ticket::unconditional()));
     }
     store.release(&key("k"), Ticket::at(u64::MAX)).await.unwrap();
     assert_eq!(server.cli(&["DBSIZE"]), "0");

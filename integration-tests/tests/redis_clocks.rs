@@ -6,7 +6,7 @@ use std::{
 };
 
 use cache_core::{
-    Clock as _, Entry, Expiry, ManualClock, Store as _, Ticket, Ttl, Write,
+    Clock as _, Codec, Entry, Expiry, ManualClock, Store as _, Ticket, Ttl, Write,
     backend::{Binding, Envelope, Life},
     codec,
 };
@@ -197,7 +197,10 @@ async fn a_record_a_moment_ahead_is_served() {
     let store = builder.connect().await.unwrap();
     store.set(never(&key("k"), 0, Ticket::unconditional())).await.unwrap();
     let epoch = Envelope::epoch(&server.raw(&[b"GET", b"clocks:k"])).unwrap();
-    let envelope = Envelope::new(codec::Bincode, Envelope::schema_tag("number"));
+    let envelope = Envelope::new(
+        codec::Bincode,
+        Envelope::shaped_tag(Envelope::schema_tag("number"), Codec::<u64>::shape(&codec::Bincode)),
+    );
     for (ahead, found) in [(900, Some(1)), (60_000, None)] {
         // The server runs by the clock of this machine.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();

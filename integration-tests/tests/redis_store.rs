@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache_core::{
-    ErrorKind, Key, MAX_TTL, Store as _, Ticket,
+    Codec, ErrorKind, Key, MAX_TTL, Store as _, Ticket,
     backend::{Binding, Envelope, Life},
     codec,
 };
@@ -199,7 +199,13 @@ async fn an_expired_entry_replaces_by_nothing_and_fills_nothing() {
 async fn a_record_whose_life_is_over_is_a_miss_even_if_redis_still_has_it() {
     let server = RedisServer::start().await;
     let store = texts(&server, "users").await;
-    let envelope = Envelope::new(codec::Bincode, Envelope::schema_tag(std::any::type_name::<String>()));
+    let envelope = Envelope::new(
+        codec::Bincode,
+        Envelope::shaped_tag(
+            Envelope::schema_tag(std::any::type_name::<String>()),
+            Codec::<String>::shape(&codec::Bincode),
+        ),
+    );
     store.set(never(&key(1), owned("v"), Ticket::unconditional())).await.unwrap();
     let epoch = Envelope::epoch(&server.raw(&[b"GET", b"users:1"])).unwrap();
     let binding = Binding { key: b"users:1", epoch };

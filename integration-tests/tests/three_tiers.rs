@@ -2,7 +2,7 @@
 
 use std::{process::Stdio, time::Duration};
 
-use cache_chain::{Cache, ChainCache, ErrorKind, Tier, Ttl};
+use cache_chain::{ChainCache, ErrorKind, Tier, Ttl};
 use cache_core::{
     DelegateCache, Key, LocalStore, Store,
     testkit::{

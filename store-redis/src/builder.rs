@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use cache_core::{
-    Result, SharedClock,
+    Codec, Result, SharedClock,
     backend::{Envelope, lease_millis},
 };
 
@@ -73,7 +73,12 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
     /// `Codec`, never as a value.
     ///
     /// Default: the name of the type with its path. Renaming or moving the type then loses its records, which a name
-    /// set here prevents. Change the name when the type's fields change, unless the codec can read the old encoding.
+    /// set here prevents.
+    ///
+    /// `Bincode` and `Postcard` write neither names nor types of fields. For these codecs the
+    /// [shape](cache_core::Codec::shape) of the type is added to the name: records from before a field, a variant or a
+    /// type was renamed, moved or changed are errors of kind `Codec`. Change the name when the meaning changes and the
+    /// fields do not, for example from seconds to milliseconds.
     pub fn schema(mut self, name: &str) -> Self {
         self.schema = Some(Envelope::schema_tag(name));
         self
@@ -98,10 +103,14 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
         self
     }
 
-    fn finish(self, connect: impl FnOnce(On) -> Result<RedisConnection>) -> Result<RedisStore<V, C>> {
+    fn finish(self, connect: impl FnOnce(On) -> Result<RedisConnection>) -> Result<RedisStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         let namespace = Namespace::new(&self.namespace)?;
         let lease_millis = lease_millis(self.lease_ttl)?;
         let schema = self.schema.unwrap_or_else(|| Envelope::schema_tag(std::any::type_name::<V>()));
+        let schema = Envelope::shaped_tag(schema, self.codec.shape());
         let layout =
             if self.plain { Layout::Plain(self.codec) } else { Layout::Record(Envelope::new(self.codec, schema)) };
         Ok(RedisStore::new(connect(self.on)?, namespace, layout, lease_millis))
@@ -114,7 +123,10 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnection> {
     /// # Errors
     ///
     /// Returns an error of kind `InvalidInput` if the namespace or the lease's TTL is invalid.
-    pub fn build(self) -> Result<RedisStore<V, C>> {
+    pub fn build(self) -> Result<RedisStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         self.finish(Ok)
     }
 }
@@ -161,7 +173,10 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
     /// # Cancel safety
     ///
     /// If dropped, it leaves no connection.
-    pub async fn connect(self) -> Result<RedisStore<V, C>> {
+    pub async fn connect(self) -> Result<RedisStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         let store = self.connect_lazy()?;
         connect_all(store.connection().shared()).await?;
         store.check_permissions().await?;
@@ -174,7 +189,10 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
     ///
     /// Returns an error of kind `InvalidInput` if the namespace or the lease's TTL is invalid, or an error of
     /// [`RedisConnectionBuilder::connect_lazy`].
-    pub fn connect_lazy(self) -> Result<RedisStore<V, C>> {
+    pub fn connect_lazy(self) -> Result<RedisStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         self.finish(RedisConnectionBuilder::connect_lazy)
     }
 }

@@ -58,7 +58,8 @@ pub(crate) async fn claim(keyspace: &Keyspace, key: &Key, lease_millis: u64) -> 
         reply::array(only(call.send_all(Some(&scripts::CLAIM), Some(server), vec![(link, claim)]).await)?)?;
     let ticket = parse_ticket(id)?;
     let granted = reply::integer(granted)? == 1;
-    Ok(Claim { ticket, granted, vacant: granted && ticket.version() == Some(own) })
+    let vacant = ticket.version() == Some(own);
+    Ok(if granted { Claim::granted(ticket).vacant(vacant) } else { Claim::refused(ticket) })
 }
 
 /// Removes the markers with these ids.

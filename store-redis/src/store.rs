@@ -112,7 +112,7 @@ where
 
     async fn claim(&self, key: &Key) -> Result<Claim> {
         if self.0.layout.is_plain() {
-            return Ok(Claim { ticket: Ticket::unconditional(), granted: true, vacant: false });
+            return Ok(Claim::granted(Ticket::unconditional()));
         }
         lease::claim(&self.0.keyspace, key, self.0.lease_millis).await
     }

@@ -3,7 +3,7 @@
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use cache_core::{
-    Error, ErrorKind, Result, SharedClock, SystemClock,
+    Codec, Error, ErrorKind, Result, SharedClock, SystemClock,
     backend::{Envelope, check_namespace, lease_millis},
 };
 
@@ -148,7 +148,12 @@ impl<V, C> SqlStoreBuilder<V, C> {
     /// `Codec`, never as a value.
     ///
     /// Default: the name of the type with its path. Renaming or moving the type then loses its records, which a name
-    /// set here prevents. Change the name when the type's fields change, unless the codec can read the old encoding.
+    /// set here prevents.
+    ///
+    /// `Bincode` and `Postcard` write neither names nor types of fields. For these codecs the
+    /// [shape](cache_core::Codec::shape) of the type is added to the name: records from before a field, a variant or a
+    /// type was renamed, moved or changed are errors of kind `Codec`. Change the name when the meaning changes and the
+    /// fields do not, for example from seconds to milliseconds.
     pub fn schema(mut self, name: &str) -> Self {
         self.schema = Some(Envelope::schema_tag(name));
         self
@@ -208,7 +213,10 @@ impl<V, C> SqlStoreBuilder<V, C> {
     /// # Cancel safety
     ///
     /// If dropped, it leaves no connection, but may leave the table.
-    pub async fn connect(self) -> Result<SqlStore<V, C>> {
+    pub async fn connect(self) -> Result<SqlStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         let create = self.create_table;
         let inner = self.finish()?;
         let Keyspace { database, timeout, rows, .. } = &inner.keyspace;
@@ -223,14 +231,20 @@ impl<V, C> SqlStoreBuilder<V, C> {
     ///
     /// Returns an error of kind `InvalidInput` if a setting is invalid or [`create_table`](Self::create_table) was
     /// called, which needs a connection, and one of kind `Closed` outside a Tokio runtime.
-    pub fn connect_lazy(self) -> Result<SqlStore<V, C>> {
+    pub fn connect_lazy(self) -> Result<SqlStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         if self.create_table {
             return Err(invalid("connect_lazy() cannot create the table; use connect()"));
         }
         self.finish().map(SqlStore::new)
     }
 
-    fn finish(self) -> Result<Inner<V, C>> {
+    fn finish(self) -> Result<Inner<V, C>>
+    where
+        C: Codec<V>,
+    {
         runtime::check()?;
         check_namespace(&self.namespace)?;
         let lease_millis = lease_millis(self.lease_ttl)?;
@@ -251,6 +265,7 @@ impl<V, C> SqlStoreBuilder<V, C> {
             .sweep_every
             .map(|interval| Sweeper::start(database.clone(), self.timeout, Arc::clone(&rows), interval));
         let schema = self.schema.unwrap_or_else(|| Envelope::schema_tag(std::any::type_name::<V>()));
+        let schema = Envelope::shaped_tag(schema, self.codec.shape());
         Ok(Inner {
             keyspace: Keyspace::new(database, rows, self.clock, self.timeout),
             envelope: Envelope::new(self.codec, schema),

@@ -56,7 +56,8 @@ pub(crate) async fn claim(keyspace: &Keyspace, key: &Key, lease_millis: u64) -> 
     // Without a row, the conflicting row had gone at each attempt. The ticket is then void.
     let ticket = row.as_ref().and_then(ticket).unwrap_or_else(|| Ticket::at(write_id::next()));
     let granted = granted.unwrap_or(true);
-    Ok(Claim { ticket, granted, vacant: granted && ticket.version() == Some(own) })
+    let vacant = ticket.version() == Some(own);
+    Ok(if granted { Claim::granted(ticket).vacant(vacant) } else { Claim::refused(ticket) })
 }
 
 /// Removes the markers with these write ids.

@@ -225,7 +225,7 @@ mod tests {
         let clash = Fingerprint { high: a.fingerprint().high, low: b.fingerprint().low };
         drop(store.insert(&a, entry("of a"), 1).unwrap());
         let displaced = store.inner.insert(&b, clash, entry("of b"), 1).unwrap();
-        assert_eq!(format!("{displaced:?}"), "Displaced { old: true, refused: true }", "stretto refuses the second");
+        assert_eq!(format!("{displaced:?}"), "Displaced { rows: 2 }", "stretto refuses the second");
         assert!(store.inner.segments.of(clash).get(clash).is_none());
         drop(store.inner.remove(clash).unwrap());
         store.wait().unwrap();

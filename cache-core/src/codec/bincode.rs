@@ -1,6 +1,6 @@
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Codec, MAX_PAYLOAD, cannot_decode, cannot_encode, trailing_bytes};
+use super::{Codec, MAX_PAYLOAD, cannot_decode, cannot_encode, shape::shape_of, trailing_bytes};
 use crate::{Error, ErrorKind, Result};
 
 /// [bincode](https://docs.rs/bincode/2) 2, little-endian, integers of fixed width.
@@ -10,6 +10,8 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bincode;
 
+// The hint of `Codec` says what is missing, and more than serde can.
+#[diagnostic::do_not_recommend]
 impl<V: Serialize + DeserializeOwned> Codec<V> for Bincode {
     const ID: u8 = 1;
 
@@ -34,6 +36,10 @@ impl<V: Serialize + DeserializeOwned> Codec<V> for Bincode {
             9..=16 => decode::<V, MAX_PAYLOAD>(bytes),
             _ => Err(Error::new(ErrorKind::Codec, "the stored bytes are more than 16 MiB")),
         }
+    }
+
+    fn shape(&self) -> Option<u32> {
+        Some(shape_of::<V>())
     }
 }
 

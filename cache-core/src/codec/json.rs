@@ -10,6 +10,8 @@ use crate::Result;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
 
+// The hint of `Codec` says what is missing, and more than serde can.
+#[diagnostic::do_not_recommend]
 impl<V: Serialize + DeserializeOwned> Codec<V> for Json {
     const ID: u8 = 3;
 

@@ -9,6 +9,8 @@ use crate::Result;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MessagePack;
 
+// The hint of `Codec` says what is missing, and more than serde can.
+#[diagnostic::do_not_recommend]
 impl<V: Serialize + DeserializeOwned> Codec<V> for MessagePack {
     const ID: u8 = 4;
 

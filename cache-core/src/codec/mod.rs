@@ -10,6 +10,11 @@
 //! The id stands in the [`Envelope`](crate::backend::Envelope), so a switch of codecs reads old records as errors of kind `Codec`
 //! (in a chain: as misses), never as other values.
 //!
+//! # Changed types
+//!
+//! `Bincode` and `Postcard` write neither names nor types of fields. [`Codec::shape`] tells a type from what it was before a field was
+//! swapped, renamed or retyped; stores put it into the tag of each record.
+//!
 //! # What decoding may cost
 //!
 //! A *length that lies* is not believed. At any time, decoding has allocated no more than
@@ -38,6 +43,8 @@ mod json;
 mod messagepack;
 #[cfg(feature = "postcard")]
 mod postcard;
+#[cfg(any(feature = "bincode", feature = "postcard"))]
+mod shape;
 
 #[cfg(feature = "bincode")]
 pub use self::bincode::Bincode;
@@ -60,6 +67,13 @@ pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 /// `decode(encode(v))` is `v`, and `decode` reports every input that is no encoding as an error of kind
 /// [`Codec`](crate::ErrorKind::Codec): it must not panic, must not allocate out of proportion to the input, and must
 /// check that it consumed every byte.
+#[diagnostic::on_unimplemented(
+    message = "the codec `{Self}` cannot encode and decode `{V}`",
+    label = "`{V}` has no encoding",
+    note = "for a type of your own, derive `Serialize` and `Deserialize`",
+    note = "for `Arc<T>` and `Rc<T>`, enable the feature `rc` of serde; for a type of another crate, look for its feature `serde`",
+    note = "if the codec is `()`, choose one with `.codec(…)`, or enable the feature `bincode`"
+)]
 pub trait Codec<V>: Send + Sync + 'static {
     /// What tells this codec's records from another's. Ids below 128 belong to this crate; take yours from 128 on.
     const ID: u8;
@@ -77,6 +91,15 @@ pub trait Codec<V>: Send + Sync + 'static {
     ///
     /// Of kind `Codec` if they do not.
     fn decode(&self, bytes: &[u8]) -> Result<V>;
+
+    /// Returns a hash of the names and types that `V` consists of, if its encoding depends on them without naming them.
+    ///
+    /// Stores put it into the tag of each record, with the name of the schema, so that a record of another shape is an error of
+    /// kind `Codec` and not another value. By default there is none: a format that names the fields tells them apart itself,
+    /// and may accept records from before a field was added.
+    fn shape(&self) -> Option<u32> {
+        None
+    }
 }
 
 #[cfg(any(feature = "bincode", feature = "json", feature = "messagepack", feature = "postcard"))]

@@ -70,11 +70,11 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for MapStore<V> {
     }
 
     fn insert(&self, key: &Key, entry: Entry<V>, _weight: u64) -> Result<Displaced> {
-        Ok(Displaced::rows(self.rows().insert(key.clone(), Arc::new(entry)), None))
+        Ok(Displaced::rows(self.rows().insert(key.clone(), Arc::new(entry))))
     }
 
     fn remove(&self, key: &Key) -> Result<Displaced> {
-        Ok(Displaced::rows(self.rows().remove(key), None))
+        Ok(Displaced::rows(self.rows().remove(key)))
     }
 
     fn clear(&self) -> Result<()> {

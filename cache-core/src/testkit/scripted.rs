@@ -26,6 +26,7 @@ pub struct ScriptedStore<S> {
 
 /// The operations of a [`Store`]; a batch counts as what it is a batch of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 #[allow(missing_docs, reason = "the methods of `Store` say what each is")]
 pub enum Operation {
     Get,
@@ -41,6 +42,7 @@ pub enum Operation {
 
 /// A call that a [`ScriptedStore`] took.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Call {
     /// What was called.
     pub operation: Operation,

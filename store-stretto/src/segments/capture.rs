@@ -39,13 +39,9 @@ impl CaptureSlot {
     /// Closes the slot and returns the captured rows and `new`. The rows are of one store, because no other store is
     /// called while the slot is open.
     pub(crate) fn close<V: Send + Sync + 'static>(self, new: Option<Arc<Row<V>>>) -> Displaced {
-        match SLOT.try_with(RefCell::take).ok().flatten() {
-            Some(Captured { first, more, .. }) if more.is_empty() => {
-                Displaced::rows(first.and_then(|row| row.downcast().ok()), new)
-            }
-            Some(Captured { first, more, .. }) => Displaced::rows(Some(Arc::new((first, more, new))), None),
-            None => Displaced::rows(None, new),
-        }
+        let captured = SLOT.try_with(RefCell::take).ok().flatten();
+        let captured = captured.into_iter().flat_map(|captured| captured.first.into_iter().chain(captured.more));
+        captured.chain(new.map(|row| row as AnyRow)).collect()
     }
 
     /// Returns the number of captured rows.

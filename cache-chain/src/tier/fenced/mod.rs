@@ -58,7 +58,7 @@ impl<S: Store> Store for Fenced<S> {
 
     /// A store without leases keeps no claims either.
     async fn claim(&self, key: &Key) -> Result<Claim> {
-        Ok(Claim { ticket: self.lease(key).await?, granted: true, vacant: false })
+        Ok(Claim::granted(self.lease(key).await?))
     }
 
     async fn release(&self, _key: &Key, _ticket: Ticket) -> Result<()> {
