@@ -64,12 +64,14 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
     /// The name of the values' schema, such as `user/2`. A record of another is an error of kind `Codec`, never another
     /// value.
     ///
-    /// Default is the name of the type with its path, so that moving the type loses its records; a name given here outlives that.
+    /// Default is the name of the type with its path, so that moving the type loses its records; a
+    /// name given here outlives that.
     ///
-    /// Codecs that write neither names nor types of fields, which are `Bincode` and `Postcard`, add the
-    /// [shape](cache_core::Codec::shape) of the type, also to a name given here: records from before a field, a variant, or a type was
-    /// renamed, moved or changed are errors of kind `Codec`. Change the name when the meaning changes and the fields do not, for
-    /// example from seconds to milliseconds.
+    /// Codecs that write neither names nor types of fields, which are `Bincode` and `Postcard`, add
+    /// the [shape](cache_core::Codec::shape) of the type, also to a name given here: records from
+    /// before a field, a variant, or a type was renamed, moved or changed are errors of kind
+    /// `Codec`. Change the name when the meaning changes and the fields do not, for example from
+    /// seconds to milliseconds.
     pub fn schema(mut self, name: &str) -> Self {
         self.schema = Some(Envelope::schema_tag(name));
         self
