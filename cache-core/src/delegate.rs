@@ -78,7 +78,8 @@ impl<S: Store> DelegateCache<S> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key cannot be used; else fails as the store does.
+    /// Returns an error of kind [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key cannot
+    /// be used; else fails as the store does.
     #[doc(alias = "fetch")]
     pub fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<S::Value>>> + Send {
         let key = Key::new(&key);
@@ -122,8 +123,8 @@ impl<S: Store> DelegateCache<S> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key cannot be used; else fails as the store does,
-    /// and whether the value was set is unknown then.
+    /// Returns an error of kind [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key cannot
+    /// be used; else fails as the store does, and whether the value was set is unknown then.
     #[doc(alias = "insert")]
     pub fn set(&self, key: impl CacheKey, value: S::Value) -> impl Future<Output = Result<()>> + Send {
         let key = Key::new(&key);
@@ -149,8 +150,8 @@ impl<S: Store> DelegateCache<S> {
     ///
     /// # Errors
     ///
-    /// As [`set`](Self::set): the first error, in the order of the values; the others may have been set. If any key cannot be
-    /// used, nothing is set.
+    /// As [`set`](Self::set): the first error, in the order of the values; the others may have been
+    /// set. If any key cannot be used, nothing is set.
     pub fn set_many<K: CacheKey>(
         &self,
         values: impl IntoIterator<Item = (K, S::Value)>,

@@ -35,7 +35,8 @@ pub use crate::{
     time::{Clock, Expiry, MAX_TTL, ManualClock, Moment, SharedClock, SystemClock, Ttl},
 };
 
-/// The trait without the derive macro of the same name, for a crate that re-exports it with a macro of its own.
+/// The trait without the derive macro of the same name, for a crate that re-exports it with a macro
+/// of its own.
 #[doc(hidden)]
 pub mod without_derive {
     pub use crate::key::CacheKey;

@@ -78,8 +78,8 @@ impl Displaced {
         Self::default()
     }
 
-    /// These rows: the old one if there was one, the new one if it was refused, and those that had to make room. More than two
-    /// are kept on the heap.
+    /// These rows: the old one if there was one, the new one if it was refused, and those that had
+    /// to make room. More than two are kept on the heap.
     pub fn rows<T: Any + Send + Sync>(rows: impl IntoIterator<Item = Arc<T>>) -> Self {
         rows.into_iter().map(|row| row as Row).collect()
     }

@@ -39,8 +39,8 @@ use crate::{Entry, Key, LocalStore, Result, Ticket};
 /// - **S20** What an entry says besides its value (that there is none, when it turns stale, how long it took to load, when
 ///   it was made) comes back with it; or the entry does not come back. Only the last two may be forgotten.
 /// - **S21** Giving back a lease removes no entry and gives back no claim, and the key can be leased and filled as before.
-/// - **S22** A value is dropped while no lock is held, so that its `Drop` may call the store. This is tested of stores that keep the
-///   values themselves, which are local.
+/// - **S22** A value is dropped while no lock is held, so that its `Drop` may call the store. This
+///   is tested of stores that keep the values themselves, which are local.
 ///
 /// # Tickets
 ///

@@ -10,9 +10,9 @@ use proc_macro::TokenStream;
 /// - A newtype, that is a tuple struct with one field, writes what its field writes.
 /// - An enum writes the name of the variant and then the fields of the variant, joined in the same way.
 ///
-/// Two values of the type write the same bytes only if their fields do. The name of the struct or the enum is not written:
-/// two types whose fields write the same bytes have the same keys. Renaming a variant, or reordering fields, changes the
-/// keys.
+/// Two values of the type write the same bytes only if their fields do. The name of the struct or
+/// the enum is not written: two types whose fields write the same bytes have the same keys.
+/// Renaming a variant, or reordering fields, changes the keys.
 ///
 /// Unions, and structs without fields, are refused.
 ///

@@ -25,7 +25,8 @@ mod after {
     }
 }
 
-/// With a codec that writes no names, the swapped type does not read what the other wrote, until it has written itself.
+/// With a codec that writes no names, the swapped type does not read what the other wrote, until it
+/// has written itself.
 async fn changed(old: impl Store<Value = before::User>, new: impl Store<Value = after::User>) {
     let (key, ticket) = (key("k"), Ticket::unconditional());
     let (first, last) = ("Ada".to_owned(), "Lovelace".to_owned());

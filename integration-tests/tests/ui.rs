@@ -1,9 +1,10 @@
 //! What the compiler says about common mistakes.
 //!
-//! Each `ui/*.rs` must not compile, and each line of the `.stderr` beside it must occur in what the compiler says, in that order. The
-//! lines are the parts that this workspace chooses, so they do not depend on the compiler's version. The files are compiled
-//! as programs of an application that depends on cache-chain and serde alone, because in this workspace serde has features
-//! that the application may lack.
+//! Each `ui/*.rs` must not compile, and each line of the `.stderr` beside it must occur in what the
+//! compiler says, in that order. The lines are the parts that this workspace chooses, so they do
+//! not depend on the compiler's version. The files are compiled as programs of an application that
+//! depends on cache-chain and serde alone, because in this workspace serde has features that the
+//! application may lack.
 
 use std::{
     fmt::Write as _,

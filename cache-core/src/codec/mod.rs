@@ -12,8 +12,9 @@
 //!
 //! # Changed types
 //!
-//! `Bincode` and `Postcard` write neither names nor types of fields. [`Codec::shape`] tells a type from what it was before a field was
-//! swapped, renamed or retyped; stores put it into the tag of each record.
+//! `Bincode` and `Postcard` write neither names nor types of fields. [`Codec::shape`] tells a type
+//! from what it was before a field was swapped, renamed or retyped; stores put it into the tag of
+//! each record.
 //!
 //! # What decoding may cost
 //!
@@ -71,7 +72,8 @@ pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
     message = "the codec `{Self}` cannot encode and decode `{V}`",
     label = "`{V}` has no encoding",
     note = "for a type of your own, derive `Serialize` and `Deserialize`",
-    note = "for `Arc<T>` and `Rc<T>`, enable the feature `rc` of serde; for a type of another crate, look for its feature `serde`",
+    note = "for `Arc<T>` and `Rc<T>`, enable the feature `rc` of serde",
+    note = "for a type of another crate, look for its feature `serde`",
     note = "if the codec is `()`, choose one with `.codec(…)`, or enable the feature `bincode`"
 )]
 pub trait Codec<V>: Send + Sync + 'static {
@@ -92,11 +94,13 @@ pub trait Codec<V>: Send + Sync + 'static {
     /// Of kind `Codec` if they do not.
     fn decode(&self, bytes: &[u8]) -> Result<V>;
 
-    /// Returns a hash of the names and types that `V` consists of, if its encoding depends on them without naming them.
+    /// Returns a hash of the names and types that `V` consists of, if its encoding depends on them
+    /// without naming them.
     ///
-    /// Stores put it into the tag of each record, with the name of the schema, so that a record of another shape is an error of
-    /// kind `Codec` and not another value. By default there is none: a format that names the fields tells them apart itself,
-    /// and may accept records from before a field was added.
+    /// Stores put it into the tag of each record, with the name of the schema, so that a record of
+    /// another shape is an error of kind `Codec` and not another value. By default there is none: a
+    /// format that names the fields tells them apart itself, and may accept records from before a
+    /// field was added.
     fn shape(&self) -> Option<u32> {
         None
     }

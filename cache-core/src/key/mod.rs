@@ -29,8 +29,9 @@ const INLINE: usize = 40;
 /// The fields of a tuple are joined by `:`; a `:` or `\` inside a field is escaped with `\`. So `("a:b", "c")` and
 /// `("a", "b:c")` differ, and tuples of the same types are equal only if their fields are.
 ///
-/// The feature `derive` implements this trait for structs and enums: `#[derive(CacheKey)]`. The feature `uuid` implements it for
-/// `uuid::Uuid`, and [`DisplayKey`] for whatever implements [`Display`](fmt::Display).
+/// The feature `derive` implements this trait for structs and enums: `#[derive(CacheKey)]`. The
+/// feature `uuid` implements it for `uuid::Uuid`, and [`DisplayKey`] for whatever implements
+/// [`Display`](fmt::Display).
 ///
 /// # Examples
 ///
@@ -57,7 +58,7 @@ const INLINE: usize = 40;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a cache key",
     label = "not a cache key",
-    note = "strings, integers, bytes, and tuples of keys are keys; floats are not, because equal ones may be written differently",
+    note = "strings, integers, bytes, and tuples of keys are keys; floats are not, as 0.0 and -0.0 are equal",
     note = "derive it with `#[derive(CacheKey)]` (feature `derive`), or implement it as you would implement `Display`",
     note = "a type of another crate that implements `Display` is a key if you wrap it in `DisplayKey`"
 )]

@@ -113,10 +113,12 @@ impl CacheKey for uuid::Uuid {
     }
 }
 
-/// A key that is what a value displays, for types of other crates that implement [`Display`](fmt::Display) but not [`CacheKey`].
+/// A key that is what a value displays, for types of other crates that implement
+/// [`Display`](fmt::Display) but not [`CacheKey`].
 ///
-/// Two values that display the same text are the same key. So wrap only types whose text identifies them: an address or a
-/// version, but not a float that is displayed with two decimals. The text is written as it is; nothing is allocated for it.
+/// Two values that display the same text are the same key. So wrap only types whose text identifies
+/// them: an address or a version, but not a float that is displayed with two decimals. The text is
+/// written as it is; nothing is allocated for it.
 ///
 /// # Examples
 ///

@@ -103,8 +103,8 @@ pub trait Harness: Send + Sync + 'static {
         async { false }
     }
 
-    /// An empty store of the same kind for values that call it when they are dropped: for clause S22. A store that is
-    /// [local](Store::local) must have one.
+    /// An empty store of the same kind for values that call it when they are dropped: for clause
+    /// S22. A store that is [local](Store::local) must have one.
     fn reentrant(&self) -> Option<Arc<dyn LocalStore<Value = Reentrant>>> {
         None
     }
@@ -114,8 +114,8 @@ pub trait Harness: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// How long dropping the last handle may take before it counts as blocking, and a write before it counts as a deadlock:
-    /// for clauses S15 and S22.
+    /// How long dropping the last handle may take before it counts as blocking, and a write before
+    /// it counts as a deadlock: for clauses S15 and S22.
     fn drop_bound(&self) -> Duration {
         Duration::from_secs(5)
     }

@@ -5,8 +5,9 @@ use std::sync::{Arc, Weak};
 use super::block_on;
 use crate::{Displaced, Entry, Expiry, Fence, Key, LocalStore, Profile, Result, Store, Ticket, Write};
 
-/// A value that calls the store which holds it when it is dropped: it reads its key, and writes, fills and removes another key
-/// that the same stripe of the fence guards. If the store drops it while it holds a lock, that is a deadlock.
+/// A value that calls the store which holds it when it is dropped: it reads its key, and writes,
+/// fills and removes another key that the same stripe of the fence guards. If the store drops it
+/// while it holds a lock, that is a deadlock.
 #[derive(Debug)]
 pub struct Reentrant(Option<Calls>);
 
@@ -87,7 +88,8 @@ impl LocalStore for Shared {
     }
 }
 
-/// Replaces and removes values that call the store, in each way there is. Ends unless the store holds a lock meanwhile.
+/// Replaces and removes values that call the store, in each way there is. Ends unless the store
+/// holds a lock meanwhile.
 ///
 /// # Errors
 ///

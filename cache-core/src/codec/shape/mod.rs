@@ -1,8 +1,8 @@
 //! The shape of a type: what a format that is not self-describing relies on.
 //!
-//! `bincode` and `postcard` write neither names nor types, so a record of `{ first, last }` decodes as `{ last, first }`. The probe
-//! finds the names and types: it deserializes the type from dummy values, as often as there are variants of enums to see, and
-//! describes what the type asks for.
+//! `bincode` and `postcard` write neither names nor types, so a record of `{ first, last }` decodes
+//! as `{ last, first }`. The probe finds the names and types: it deserializes the type from dummy
+//! values, as often as there are variants of enums to see, and describes what the type asks for.
 
 mod access;
 mod deserializer;
@@ -20,12 +20,14 @@ const PASSES: usize = 1024;
 /// So many passes in a row may show nothing new although there are variants that were not seen.
 const IDLE_PASSES: usize = 64;
 
-/// Returns a hash of the names and types that `V` consists of. The same type has the same shape in every process.
+/// Returns a hash of the names and types that `V` consists of. The same type has the same shape in
+/// every process.
 pub(super) fn shape_of<V: DeserializeOwned>() -> u32 {
     crc32fast::hash(describe::<V>().as_bytes())
 }
 
-/// Returns the description that is hashed. It is incomplete where the type accepts no dummy value, or is too large.
+/// Returns the description that is hashed. It is incomplete where the type accepts no dummy value,
+/// or is too large.
 fn describe<V: DeserializeOwned>() -> String {
     let mut state = State::default();
     let mut idle = 0;

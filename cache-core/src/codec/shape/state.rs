@@ -11,7 +11,8 @@ const STEPS: usize = 1 << 16;
 /// The deepest nesting.
 const DEPTH: usize = 64;
 
-/// What a probe knows of the type that it probes. Types are told apart by their Rust names, which are not part of the description.
+/// What a probe knows of the type that it probes. Types are told apart by their Rust names, which
+/// are not part of the description.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) description: String,
@@ -72,7 +73,8 @@ impl State {
         start
     }
 
-    /// Returns whether another dummy value is left for the type that refused the last one; the pass is undone then.
+    /// Returns whether another dummy value is left for the type that refused the last one; the pass
+    /// is undone then.
     pub(super) fn try_another_value(&mut self, start: &Start) -> bool {
         let Some((kind, values)) = self.last.filter(|_| !self.gave_up) else { return false };
         let refused = self.refused.entry(kind).or_default();
