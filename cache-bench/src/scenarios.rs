@@ -1,4 +1,5 @@
-//! The scenarios. Each is driven by gates, so it takes the same course in every cache; every wait has a bound.
+//! The scenarios. Each is driven by gates, so it takes the same course in every cache; every wait
+//! has a bound.
 
 use std::{pin::Pin, time::Duration};
 
@@ -136,7 +137,8 @@ async fn begin<S: Subject>(cache: &S, database: &Database) -> Get {
 async fn begin_with<S: Subject>(cache: &S, load: Load) -> Get {
     let cache = cache.clone();
     let get = tokio::spawn(async move { cache.load(load).await });
-    // On one thread the tasks take turns: it, and what it spawned, has run until it waits for something.
+    // On one thread the tasks take turns: it, and what it spawned, has run until it waits for
+    // something.
     for _ in 0..64 {
         yield_now().await;
     }

@@ -4,8 +4,8 @@
 //! cargo run --release -p cache-chain --features stretto,redis,sqlite --example quickstart
 //! ```
 //!
-//! Nothing needs to be installed. The database is SQLite in a temporary file, and without `REDIS_URL`
-//! (`redis://[user:password@]host[:port]`) the chain has no Redis tier.
+//! Nothing needs to be installed. The database is SQLite in a temporary file, and without
+//! `REDIS_URL` (`redis://[user:password@]host[:port]`) the chain has no Redis tier.
 
 use std::{
     collections::HashMap,
@@ -110,9 +110,9 @@ pub(crate) async fn run(redis_url: Option<String>, database_url: &str) -> Result
     Ok(())
 }
 
-/// Prints the statistics: per tier the lookups that found an entry (hits) and did not (misses); backfills, which copy an
-/// entry into the tiers above the one that had it, and loaded entries into the tiers that are not local; and loads, with the
-/// callers that joined the load of another.
+/// Prints the statistics: per tier the lookups that found an entry (hits) and did not (misses);
+/// backfills, which copy an entry into the tiers above the one that had it, and loaded entries into
+/// the tiers that are not local; and loads, with the callers that joined the load of another.
 fn show(cache: &ChainCache<User>) {
     for line in cache.stats().to_string().lines() {
         println!("  {line}");

@@ -38,8 +38,8 @@ impl Lifetimes {
         }
     }
 
-    /// When the news that a key has no value expires; it is not served stale. `None` if it is not cached. `ttl` is that of
-    /// the loader, `Never` if it gave none.
+    /// When the news that a key has no value expires; it is not served stale. `None` if it is not
+    /// cached. `ttl` is that of the loader, `Never` if it gave none.
     pub(crate) fn of_absence(&self, ttl: Ttl, now: Moment) -> Option<Expiry> {
         let ttl = match (ttl, self.negative_ttl) {
             (Ttl::Never, None) => return None,

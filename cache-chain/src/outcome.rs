@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use cache_core::Ttl;
 
-/// The result of a detailed read; see [`ChainCache::get_detailed`](crate::ChainCache::get_detailed).
+/// The result of a detailed read; see
+/// [`ChainCache::get_detailed`](crate::ChainCache::get_detailed).
 ///
 /// `Debug` does not show the value.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Background repair: deletes what failed writes have left in the tiers, also where no call reads it. Other processes may.
+//! Background repair: deletes what failed writes have left in the tiers, also where no call reads
+//! it. Other processes may.
 
 use std::{
     sync::{
@@ -28,8 +29,8 @@ impl<V: Clone + Send + Sync + 'static> Repairer<V> {
         Arc::new(Self { tiers, runtime, is_running: AtomicBool::new(false) })
     }
 
-    /// Starts a task that repairs the tiers, if there is anything to repair and no task does. The task ends when all tiers are
-    /// repaired, or with the chain.
+    /// Starts a task that repairs the tiers, if there is anything to repair and no task does. The
+    /// task ends when all tiers are repaired, or with the chain.
     pub(crate) fn start(self: &Arc<Self>) {
         if self.tiers.iter().any(Tier::needs_repair) && !self.is_running.swap(true, Ordering::AcqRel) {
             self.runtime.spawn(run(Running(Arc::downgrade(self))));

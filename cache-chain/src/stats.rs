@@ -42,7 +42,8 @@ macro_rules! statistics {
     };
 }
 
-/// Statistics of a chain since it was built. The counters are read one after the other, not at one moment.
+/// Statistics of a chain since it was built. The counters are read one after the other, not at one
+/// moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Stats {
@@ -57,7 +58,8 @@ pub struct Stats {
 statistics! {
     /// Statistics of one tier.
     ///
-    /// A key that is looked up counts once as a hit or a miss, however many callers share the lookup.
+    /// A key that is looked up counts once as a hit or a miss, however many callers share the
+    /// lookup.
     TierStats, TierCounters {
         /// Lookups that found an entry.
         hits,
@@ -69,7 +71,8 @@ statistics! {
         errors,
         /// Calls that timed out. Each is an error as well.
         timeouts,
-        /// Calls that were not made because the circuit breaker was open; see [`Tier::breaker`](crate::Tier::breaker).
+        /// Calls that were not made because the circuit breaker was open; see
+        /// [`Tier::breaker`](crate::Tier::breaker).
         skipped,
     }
     now {
@@ -82,7 +85,8 @@ statistics! {
 }
 
 statistics! {
-    /// Statistics of backfills. A backfill is one entry that is copied into the tiers above the one that had it.
+    /// Statistics of backfills. A backfill is one entry that is copied into the tiers above the one
+    /// that had it.
     #[derive(Copy)]
     BackfillStats, BackfillCounters {
         /// Queued.
@@ -95,8 +99,8 @@ statistics! {
         refused,
         /// Expired in the queue.
         expired,
-        /// Failed in a tier, or not possible for want of a lease: the tier answered the lookup and granted none, or too many
-        /// leases wait to be returned.
+        /// Failed in a tier, or not possible for want of a lease: the tier answered the lookup and
+        /// granted none, or too many leases wait to be returned.
         failed,
         /// Dropped because the queue was full or closed.
         dropped,
@@ -121,7 +125,8 @@ statistics! {
         failed,
         /// Callers that joined the load of another caller.
         joined,
-        /// Callers that stopped waiting for a load; see [`ReadThrough::soft_timeout`](crate::ReadThrough::soft_timeout).
+        /// Callers that stopped waiting for a load; see
+        /// [`ReadThrough::soft_timeout`](crate::ReadThrough::soft_timeout).
         abandoned,
         /// Keys that a peer, another process, loaded while this one waited for it.
         loaded_by_peer,

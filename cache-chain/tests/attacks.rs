@@ -80,7 +80,8 @@ async fn g4_what_expires_while_a_tier_below_is_asked_is_not_served() {
     }
 }
 
-/// A caller that is not polled for long is not served what has expired meanwhile, nor is anything stale got.
+/// A caller that is not polled for long is not served what has expired meanwhile, nor is anything
+/// stale got.
 #[tokio::test]
 async fn g4_what_expires_before_its_reader_is_polled_again_is_not_served() {
     for loading in [false, true] {
@@ -103,8 +104,8 @@ async fn g4_what_expires_before_its_reader_is_polled_again_is_not_served() {
     }
 }
 
-/// Found fresh, deleted, and stale by the time its reader is polled again: the refresh that begins then must not give what was
-/// deleted to those who come after.
+/// Found fresh, deleted, and stale by the time its reader is polled again: the refresh that begins
+/// then must not give what was deleted to those who come after.
 #[tokio::test]
 async fn g1_a_refresh_does_not_bring_what_was_found_before_a_del() {
     let (chain, memory, below, clock) = local_over_scripted(ReadThrough::new().stale_for(100 * SECOND), |tier| tier);
@@ -347,7 +348,8 @@ impl Wake for Owner {
     fn wake(self: Arc<Self>) {}
 }
 
-/// The waker of a caller may be the last to hold the task of another: both are dropped where no lock is held.
+/// The waker of a caller may be the last to hold the task of another: both are dropped where no
+/// lock is held.
 #[tokio::test]
 async fn g3_a_waker_that_owns_a_caller_is_dropped_without_a_deadlock() {
     for replaced in [true, false] {
@@ -424,7 +426,8 @@ async fn g1_who_comes_after_a_write_joins_nothing_older() {
     }
 }
 
-/// One who has looked and begins to load later finds what another has loaded meanwhile, in a local tier.
+/// One who has looked and begins to load later finds what another has loaded meanwhile, in a local
+/// tier.
 #[tokio::test]
 async fn g3_what_was_loaded_since_the_look_is_not_loaded_again() {
     let (chain, _, below, _) = local_over_scripted(ReadThrough::new(), |tier| tier);
@@ -469,7 +472,8 @@ async fn the_shortest_life_survives_the_largest_jitter() {
     }
 }
 
-/// A backfill that was under way when a deletion failed is not made before the deletion is made up for.
+/// A backfill that was under way when a deletion failed is not made before the deletion is made up
+/// for.
 #[tokio::test(start_paused = true)]
 async fn g7_a_backfill_under_way_is_not_made_where_a_write_failed() {
     let rig = Rig::with(3, |_, tier| tier.no_breaker());

@@ -88,7 +88,8 @@ async fn a_batch_asks_each_tier_once_for_what_the_tiers_above_lack() {
     }
 }
 
-/// A store whose tickets are those of single keys would take the second write of a key for that of another writer.
+/// A store whose tickets are those of single keys would take the second write of a key for that of
+/// another writer.
 #[tokio::test]
 async fn of_a_key_given_twice_the_last_value_is_written_once() {
     let rig = Rig::new(2);
@@ -343,8 +344,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever is done in whatever order, no tier keeps a value beyond the deadline that its writer gave it, and a value
-    /// with a deadline never loses it.
+    /// Whatever is done in whatever order, no tier keeps a value beyond the deadline that its
+    /// writer gave it, and a value with a deadline never loses it.
     #[test]
     fn g6_no_path_lengthens_a_life(steps in prop::collection::vec(step(), 1..40), cap in 1..5_000_000_u64) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

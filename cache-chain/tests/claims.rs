@@ -11,7 +11,7 @@ use std::{
 
 use cache_chain::{ChainCache, ErrorKind, Loaded, ReadThrough};
 use cache_core::{
-    Claim, Entry, Key, Profile, Result, Store, Ticket, Write,
+    Claim, Entry, Expiry, Key, LocalStore, Profile, Result, Store, Ticket, Write,
     testkit::{Gate, MapStore, Operation, ScriptedStore},
 };
 use support::{key, settle};
@@ -24,6 +24,8 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Claiming {
     map: MapStore<String>,
     claims: Arc<Mutex<HashMap<Key, Ticket>>>,
+    /// What another process stores just before the next claim.
+    arriving: Arc<Mutex<Option<String>>>,
 }
 
 impl Claiming {
@@ -48,6 +50,9 @@ impl Store for Claiming {
     }
 
     async fn claim(&self, key: &Key) -> Result<Claim> {
+        if let Some(value) = self.arriving.lock().unwrap().take() {
+            self.map.insert(key, Entry::new(value, Expiry::Never), 0)?;
+        }
         let ticket = Store::lease(&self.map, key).await?;
         let granted = self.claims.lock().unwrap().insert(key.clone(), ticket).is_none();
         Ok(if granted { Claim::granted(ticket) } else { Claim::refused(ticket) })
@@ -119,6 +124,21 @@ async fn a_process_waits_for_what_another_loads() {
         "it is filled above"
     );
     assert_eq!(shared.claimed(), 0);
+}
+
+/// The other process has released its claim by then, so this one is granted.
+#[tokio::test]
+async fn a_granted_claim_looks_again_unless_the_key_was_vacant() {
+    let shared = Claiming::default();
+    let chain = process(&shared, ReadThrough::new());
+    let (gate, open) = (Gate::default(), Gate::default());
+    open.open();
+    *shared.arriving.lock().unwrap() = Some("theirs".to_owned());
+    assert_eq!(load(&chain, "ours", &gate).await.unwrap(), "theirs");
+    let loads = chain.stats().loads;
+    assert_eq!((loads.started, loads.loaded_by_peer), (0, 1));
+    settle().await;
+    assert_eq!(shared.claimed(), 0, "the claim is returned");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
-//! Writes whose callers have left: in order, bounded, and waited for; and repairs, which give way to newer writes.
+//! Writes whose callers have left: in order, bounded, and waited for; and repairs, which give way
+//! to newer writes.
 
 mod support;
 
@@ -201,7 +202,8 @@ async fn g7_a_repair_that_asks_nothing_does_not_close_the_breaker() {
     assert!(rig.stores[1].calls_of(Operation::Get) <= asked + 1, "at most one probe");
 }
 
-/// A `clear` takes as long as there are keys to remove. Reads do not wait for its end to use a tier that has recovered.
+/// A `clear` takes as long as there are keys to remove. Reads do not wait for its end to use a tier
+/// that has recovered.
 #[tokio::test(start_paused = true)]
 async fn a_clear_that_takes_long_does_not_stay_the_probe() {
     let settings = |at, tier: Tier<String>| {

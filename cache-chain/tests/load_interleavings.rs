@@ -1,5 +1,5 @@
-//! G1 for read-through, by exhaustion: loads, and writers that change the origin and then invalidate, through every order in
-//! which their effects can happen.
+//! G1 for read-through, by exhaustion: loads, and writers that change the origin and then
+//! invalidate, through every order in which their effects can happen.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ const KEY: &str = "k";
 
 type Scripted = ScriptedStore<MapStore<u32>>;
 
-/// What an application makes of a chain: reads load from the origin, writes change the origin and then invalidate.
+/// What an application makes of a chain: reads load from the origin, writes change the origin and
+/// then invalidate.
 struct CacheAside {
     chain: ChainCache<u32>,
     origin: Scripted,

@@ -106,7 +106,8 @@ async fn g3_a_thousand_gets_of_a_cold_key_are_one_read_of_the_tier_below() {
     assert_eq!(rig.stores[0].calls_of(Operation::Lease), 1);
 }
 
-/// Callers who come later find the value in the first tier, though the queue has not been drained yet.
+/// Callers who come later find the value in the first tier, though the queue has not been drained
+/// yet.
 #[tokio::test]
 async fn g3_who_comes_after_a_load_finds_it_in_a_local_tier() {
     let (memory, shared) = (MapStore::new(), MapStore::new());
@@ -121,7 +122,8 @@ async fn g3_who_comes_after_a_load_finds_it_in_a_local_tier() {
     assert_eq!(shared.calls_of(Operation::Get), 1);
 }
 
-/// Dropped at every await, the first caller leaves the load to the second, which goes on where it is.
+/// Dropped at every await, the first caller leaves the load to the second, which goes on where it
+/// is.
 #[tokio::test]
 async fn g3_a_caller_that_goes_away_holds_up_nobody() {
     for polls in 0..48 {

@@ -37,7 +37,8 @@ fn next_run() -> usize {
     RUNS.fetch_add(1, SeqCst)
 }
 
-/// So many loads of each chain at the same time. Each loads a key of the next chain, the last chain's of the first.
+/// So many loads of each chain at the same time. Each loads a key of the next chain, the last
+/// chain's of the first.
 async fn ring(chains: &[Chain], loads: usize) {
     let run = next_run();
     let all = Arc::new(Barrier::new(chains.len() * loads));
@@ -116,7 +117,8 @@ async fn a_chain_that_others_load_from_keeps_its_bound() {
     assert_eq!(most_at_once(&with_permits(1), &with_permits(2), 64).await, 1);
 }
 
-/// Also if those that load from it load from each other, and after it has itself been part of a ring.
+/// Also if those that load from it load from each other, and after it has itself been part of a
+/// ring.
 #[tokio::test(start_paused = true)]
 async fn only_chains_of_a_ring_exceed_their_bounds() {
     let (one, two, below) = (with_permits(16), with_permits(16), with_permits(2));
@@ -133,7 +135,8 @@ async fn only_chains_of_a_ring_exceed_their_bounds() {
     assert_eq!(most_at_once(&one, &below, 64).await, 2);
 }
 
-/// The wait that closes the ring of chains admits the loads that are queued already, and not before.
+/// The wait that closes the ring of chains admits the loads that are queued already, and not
+/// before.
 #[tokio::test(start_paused = true)]
 async fn loads_that_were_queued_before_the_ring_closed_are_admitted() {
     let (one, two) = (with_permits(1), with_permits(1));
@@ -179,7 +182,8 @@ async fn loads_that_were_queued_before_the_ring_closed_are_admitted() {
     assert_eq!(begun.load(SeqCst), 2);
 }
 
-/// Keys of several chains, each of which reads some of the keys before it, by one call or by several, one by one or together.
+/// Keys of several chains, each of which reads some of the keys before it, by one call or by
+/// several, one by one or together.
 #[derive(Clone)]
 struct Graph {
     chains: Arc<[Chain]>,

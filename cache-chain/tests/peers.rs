@@ -23,7 +23,8 @@ async fn g5_reads_never_wait_for_a_backfill_that_hangs() {
     below.set_many((0..10_000_u64).map(|at| (at, at))).await.unwrap();
     upper.stall(Operation::Fill);
 
-    // Time is paused: were a read to wait for the queue, only the tier's timeout would let it go on, and time would pass.
+    // Time is paused: were a read to wait for the queue, only the tier's timeout would let it go
+    // on, and time would pass.
     let started = tokio::time::Instant::now();
     for at in 0..10_000_u64 {
         assert_eq!(chain.get(at).await.unwrap(), Some(at));

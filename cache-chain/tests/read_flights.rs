@@ -1,4 +1,5 @@
-//! Reads and loads where the caller's runtime, its time or its patience differ from those of the chain.
+//! Reads and loads where the caller's runtime, its time or its patience differ from those of the
+//! chain.
 
 mod support;
 
@@ -30,7 +31,8 @@ fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// The deadline of a lookup is that of the caller that began it. A caller that joined it late has time to look again.
+/// The deadline of a lookup is that of the caller that began it. A caller that joined it late has
+/// time to look again.
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_joins_a_lookup_has_its_own_time() {
     let rig = Rig::built(2, |_, tier| tier.timeout(100 * SECOND), |chain| chain.timeout(SECOND));
@@ -55,7 +57,8 @@ async fn a_caller_that_joins_a_lookup_has_its_own_time() {
     assert_eq!(late.unwrap().as_deref(), Some("v"), "after {:?}", started.elapsed());
 }
 
-/// A lookup goes on when its caller has left, so that the breaker learns that the tier does not answer; only so many do.
+/// A lookup goes on when its caller has left, so that the breaker learns that the tier does not
+/// answer; only so many do.
 #[tokio::test(start_paused = true)]
 async fn lookups_without_callers_tell_the_breaker_and_are_bounded() {
     let rig = Rig::with(2, |_, tier| {
@@ -190,7 +193,8 @@ fn a_lookup_ends_in_time_although_its_first_callers_runtime_is_idle() {
     assert_eq!(second.expect("it hangs").unwrap_err().kind(), ErrorKind::Timeout);
 }
 
-/// When the chain's runtime ends, all waiters are told, as are later callers. The first tier still answers.
+/// When the chain's runtime ends, all waiters are told, as are later callers. The first tier still
+/// answers.
 #[test]
 fn the_end_of_the_chains_runtime_is_an_error_for_its_callers() {
     let (home, chain, below) = elsewhere(ReadThrough::new());

@@ -1,4 +1,5 @@
-//! G7: a tier that is dead is passed over, a call keeps its deadline, and what a tier may hold wrongly is not read from it.
+//! G7: a tier that is dead is passed over, a call keeps its deadline, and what a tier may hold
+//! wrongly is not read from it.
 
 mod support;
 
@@ -114,7 +115,8 @@ async fn g7_a_write_that_is_late_goes_on() {
     assert_eq!([0, 1].map(|tier| rig.value(tier, "k")), [Some(owned("v")), Some(owned("v"))]);
 }
 
-/// What a write that failed leaves behind in a tier is not read there, though the tier is back, until it is deleted there.
+/// What a write that failed leaves behind in a tier is not read there, though the tier is back,
+/// until it is deleted there.
 #[tokio::test(start_paused = true)]
 async fn g7_what_was_replaced_while_a_tier_was_down_is_deleted_before_it_is_read_again() {
     for (operation, way) in [(Operation::Set, "set"), (Operation::Del, "del"), (Operation::Set, "set_many")] {
@@ -156,7 +158,8 @@ async fn g7_what_was_replaced_while_a_tier_was_down_is_deleted_before_it_is_read
     }
 }
 
-/// A write whose outcome is unknown may take effect later: until a deletion is acknowledged, nothing of the key is trusted.
+/// A write whose outcome is unknown may take effect later: until a deletion is acknowledged,
+/// nothing of the key is trusted.
 #[tokio::test(start_paused = true)]
 async fn g7_a_write_that_timed_out_leaves_its_key_distrusted() {
     let rig = Rig::with(2, |_, tier| tier.timeout(SECOND).no_breaker());
@@ -227,7 +230,8 @@ async fn g7_a_tier_that_recovers_is_repaired_by_the_probe() {
     }
 }
 
-/// What the journal has no room for: everything made before the recovery is distrusted, what is made after it is not.
+/// What the journal has no room for: everything made before the recovery is distrusted, what is
+/// made after it is not.
 #[tokio::test(start_paused = true)]
 async fn g7_a_journal_that_overflows_distrusts_the_whole_tier() {
     let rig = Rig::with(2, |at, tier| if at == 1 { tier.no_breaker().pending_deletes(10) } else { tier });
@@ -271,7 +275,8 @@ async fn g7_a_clear_that_failed_is_made_up_for() {
     assert_eq!(rig.value(1, "k").as_deref(), Some("old"));
 }
 
-/// A backfill that comes late does not bring back into a distrusted tier what its deletion is to remove.
+/// A backfill that comes late does not bring back into a distrusted tier what its deletion is to
+/// remove.
 #[tokio::test(start_paused = true)]
 async fn g7_nothing_is_filled_into_what_is_distrusted() {
     let rig = Rig::with(3, |_, tier| tier.no_breaker());

@@ -23,7 +23,8 @@ const TICK: Duration = Duration::from_nanos(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A chain of memory over a scripted store, on a manual clock, and a loader that brings the number of its call.
+/// A chain of memory over a scripted store, on a manual clock, and a loader that brings the number
+/// of its call.
 struct Rig {
     chain: ChainCache<usize>,
     memory: MapStore<usize>,
@@ -54,7 +55,8 @@ impl Rig {
         Self { chain, memory, lower, clock, calls: Arc::default(), failing: Arc::default() }
     }
 
-    /// The call's number, 1 for the first, which takes a second by the clock; an error if it is to fail.
+    /// The call's number, 1 for the first, which takes a second by the clock; an error if it is to
+    /// fail.
     fn load(
         &self,
     ) -> impl FnOnce() -> std::pin::Pin<Box<dyn Future<Output = io::Result<usize>> + Send>> + Send + use<> {
@@ -204,8 +206,9 @@ async fn the_time_that_a_load_took_is_kept_with_its_value() {
     assert_eq!((entry.load_time(), entry.turns_stale()), (SECOND, false), "the load took a second by the clock");
 }
 
-/// `XFetch`: with a load of a second and a factor of 1, a value is due a second before its end with a chance of 1/e, ten
-/// seconds before it with one of 1/22026, and a minute before it never, as good as.
+/// `XFetch`: with a load of a second and a factor of 1, a value is due a second before its end with
+/// a chance of 1/e, ten seconds before it with one of 1/22026, and a minute before it never, as
+/// good as.
 #[tokio::test]
 async fn early_refresh_is_likely_towards_the_end_and_only_then() {
     let mut refreshed = [0; 3];
@@ -237,8 +240,8 @@ async fn without_early_refresh_nothing_is_loaded_before_its_end() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// At any time: fresh before the soft deadline, stale up to the hard one, gone from then on; and for `get` gone from the
-    /// soft one on. Jitter shortens all of that and never lengthens it.
+    /// At any time: fresh before the soft deadline, stale up to the hard one, gone from then on;
+    /// and for `get` gone from the soft one on. Jitter shortens all of that and never lengthens it.
     #[test]
     fn soft_and_hard_deadlines_and_jitter(
         ttl in 1..100_000_u64,

@@ -135,7 +135,8 @@ impl<S: Store> DelegateCache<S> {
     ///
     /// # Errors
     ///
-    /// As [`set`](Self::set); of kind [`InvalidInput`](crate::ErrorKind::InvalidInput) if the TTL is zero.
+    /// As [`set`](Self::set); of kind [`InvalidInput`](crate::ErrorKind::InvalidInput) if the TTL
+    /// is zero.
     pub fn set_with_ttl(
         &self,
         key: impl CacheKey,

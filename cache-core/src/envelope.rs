@@ -25,11 +25,12 @@ use crate::{Codec, Error, ErrorKind, Result, codec::MAX_PAYLOAD, life::Life};
 /// | 54..58 | extended: how old it was when it was written, in milliseconds; 0 with the flag |
 /// | 42.. or 58.. | payload |
 ///
-/// Records of versions 1 and 2 are read, too. In them bytes 34..38 are the length of the payload, the checksum leaves out the
-/// key, and every record of version 2 is extended, without the flag.
+/// Records of versions 1 and 2 are read, too. In them bytes 34..38 are the length of the payload,
+/// the checksum leaves out the key, and every record of version 2 is extended, without the flag.
 ///
-/// Anything else is an error of kind [`Codec`](ErrorKind::Codec): another codec, another schema, another key, a record that was
-/// cut, changed or goes on. The checksum finds accidents; it does not authenticate.
+/// Anything else is an error of kind [`Codec`](ErrorKind::Codec): another codec, another schema,
+/// another key, a record that was cut, changed or goes on. The checksum finds accidents; it does
+/// not authenticate.
 #[derive(Clone)]
 pub struct Envelope<C> {
     codec: C,
@@ -41,7 +42,8 @@ pub struct Envelope<C> {
 pub struct Binding<'a> {
     /// The key. A record that is found under another, as after a `RENAME`, does not open.
     pub key: &'a [u8],
-    /// Which life of the server the record was written in, for stores on a server that may lose or revive data; else 0.
+    /// Which life of the server the record was written in, for stores on a server that may lose or
+    /// revive data; else 0.
     pub epoch: u32,
 }
 
@@ -145,7 +147,8 @@ impl<C> Envelope<C> {
     ///
     /// # Errors
     ///
-    /// Of kind `Codec` if the value has no encoding or one of more than [`Envelope::MAX_PAYLOAD`] bytes.
+    /// Of kind `Codec` if the value has no encoding or one of more than [`Envelope::MAX_PAYLOAD`]
+    /// bytes.
     pub fn seal<V>(&self, binding: Binding<'_>, value: &V, life: Life, write_id: u64) -> Result<Vec<u8>>
     where
         C: Codec<V>,
@@ -177,7 +180,8 @@ impl<C> Envelope<C> {
     ///
     /// # Errors
     ///
-    /// Of kind `Codec` if it is no record of this key, codec and schema, or its payload does not decode.
+    /// Of kind `Codec` if it is no record of this key, codec and schema, or its payload does not
+    /// decode.
     pub fn open<V>(&self, key: &[u8], record: &[u8]) -> Result<Opened<V>>
     where
         C: Codec<V>,

@@ -9,7 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest life that is counted, 100 years. A longer TTL is cut to it, so [`Duration::MAX`] is safe to pass.
+/// The longest life that is counted, 100 years. A longer TTL is cut to it, so [`Duration::MAX`] is
+/// safe to pass.
 ///
 /// It is not "never": pass [`Ttl::Never`] for that.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -106,7 +107,8 @@ impl Expiry {
     }
 }
 
-/// Tells the time. Stores and the chain above them must share one clock, or clocks on the same line.
+/// Tells the time. Stores and the chain above them must share one clock, or clocks on the same
+/// line.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The present moment; it never goes back.
     fn now(&self) -> Moment;
@@ -119,9 +121,10 @@ pub type SharedClock = Arc<dyn Clock>;
 ///
 /// All of a process read the same line. Stores read it only for entries that expire.
 ///
-/// It is [`Instant`]. On Linux (`CLOCK_MONOTONIC`) and macOS, the time for which the machine is suspended does not count, so an
-/// entry in memory lives longer by it; the standard library specifies neither. If that matters, give the builders a [`Clock`]
-/// that counts it, for example one that reads `CLOCK_BOOTTIME`.
+/// It is [`Instant`]. On Linux (`CLOCK_MONOTONIC`) and macOS, the time for which the machine is
+/// suspended does not count, so an entry in memory lives longer by it; the standard library
+/// specifies neither. If that matters, give the builders a [`Clock`] that counts it, for example
+/// one that reads `CLOCK_BOOTTIME`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -136,7 +139,8 @@ impl Clock for SystemClock {
     fn now(&self) -> Moment {
         static START: OnceLock<Instant> = OnceLock::new();
         let start = START.get_or_init(Instant::now);
-        // The origin lies before the process began, since an entry may be older than the process that reads it.
+        // The origin lies before the process began, since an entry may be older than the process
+        // that reads it.
         Moment(0).plus(MAX_TTL).plus(start.elapsed())
     }
 }

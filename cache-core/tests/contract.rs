@@ -1,4 +1,5 @@
-//! The reference store keeps the contract, and every clause catches the store that breaks it, and only that one.
+//! The reference store keeps the contract, and every clause catches the store that breaks it, and
+//! only that one.
 #![cfg(feature = "testkit")]
 
 use std::{sync::Arc, thread, time::Duration};

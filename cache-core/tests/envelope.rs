@@ -99,8 +99,8 @@ macro_rules! for_each_codec {
     }};
 }
 
-/// Values that expire, values that do not, values that turn stale, those of unknown age, the news that there
-/// is none, and leases, of each version.
+/// Values that expire, values that do not, values that turn stale, those of unknown age, the news
+/// that there is none, and leases, of each version.
 fn every_record<C: Codec<Value> + Copy>(codec: C) -> Vec<Vec<u8>> {
     let absent = Envelope::new(codec, SCHEMA).seal_absent(BINDING, LIFE, 7);
     let stays = seal(codec, Life::new(LIFE.created, None));
@@ -323,7 +323,8 @@ proptest! {
         });
     }
 
-    /// Random payloads under a header that is right in every respect reach the codec, which must not panic.
+    /// Random payloads under a header that is right in every respect reach the codec, which must
+    /// not panic.
     #[test]
     fn random_payloads_do_no_harm(payload in vec(any::<u8>(), 0..200)) {
         for_each_codec!(|codec| {
@@ -346,7 +347,8 @@ proptest! {
         prop_assert_eq!(remaining.is_zero(), now >= expires || ttl == 0 || expires == created);
     }
 
-    /// Reader's clock behind the writer's or before it: the life is off by no more than the clocks are.
+    /// Reader's clock behind the writer's or before it: the life is off by no more than the clocks
+    /// are.
     #[test]
     fn a_life_is_off_by_no_more_than_the_clocks(
         created in 1_u64 << 40..1 << 41, ttl in 1_u64..1 << 32, elapsed in 0_u64..1 << 32, skew in -10_000_i64..=10_000,

@@ -1,10 +1,11 @@
 //! Records of every released format stay readable.
 //!
-//! The files never change: `golden/v1-*.bin` and `golden/v2-*.bin` were written by the format versions 1 and 2, which are read
-//! only, and `golden/v3-*.bin` by version 3, which is written. A new format version adds files of its own: change the names in
-//! `version_3`, run the test once (it writes the files that are missing, and fails), look at them and commit them; keep the old
-//! ones in a test that only opens them. An encoding that a new release of a codec's library changes is not a new version of the
-//! format: it needs a codec id of its own, and files of that name.
+//! The files never change: `golden/v1-*.bin` and `golden/v2-*.bin` were written by the format
+//! versions 1 and 2, which are read only, and `golden/v3-*.bin` by version 3, which is written. A
+//! new format version adds files of its own: change the names in `version_3`, run the test once (it
+//! writes the files that are missing, and fails), look at them and commit them; keep the old ones
+//! in a test that only opens them. An encoding that a new release of a codec's library changes is
+//! not a new version of the format: it needs a codec id of its own, and files of that name.
 #![cfg(all(feature = "bincode", feature = "postcard", feature = "json", feature = "messagepack"))]
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
@@ -132,7 +133,8 @@ fn message_pack_records() {
     version_3("messagepack", MessagePack);
 }
 
-/// Schema tags and epochs stand in every record, so the functions that make them are part of the format.
+/// Schema tags and epochs stand in every record, so the functions that make them are part of the
+/// format.
 #[test]
 fn schema_tags_and_epochs_stay() {
     assert_eq!(Envelope::schema_tag("golden user"), 0x5A14_9A62);

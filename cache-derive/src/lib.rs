@@ -4,11 +4,13 @@ mod expand;
 
 use proc_macro::TokenStream;
 
-/// Derives the trait `CacheKey`. Each field must implement `CacheKey`, and so must each type parameter.
+/// Derives the trait `CacheKey`. Each field must implement `CacheKey`, and so must each type
+/// parameter.
 ///
 /// - A struct writes its fields in order, as a tuple does: joined by `:`, with `:` and `\` escaped.
 /// - A newtype, that is a tuple struct with one field, writes what its field writes.
-/// - An enum writes the name of the variant and then the fields of the variant, joined in the same way.
+/// - An enum writes the name of the variant and then the fields of the variant, joined in the same
+///   way.
 ///
 /// Two values of the type write the same bytes only if their fields do. The name of the struct or
 /// the enum is not written: two types whose fields write the same bytes have the same keys.

@@ -81,7 +81,8 @@ fn enums_write_the_variant_first() {
     assert_eq!(bytes(&Choice::Struct { field0: "s".into(), out: Newtype("n".into()) }), b"Struct:s:n");
 }
 
-/// Few characters, most of them separators and escapes, and what one name of a variant has more than another.
+/// Few characters, most of them separators and escapes, and what one name of a variant has more
+/// than another.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[:\\\\a]{0,4}", Just("Unit".to_owned()), Just("type".to_owned()), Just(String::new())]
 }

@@ -1,8 +1,8 @@
 //! What entries in memory cost: `cargo run --release --example memory`.
 //!
-//! A million keys are written through stretto, which keeps 100,000, in front of a real Redis. Shown is what is
-//! allocated and what the process has of the machine (RSS), which includes what the allocator keeps. An argument is the
-//! number of writers.
+//! A million keys are written through stretto, which keeps 100,000, in front of a real Redis. Shown
+//! is what is allocated and what the process has of the machine (RSS), which includes what the
+//! allocator keeps. An argument is the number of writers.
 
 use std::{fs, time::Duration};
 

@@ -1,9 +1,11 @@
-//! What callers feel while a Redis hangs, dies and comes back: `cargo run --release --example outage`.
+//! What callers feel while a Redis hangs, dies and comes back: `cargo run --release --example
+//! outage`.
 //!
-//! A mixed load on memory in front of a real, private Redis; each call of the chain has a deadline. The server is stopped
-//! (SIGSTOP) for two seconds, then killed and restarted from a file that was saved before. Shown is the distribution of the
-//! latencies in each phase, how many calls took longer than the deadline and 5 ms for the scheduler, and how often something
-//! was served that had been replaced or deleted.
+//! A mixed load on memory in front of a real, private Redis; each call of the chain has a deadline.
+//! The server is stopped (SIGSTOP) for two seconds, then killed and restarted from a file that was
+//! saved before. Shown is the distribution of the latencies in each phase, how many calls took
+//! longer than the deadline and 5 ms for the scheduler, and how often something was served that had
+//! been replaced or deleted.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! G7, with a real Redis under a mixed load that is stopped, or killed and comes back with old data.
+//! G7, with a real Redis under a mixed load that is stopped, or killed and comes back with old
+//! data.
 
 use std::time::Duration;
 
@@ -69,7 +70,8 @@ async fn g7_a_redis_that_hangs_and_goes_on() {
     }
 }
 
-/// What was written and deleted since the file was saved is undone in Redis, and not in what is served.
+/// What was written and deleted since the file was saved is undone in Redis, and not in what is
+/// served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g7_a_redis_that_comes_back_with_old_data() {
     for protocol in ["", "?protocol=resp3"] {

@@ -161,7 +161,8 @@ async fn what_cannot_be_read_refuses_no_claim() {
         assert!(ours.fill(never(&key("k"), 1, ticket)).await.unwrap());
         assert_eq!(value(&theirs).await, Some(1));
     }
-    // So that nobody is kept off for ever, a record of another codec is not taken for somebody's work in progress.
+    // So that nobody is kept off for ever, a record of another codec is not taken for somebody's
+    // work in progress.
     let json: RedisStore<u32, _> =
         RedisStore::builder(server.url()).namespace("n").codec(codec::Json).connect().await.unwrap();
     json.set(never(&key("k"), 1, Ticket::unconditional())).await.unwrap();

@@ -15,10 +15,12 @@ use store_redis::RedisStore;
 
 const TTL: Duration = Duration::from_secs(60);
 
-/// What the round trips of the measurements may cost on a busy machine; far less than the clocks are apart.
+/// What the round trips of the measurements may cost on a busy machine; far less than the clocks
+/// are apart.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Runs the peer on a machine whose wall clock is wrong by so many seconds; what it printed last, in nanoseconds.
+/// Runs the peer on a machine whose wall clock is wrong by so many seconds; what it printed last,
+/// in nanoseconds.
 fn peer(url: &str, action: &str, skew: i64) -> Option<Duration> {
     let mut peer = skewed(Command::new(env!("CARGO_BIN_EXE_redis_peer")), skew);
     let output = peer.args([url, action]).output().expect("a peer");
@@ -111,7 +113,8 @@ async fn a_write_that_takes_long_does_not_lengthen_a_life() {
     }
 }
 
-/// When the record was created by the clock that its writer took for the server's, in seconds after the server's own.
+/// When the record was created by the clock that its writer took for the server's, in seconds after
+/// the server's own.
 fn ahead(server: &RedisServer) -> u64 {
     let record = server.raw(&[b"GET", b"clocks:k"]);
     let created = u64::from_le_bytes(record[18..26].try_into().unwrap());
@@ -150,7 +153,8 @@ async fn the_clock_of_the_next_server_is_measured_after_a_reconnection_that_no_c
     assert_eq!(ahead(&server), 3600);
 }
 
-/// A proxy and a store behind it whose own clock is moved by hand, so that the server's is measured when the test says so.
+/// A proxy and a store behind it whose own clock is moved by hand, so that the server's is measured
+/// when the test says so.
 async fn behind_a_proxy(server: &RedisServer, clock: &ManualClock) -> (CutProxy, RedisStore<u64>) {
     let proxy = CutProxy::start(server.port()).await;
     let builder = RedisStore::builder(proxy.url()).namespace("clocks").clock(clock.shared());

@@ -110,7 +110,8 @@ async fn a_plain_value_goes_when_it_would_turn_stale_and_says_nothing_of_absence
     }
 }
 
-/// What a refresh has replaced does not come back from a store that cannot say that there is no value.
+/// What a refresh has replaced does not come back from a store that cannot say that there is no
+/// value.
 #[tokio::test]
 async fn a_refresh_that_finds_nothing_to_keep_removes_the_plain_value() {
     let server = RedisServer::start().await;

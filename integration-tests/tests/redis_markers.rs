@@ -125,7 +125,8 @@ async fn a_marker_lives_no_longer_than_it_is_needed() {
     let (short, long) = (Duration::from_secs(2), Duration::from_secs(60));
     let first = store.lease_within(&key("k"), short).await.unwrap();
     assert!((1..=2_000).contains(&life("k")), "{}", life("k"));
-    // A caller that needs it for longer lengthens it, and a caller that needs it for less does not shorten it.
+    // A caller that needs it for longer lengthens it, and a caller that needs it for less does not
+    // shorten it.
     assert_eq!(store.lease_within(&key("k"), long).await.unwrap(), first);
     assert!((5_000..=10_000).contains(&life("k")), "{}", life("k"));
     assert_eq!(store.lease_many_within(&[key("k")], short).await.remove(0).unwrap(), first);

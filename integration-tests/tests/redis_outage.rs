@@ -6,7 +6,8 @@ use cache_core::{ErrorKind, Key, Store as _, Ticket};
 use integration_tests::{CutProxy, RedisServer, eventually, key, living, never};
 use store_redis::{RedisConnection, RedisStore};
 
-/// Far beyond any deadline here: how long a call may take on a busy machine before it counts as hanging.
+/// Far beyond any deadline here: how long a call may take on a busy machine before it counts as
+/// hanging.
 const HANGING: Duration = Duration::from_secs(10);
 
 /// On every connection: the keys are enough to reach them all.
@@ -110,7 +111,8 @@ async fn a_connection_that_was_forgotten_on_the_way_is_replaced() {
     assert!(proxy.connections() >= 2);
 }
 
-/// What was sent in vain and lingers on the way does not arrive after what a newer connection sends.
+/// What was sent in vain and lingers on the way does not arrive after what a newer connection
+/// sends.
 #[tokio::test]
 async fn a_late_write_of_a_replaced_connection_does_not_arrive() {
     let server = RedisServer::start().await;

@@ -132,7 +132,8 @@ async fn lives_are_exact_to_the_millisecond_in_redis() {
         let mut write = never(&key(1), owned("v"), Ticket::unconditional());
         write.entry = write.entry.expiring_by(cache_core::Expiry::after(now, ttl.into()));
         store.set(write).await.unwrap();
-        // Exactly: the deadline that Redis keeps is the record's own, but for the time that the write took to arrive.
+        // Exactly: the deadline that Redis keeps is the record's own, but for the time that the
+        // write took to arrive.
         let record = server.raw(&[b"GET", b"users:1"]);
         let created = u64::from_le_bytes(record[18..26].try_into().unwrap());
         let expires = u64::from_le_bytes(record[26..34].try_into().unwrap());

@@ -38,7 +38,8 @@ impl TlsServer {
         format!("rediss://app:s3cret@127.0.0.1:{}/", self.port)
     }
 
-    /// Why the server cannot be connected to by someone who trusts the authority of this name, or the public ones.
+    /// Why the server cannot be connected to by someone who trusts the authority of this name, or
+    /// the public ones.
     async fn refusal(&self, authority: Option<&str>) -> Error {
         let builder = patient(self.url());
         let builder = match authority {

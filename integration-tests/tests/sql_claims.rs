@@ -140,7 +140,8 @@ async fn a_value_that_has_just_come_is_no_claim(place: SqlPlace) {
 
 async fn what_cannot_be_read_or_has_expired_refuses_no_claim(place: SqlPlace) {
     let (ours, theirs): (SqlStore<u32>, SqlStore<u32>) = (place.store().await, place.store().await);
-    // So that nobody is kept off for ever, what cannot be read is not taken for somebody's work in progress.
+    // So that nobody is kept off for ever, what cannot be read is not taken for somebody's work in
+    // progress.
     ours.set(never(&key("k"), 1, Ticket::unconditional())).await.unwrap();
     place.execute(&format!("UPDATE {{t}} SET value = {}", place.bytes(b"foreign"))).await;
     assert_eq!(ours.get(&key("k")).await.unwrap_err().kind(), ErrorKind::Codec);

@@ -9,7 +9,8 @@ use cache_core::{ErrorKind, Key, Store as _, Ticket};
 use integration_tests::{MariaDb, Postgres, SqlKind, SqlPlace, all, eventually, key, living, never};
 use store_sql::{DefaultCodec, SqlStore, SqlStoreBuilder};
 
-/// Far beyond any deadline here: how long a call may take on a busy machine before it counts as hanging.
+/// Far beyond any deadline here: how long a call may take on a busy machine before it counts as
+/// hanging.
 const HANGING: Duration = Duration::from_secs(20);
 
 fn builder(url: String) -> SqlStoreBuilder<u64, DefaultCodec> {

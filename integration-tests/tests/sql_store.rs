@@ -117,7 +117,8 @@ async fn lives_are_exact_to_the_millisecond(place: SqlPlace) {
         (years, i64::try_from(years.as_millis()).unwrap()),
         (Duration::MAX, i64::try_from(MAX_TTL.as_millis()).unwrap()),
     ] {
-        // It learns the database's time at its first write; as its own clock stands still, that would not go on.
+        // It learns the database's time at its first write; as its own clock stands still, that
+        // would not go on.
         let (store, clock) = still(&place).await;
         let before = place.number("SELECT {now}").await.unwrap();
         store.set(write(&clock, &key("k"), ttl, Ticket::unconditional())).await.unwrap();

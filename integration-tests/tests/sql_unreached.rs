@@ -100,8 +100,9 @@ fn after_the_end_of_its_runtime_a_store_is_closed_until_another_calls() {
     }
 }
 
-/// A peer that begins the handshake of MySQL 8 and asks for the password of `caching_sha2_password`, which MariaDB does
-/// not have: the driver gives the error that a MySQL would cause.
+/// A peer that begins the handshake of MySQL 8 and asks for the password of
+/// `caching_sha2_password`, which MariaDB does not have: the driver gives the error that a MySQL
+/// would cause.
 async fn mysql_handshake() -> u16 {
     let mut greeting = b"\x0a8.4.0\0\x01\0\0\0saltsalt\0".to_vec();
     greeting.extend(0xf7ff_u16.to_le_bytes());

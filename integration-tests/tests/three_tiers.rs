@@ -190,7 +190,8 @@ async fn g7_the_tier_in_the_middle_hangs_or_dies(place: SqlPlace) {
     assert_eq!((chain.get("b").await.unwrap(), chain.get("absent").await.unwrap()), (None, None));
 }
 
-/// The database dies; what is above it is served, and nothing is called absent or written that is not.
+/// The database dies; what is above it is served, and nothing is called absent or written that is
+/// not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g7_the_last_tier_dies() {
     let server = RedisServer::start().await;
@@ -216,7 +217,8 @@ async fn g7_the_last_tier_dies() {
     database.restart();
     eventually("the database is back", async || chain.set("b", 4).await.ok()).await;
     assert_eq!(chain.get("b").await.unwrap(), Some(4));
-    // The write that failed did not reach it; what it was to replace is deleted, and not served again.
+    // The write that failed did not reach it; what it was to replace is deleted, and not served
+    // again.
     eventually("the old value is gone", async || matches!(chain.get("a").await, Ok(None)).then_some(())).await;
     assert_eq!(chain.stats().tiers[2].pending_deletes, 0);
 }

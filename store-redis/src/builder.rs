@@ -27,7 +27,8 @@ pub struct RedisStoreBuilder<V, C, On> {
 }
 
 impl<V> RedisStore<V> {
-    /// Returns a builder for a store with its own connection; see [`RedisConnection::builder`] for the URL.
+    /// Returns a builder for a store with its own connection; see [`RedisConnection::builder`] for
+    /// the URL.
     pub fn builder(url: impl Into<String>) -> RedisStoreBuilder<V, DefaultCodec, RedisConnectionBuilder> {
         RedisStoreBuilder::new(RedisConnection::builder(url))
     }
@@ -55,9 +56,10 @@ impl<V, C: Default, On> RedisStoreBuilder<V, C, On> {
 impl<V, C, On> RedisStoreBuilder<V, C, On> {
     /// Sets the namespace: the store owns the keys that begin with `namespace:`. Required.
     ///
-    /// A namespace has 1 to 64 characters of `A-Z a-z 0-9 _ . - /`. A `:` ends the namespace in a key, so one inside
-    /// would let namespaces overlap; `*`, `?`, `[` and `\` are patterns to the scan that clears it. Two stores of one
-    /// namespace are one cache. Give each type of values its own namespace.
+    /// A namespace has 1 to 64 characters of `A-Z a-z 0-9 _ . - /`. A `:` ends the namespace in a
+    /// key, so one inside would let namespaces overlap; `*`, `?`, `[` and `\` are patterns to the
+    /// scan that clears it. Two stores of one namespace are one cache. Give each type of values its
+    /// own namespace.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -69,35 +71,39 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
         RedisStoreBuilder { on, namespace, codec, schema, lease_ttl, plain, values }
     }
 
-    /// Sets the name of the values' schema, such as `user/2`. A record of another schema reads as an error of kind
-    /// `Codec`, never as a value.
+    /// Sets the name of the values' schema, such as `user/2`. A record of another schema reads as
+    /// an error of kind `Codec`, never as a value.
     ///
-    /// Default: the name of the type with its path. Renaming or moving the type then loses its records, which a name
-    /// set here prevents.
+    /// Default: the name of the type with its path. Renaming or moving the type then loses its
+    /// records, which a name set here prevents.
     ///
     /// `Bincode` and `Postcard` write neither names nor types of fields. For these codecs the
-    /// [shape](cache_core::Codec::shape) of the type is added to the name: records from before a field, a variant or a
-    /// type was renamed, moved or changed are errors of kind `Codec`. Change the name when the meaning changes and the
-    /// fields do not, for example from seconds to milliseconds.
+    /// [shape](cache_core::Codec::shape) of the type is added to the name: records from before a
+    /// field, a variant or a type was renamed, moved or changed are errors of kind `Codec`. Change
+    /// the name when the meaning changes and the fields do not, for example from seconds to
+    /// milliseconds.
     pub fn schema(mut self, name: &str) -> Self {
         self.schema = Some(Envelope::schema_tag(name));
         self
     }
 
-    /// Sets how long a ticket of an absent key is valid at most. Default: 10 s. Choose it longer than a load from the
-    /// tiers below takes. A lookup asks for a shorter time ([`Store::lease_within`](cache_core::Store::lease_within)).
+    /// Sets how long a ticket of an absent key is valid at most. Default: 10 s. Choose it longer
+    /// than a load from the tiers below takes. A lookup asks for a shorter time
+    /// ([`Store::lease_within`](cache_core::Store::lease_within)).
     ///
-    /// After that time, a fill is refused and a write leaves the key absent. This is safe and costs one more read of
-    /// the tiers below.
+    /// After that time, a fill is refused and a write leaves the key absent. This is safe and costs
+    /// one more read of the tiers below.
     pub fn lease_ttl(mut self, ttl: Duration) -> Self {
         self.lease_ttl = ttl;
         self
     }
 
-    /// Reads and writes values without an envelope, to share them with programs that do not know this cache.
+    /// Reads and writes values without an envelope, to share them with programs that do not know
+    /// this cache.
     ///
-    /// There are no leases then, as [`Profile::leases`](cache_core::Profile::leases) reports: the chain guards against
-    /// late fills of this process, but not of others. Values of another codec or type are not detected.
+    /// There are no leases then, as [`Profile::leases`](cache_core::Profile::leases) reports: the
+    /// chain guards against late fills of this process, but not of others. Values of another codec
+    /// or type are not detected.
     pub fn plain(mut self) -> Self {
         self.plain = true;
         self
@@ -118,7 +124,8 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
 }
 
 impl<V, C> RedisStoreBuilder<V, C, RedisConnection> {
-    /// Builds the store. Call [`RedisStore::check_permissions`] to check that the server's user has the permissions.
+    /// Builds the store. Call [`RedisStore::check_permissions`] to check that the server's user has
+    /// the permissions.
     ///
     /// # Errors
     ///
@@ -167,8 +174,9 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if the namespace or the lease's TTL is invalid, one of kind `Denied` if
-    /// a permission is missing, or an error of [`RedisConnectionBuilder::connect`].
+    /// Returns an error of kind `InvalidInput` if the namespace or the lease's TTL is invalid, one
+    /// of kind `Denied` if a permission is missing, or an error of
+    /// [`RedisConnectionBuilder::connect`].
     ///
     /// # Cancel safety
     ///
@@ -187,8 +195,8 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if the namespace or the lease's TTL is invalid, or an error of
-    /// [`RedisConnectionBuilder::connect_lazy`].
+    /// Returns an error of kind `InvalidInput` if the namespace or the lease's TTL is invalid, or
+    /// an error of [`RedisConnectionBuilder::connect_lazy`].
     pub fn connect_lazy(self) -> Result<RedisStore<V, C>>
     where
         C: Codec<V>,

@@ -10,8 +10,8 @@ use crate::{
 
 /// Unlinks the keys of the namespace, one page of the scan at a time.
 ///
-/// A scan finds every key that exists from its beginning to its end. A marker that is added meanwhile belongs to a
-/// reader that started after the tiers below were cleared.
+/// A scan finds every key that exists from its beginning to its end. A marker that is added
+/// meanwhile belongs to a reader that started after the tiers below were cleared.
 pub(crate) async fn clear(keyspace: &Keyspace) -> Result<()> {
     // Commands that were sent before on other links must be applied before the scan.
     for link in 1..keyspace.connection.shared().links() {

@@ -5,7 +5,8 @@ use redis::{Cmd, cmd};
 
 use crate::{connection::error, keyspace::Keyspace, record::scripts};
 
-/// Runs every command that a store may need, on an unused key. `plain` tells whether the store keeps plain values.
+/// Runs every command that a store may need, on an unused key. `plain` tells whether the store
+/// keeps plain values.
 ///
 /// # Errors
 ///
@@ -13,7 +14,8 @@ use crate::{connection::error, keyspace::Keyspace, record::scripts};
 pub(crate) async fn check(keyspace: &Keyspace, plain: bool) -> Result<()> {
     let key = Key::new(&write_id::next().to_string())?;
     let mut denied = find_denied(keyspace, &key, needed_commands(keyspace, &key, plain)).await?;
-    // To the driver a refused MULTI is a fatal error of the protocol, so these are not sent as a transaction.
+    // To the driver a refused MULTI is a fatal error of the protocol, so these are not sent as a
+    // transaction.
     if plain {
         denied.extend(find_denied(keyspace, &key, vec![("EXEC", cmd("EXEC"))]).await?);
         if denied.last() != Some(&"EXEC") {

@@ -62,20 +62,22 @@ impl<C> Records<'_, C> {
         };
         let server = self.call.take_snapshot(self.link).await?;
         let latest = server.latest(self.asked);
-        // The age of a record from the future is unknown. If its life has an end, it counts as expired.
+        // The age of a record from the future is unknown. If its life has an end, it counts as
+        // expired.
         let has_end = life.expires.is_some() || life.stale.is_some();
         let is_future = has_end && life.created > latest.saturating_add(AHEAD_MILLIS);
         if is_future || !server.validity.admits(Envelope::epoch(&bytes), life.created) {
             return Ok(None);
         }
-        // The life is counted from before the request, because the entry ages while the reply is on its way.
+        // The life is counted from before the request, because the entry ages while the reply is on
+        // its way.
         let entry = life.entry(value, self.asked, latest);
         Ok((!entry.is_expired(self.keyspace.now())).then_some(entry))
     }
 }
 
-/// Reads plain values. Each is read together with the remaining TTL of its key, in a transaction; otherwise the two
-/// might not belong together.
+/// Reads plain values. Each is read together with the remaining TTL of its key, in a transaction;
+/// otherwise the two might not belong together.
 pub(crate) async fn read_plain<V, C: Codec<V>>(
     keyspace: &Keyspace,
     codec: &C,

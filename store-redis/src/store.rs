@@ -23,15 +23,17 @@ use crate::{
 ///
 /// # Errors
 ///
-/// The methods of [`Store`] return errors of these kinds: `Timeout` after the timeout; `Unavailable` while Redis cannot
-/// be reached or is loading; `Denied`, `Full` and `ReadOnly` as Redis refuses; `Codec` if the key holds something that
-/// is not a value of this store; `Closed` outside a Tokio runtime and after the runtime of the connection has ended;
-/// and `Backend` for anything else.
+/// The methods of [`Store`] return errors of these kinds: `Timeout` after the timeout;
+/// `Unavailable` while Redis cannot be reached or is loading; `Denied`, `Full` and `ReadOnly` as
+/// Redis refuses; `Codec` if the key holds something that is not a value of this store; `Closed`
+/// outside a Tokio runtime and after the runtime of the connection has ended; and `Backend` for
+/// anything else.
 ///
 /// # Cancel safety
 ///
-/// A dropped call does not send the commands that it has not sent yet. Commands that it has sent take effect before any
-/// command that this process sends later for the same key on the same connection.
+/// A dropped call does not send the commands that it has not sent yet. Commands that it has sent
+/// take effect before any command that this process sends later for the same key on the same
+/// connection.
 pub struct RedisStore<V, C = DefaultCodec>(Arc<Inner<V, C>>);
 
 struct Inner<V, C> {
@@ -54,17 +56,17 @@ impl<V, C> RedisStore<V, C> {
         &self.0.keyspace.connection
     }
 
-    /// Checks that the server lets its user run the commands that this store needs on its namespace. The README lists
-    /// them.
+    /// Checks that the server lets its user run the commands that this store needs on its
+    /// namespace. The README lists them.
     ///
-    /// [`RedisStoreBuilder::connect`](crate::RedisStoreBuilder::connect) includes this check. If the connection is
-    /// shared or lazy, call it when the application starts: a chain keeps running without a tier that refuses every
-    /// call.
+    /// [`RedisStoreBuilder::connect`](crate::RedisStoreBuilder::connect) includes this check. If
+    /// the connection is shared or lazy, call it when the application starts: a chain keeps running
+    /// without a tier that refuses every call.
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `Denied` that names all commands that are not permitted, or the error of the server or
-    /// the connection.
+    /// Returns an error of kind `Denied` that names all commands that are not permitted, or the
+    /// error of the server or the connection.
     pub async fn check_permissions(&self) -> Result<()> {
         permissions::check(&self.0.keyspace, self.0.layout.is_plain()).await
     }

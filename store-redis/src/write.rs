@@ -101,8 +101,8 @@ impl<'a, C> Batch<'a, C> {
         Ok(Self { keyspace, layout, call, server, now, server_now: server.earliest_micros(now) })
     }
 
-    /// Returns the command that writes this entry, by `script` if it depends on the ticket. Returns `None` if the
-    /// layout cannot represent the entry.
+    /// Returns the command that writes this entry, by `script` if it depends on the ticket. Returns
+    /// `None` if the layout cannot represent the entry.
     fn install<V>(&self, script: &Script, write: &Write<V>, life: Life, id: Option<u64>) -> Result<Option<(usize, Cmd)>>
     where
         C: Codec<V>,
@@ -126,8 +126,8 @@ impl<'a, C> Batch<'a, C> {
         };
         install.arg(bytes);
         if is_plain {
-            // Only the key's TTL tells when a plain value expires. It cannot tell that the value is stale, so the value
-            // is removed when it turns stale.
+            // Only the key's TTL tells when a plain value expires. It cannot tell that the value is
+            // stale, so the value is removed when it turns stale.
             if let Some(end) = life.stale.or(life.expires) {
                 install.arg("PXAT").arg(end);
             }
@@ -141,7 +141,8 @@ impl<'a, C> Batch<'a, C> {
         self.call.send_all(script, Some(self.server), commands).await
     }
 
-    /// Removes the older entries of the keys whose new entries Redis had no room for. It accepts a removal even then.
+    /// Removes the older entries of the keys whose new entries Redis had no room for. It accepts a
+    /// removal even then.
     async fn remove_refused<V>(&self, writes: &[Write<V>], results: &mut [Result<()>]) {
         let refused = refused_for_room(results);
         let unlinks = refused.iter().map(|&at| self.keyspace.unlink(&writes[at].key)).collect();

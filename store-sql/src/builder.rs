@@ -41,16 +41,18 @@ enum Target {
 }
 
 impl<V> SqlStore<V> {
-    /// Returns a builder for a store with its own connections to `mysql://user:password@host:port/database`,
-    /// `postgres://user:password@host:port/database` or `sqlite://path/of/the/file`. Each needs the feature of its
-    /// name.
+    /// Returns a builder for a store with its own connections to
+    /// `mysql://user:password@host:port/database`, `postgres://user:password@host:port/database` or
+    /// `sqlite://path/of/the/file`. Each needs the feature of its name.
     ///
-    /// The parameters of the URL are those of sqlx. A missing SQLite file is created, unless the URL has a `mode`.
+    /// The parameters of the URL are those of sqlx. A missing SQLite file is created, unless the
+    /// URL has a `mode`.
     pub fn builder(url: impl Into<String>) -> SqlStoreBuilder<V, DefaultCodec> {
         SqlStoreBuilder::new(Target::Url(url.into()))
     }
 
-    /// Returns a builder for a store on the connections of another store, with another namespace or another table.
+    /// Returns a builder for a store on the connections of another store, with another namespace or
+    /// another table.
     pub fn builder_on<W, D>(other: &SqlStore<W, D>) -> SqlStoreBuilder<V, DefaultCodec> {
         SqlStoreBuilder::new(Target::Database(other.database().clone()))
     }
@@ -73,8 +75,9 @@ impl<V> SqlStore<V> {
 
     /// Returns a builder for a store on a pool of the application, whose settings are not changed.
     ///
-    /// Enable WAL, set a `busy_timeout`, and set the pool's `acquire_timeout` to at least the store's timeout. A
-    /// database in memory needs one connection that is never closed; a dropped call closes its connection.
+    /// Enable WAL, set a `busy_timeout`, and set the pool's `acquire_timeout` to at least the
+    /// store's timeout. A database in memory needs one connection that is never closed; a dropped
+    /// call closes its connection.
     #[cfg(feature = "sqlite")]
     pub fn on_sqlite(pool: sqlx::SqlitePool) -> SqlStoreBuilder<V, DefaultCodec> {
         SqlStoreBuilder::new(Target::Database(Database::sqlite(pool)))
@@ -103,22 +106,22 @@ impl<V, C: Default> SqlStoreBuilder<V, C> {
 impl<V, C> SqlStoreBuilder<V, C> {
     /// Sets the namespace, which determines the rows of this store. Required.
     ///
-    /// A namespace has 1 to 64 characters of `A-Z a-z 0-9 _ . - /`. Two stores of one namespace in one table are one
-    /// cache. Give each type of values its own namespace.
+    /// A namespace has 1 to 64 characters of `A-Z a-z 0-9 _ . - /`. Two stores of one namespace in
+    /// one table are one cache. Give each type of values its own namespace.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
-    /// Sets the name of the table: 1 to 64 characters (PostgreSQL: 63) of `A-Z a-z 0-9 _`. Default: `cache_entries`.
-    /// Any number of namespaces can share a table.
+    /// Sets the name of the table: 1 to 64 characters (PostgreSQL: 63) of `A-Z a-z 0-9 _`. Default:
+    /// `cache_entries`. Any number of namespaces can share a table.
     pub fn table(mut self, table: impl Into<String>) -> Self {
         self.table = table.into();
         self
     }
 
-    /// Creates the table if it does not exist. The [crate's documentation](crate) lists the statements for manual
-    /// migrations.
+    /// Creates the table if it does not exist. The [crate's documentation](crate) lists the
+    /// statements for manual migrations.
     pub fn create_table(mut self) -> Self {
         self.create_table = true;
         self
@@ -144,32 +147,35 @@ impl<V, C> SqlStoreBuilder<V, C> {
         }
     }
 
-    /// Sets the name of the values' schema, such as `user/2`. A record of another schema reads as an error of kind
-    /// `Codec`, never as a value.
+    /// Sets the name of the values' schema, such as `user/2`. A record of another schema reads as
+    /// an error of kind `Codec`, never as a value.
     ///
-    /// Default: the name of the type with its path. Renaming or moving the type then loses its records, which a name
-    /// set here prevents.
+    /// Default: the name of the type with its path. Renaming or moving the type then loses its
+    /// records, which a name set here prevents.
     ///
     /// `Bincode` and `Postcard` write neither names nor types of fields. For these codecs the
-    /// [shape](cache_core::Codec::shape) of the type is added to the name: records from before a field, a variant or a
-    /// type was renamed, moved or changed are errors of kind `Codec`. Change the name when the meaning changes and the
-    /// fields do not, for example from seconds to milliseconds.
+    /// [shape](cache_core::Codec::shape) of the type is added to the name: records from before a
+    /// field, a variant or a type was renamed, moved or changed are errors of kind `Codec`. Change
+    /// the name when the meaning changes and the fields do not, for example from seconds to
+    /// milliseconds.
     pub fn schema(mut self, name: &str) -> Self {
         self.schema = Some(Envelope::schema_tag(name));
         self
     }
 
-    /// Sets how long a ticket of an absent key is valid at most. Default: 10 s. Choose it longer than a load from the
-    /// tiers below takes. A lookup asks for a shorter time ([`Store::lease_within`](cache_core::Store::lease_within)).
+    /// Sets how long a ticket of an absent key is valid at most. Default: 10 s. Choose it longer
+    /// than a load from the tiers below takes. A lookup asks for a shorter time
+    /// ([`Store::lease_within`](cache_core::Store::lease_within)).
     ///
-    /// After that time, a fill is refused and a write leaves the key absent. This is safe and costs one more read of
-    /// the tiers below.
+    /// After that time, a fill is refused and a write leaves the key absent. This is safe and costs
+    /// one more read of the tiers below.
     pub fn lease_ttl(mut self, ttl: Duration) -> Self {
         self.lease_ttl = ttl;
         self
     }
 
-    /// Sets the timeout of a call, which includes the wait for a connection and the retries. Default: 2 s.
+    /// Sets the timeout of a call, which includes the wait for a connection and the retries.
+    /// Default: 2 s.
     ///
     /// `clear` takes one step for every 500 entries, and each step has this timeout.
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -177,24 +183,25 @@ impl<V, C> SqlStoreBuilder<V, C> {
         self
     }
 
-    /// Sets the largest number of connections, 1 to 1024. Default: 10. It has no effect on a pool of the application.
+    /// Sets the largest number of connections, 1 to 1024. Default: 10. It has no effect on a pool
+    /// of the application.
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.connections = connections;
         self
     }
 
-    /// Sets the interval at which a background task removes expired rows; `None` for no task. Default: 60 s. A run
-    /// starts up to half an interval earlier, at random.
+    /// Sets the interval at which a background task removes expired rows; `None` for no task.
+    /// Default: 60 s. A run starts up to half an interval earlier, at random.
     ///
-    /// The task removes 500 rows at a time, in all namespaces of the table, and ends with the last handle of the store.
-    /// It only makes room: expired entries read as misses at once.
+    /// The task removes 500 rows at a time, in all namespaces of the table, and ends with the last
+    /// handle of the store. It only makes room: expired entries read as misses at once.
     pub fn sweep_every(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.sweep_every = interval.into();
         self
     }
 
-    /// Sets the clock by which entries expire after they were read. The chain above must use the same clock. Default:
-    /// [`SystemClock`].
+    /// Sets the clock by which entries expire after they were read. The chain above must use the
+    /// same clock. Default: [`SystemClock`].
     ///
     /// In the table, entries expire by the clock of the database.
     pub fn clock(mut self, clock: SharedClock) -> Self {
@@ -202,13 +209,14 @@ impl<V, C> SqlStoreBuilder<V, C> {
         self
     }
 
-    /// Connects, and checks the table. Creates it first if [`create_table`](Self::create_table) was called and it is
-    /// missing.
+    /// Connects, and checks the table. Creates it first if [`create_table`](Self::create_table) was
+    /// called and it is missing.
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if a setting is invalid, one of kind `Backend` if the table is missing
-    /// or has another schema, one of kind `Closed` outside a Tokio runtime, or an error of the database.
+    /// Returns an error of kind `InvalidInput` if a setting is invalid, one of kind `Backend` if
+    /// the table is missing or has another schema, one of kind `Closed` outside a Tokio runtime, or
+    /// an error of the database.
     ///
     /// # Cancel safety
     ///
@@ -224,13 +232,14 @@ impl<V, C> SqlStoreBuilder<V, C> {
         Ok(SqlStore::new(inner))
     }
 
-    /// Connects at the first call, so that an application can start while the database is down. The table is not
-    /// checked.
+    /// Connects at the first call, so that an application can start while the database is down. The
+    /// table is not checked.
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if a setting is invalid or [`create_table`](Self::create_table) was
-    /// called, which needs a connection, and one of kind `Closed` outside a Tokio runtime.
+    /// Returns an error of kind `InvalidInput` if a setting is invalid or
+    /// [`create_table`](Self::create_table) was called, which needs a connection, and one of kind
+    /// `Closed` outside a Tokio runtime.
     pub fn connect_lazy(self) -> Result<SqlStore<V, C>>
     where
         C: Codec<V>,

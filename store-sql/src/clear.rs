@@ -45,8 +45,8 @@ impl Work for RemoveBatch<'_> {
 
 /// Removes all rows of the namespace. Each batch has its own timeout.
 ///
-/// Waits first for the writes that have started before. A row that is added later belongs to a writer that started
-/// after the tiers below were cleared.
+/// Waits first for the writes that have started before. A row that is added later belongs to a
+/// writer that started after the tiers below were cleared.
 pub(crate) async fn clear(database: &Database, timeout: Duration, rows: &Rows) -> Result<()> {
     let mut waits = true;
     while database.run(timeout, &RemoveBatch { rows, expired: false, waits }).await? {
@@ -55,7 +55,8 @@ pub(crate) async fn clear(database: &Database, timeout: Duration, rows: &Rows) -
     Ok(())
 }
 
-/// Removes one batch of expired rows, in all namespaces of the table. Returns whether there may be more.
+/// Removes one batch of expired rows, in all namespaces of the table. Returns whether there may be
+/// more.
 pub(crate) async fn sweep_batch(database: &Database, timeout: Duration, rows: &Rows) -> Result<bool> {
     database.run(timeout, &RemoveBatch { rows, expired: true, waits: false }).await
 }

@@ -59,8 +59,9 @@ impl Keyspace {
         done
     }
 
-    /// Returns the present moment, from which the lives of new entries are counted. Counted from when the statement
-    /// runs, they would grow by the time until then. Reads the database's clock at most once a minute.
+    /// Returns the present moment, from which the lives of new entries are counted. Counted from
+    /// when the statement runs, they would grow by the time until then. Reads the database's clock
+    /// at most once a minute.
     pub(crate) async fn now<V>(&self, writes: &[Write<V>]) -> Result<Now> {
         let local = self.clock.now();
         let reading = *lock(&self.server_clock);

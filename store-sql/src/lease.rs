@@ -40,8 +40,8 @@ pub(crate) async fn lease(
     };
     let of = |identity: &Identity| {
         let row = values.get(&identity.id).or_else(|| installed.get(&identity.id));
-        // Without a row, another process has written the value or removed the marker meanwhile. The ticket is then
-        // void.
+        // Without a row, another process has written the value or removed the marker meanwhile. The
+        // ticket is then void.
         Ok(row.and_then(ticket).unwrap_or_else(|| Ticket::at(write_id::next())))
     };
     Ok(identities.iter().map(of).collect())
@@ -79,8 +79,8 @@ fn ticket(row: &Row) -> Option<Ticket> {
     row.number.map(|write_id| Ticket::at(write_id.cast_unsigned()))
 }
 
-/// Installs markers for the keys without a live row, extends the lives of existing markers, and returns the current
-/// write ids.
+/// Installs markers for the keys without a live row, extends the lives of existing markers, and
+/// returns the current write ids.
 ///
 /// It is harmless if it takes effect late, because it replaces only expired rows.
 struct InstallMarkers<'a> {
@@ -113,11 +113,13 @@ impl Work for InstallMarkers<'_> {
     }
 }
 
-/// The number of attempts of a claim. An attempt fails if the conflicting row has gone before it is read.
+/// The number of attempts of a claim. An attempt fails if the conflicting row has gone before it is
+/// read.
 const CLAIM_ATTEMPTS: u32 = 3;
 
-/// Installs a claim's marker unless the key has a live claim or a live value. Returns the row that the key has then,
-/// and whether the claim is granted: whether the row is not the claim of another caller.
+/// Installs a claim's marker unless the key has a live claim or a live value. Returns the row that
+/// the key has then, and whether the claim is granted: whether the row is not the claim of another
+/// caller.
 ///
 /// It is harmless if it takes effect late: it voids some tickets, and expires.
 struct InstallClaim<'a> {
@@ -163,14 +165,15 @@ impl InstallClaim<'_> {
             let is_claim = row.number.is_some_and(|id| write_id::is_claim(id.cast_unsigned()));
             return Ok(is_claim.then_some((row, is_own)));
         }
-        // The caller has found no value. So this one is new, or the caller cannot read it; in the latter case no other
-        // process would load it.
+        // The caller has found no value. So this one is new, or the caller cannot read it; in the
+        // latter case no other process would load it.
         let value = session.rows(&self.rows.select_ids_of_values(&id)).await?.pop();
         Ok(value.map(|row| (row, true)))
     }
 }
 
-/// Deletes markers. It is harmless if it takes effect late, because no other markers have these write ids.
+/// Deletes markers. It is harmless if it takes effect late, because no other markers have these
+/// write ids.
 struct DeleteMarkers<'a> {
     rows: &'a Rows,
     /// Sorted by id, as in every batch.

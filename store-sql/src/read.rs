@@ -36,7 +36,8 @@ pub(crate) async fn read<V, C: Codec<V>>(
     Ok(entries)
 }
 
-/// Returns the entry in a row that was read at `asked`, or `None` if the row is a marker or has expired.
+/// Returns the entry in a row that was read at `asked`, or `None` if the row is a marker or has
+/// expired.
 fn open<V, C: Codec<V>>(
     keyspace: &Keyspace,
     envelope: &Envelope<C>,
@@ -50,8 +51,9 @@ fn open<V, C: Codec<V>>(
         Opened::Absent(life) => (None, life),
         Opened::Lease => return Ok(None),
     };
-    // The life is counted from before the request, because the entry ages while the reply is on its way. One
-    // millisecond is added because the database's clock is read in whole ones. The times in the record count from zero.
+    // The life is counted from before the request, because the entry ages while the reply is on its
+    // way. One millisecond is added because the database's clock is read in whole ones. The times
+    // in the record count from zero.
     let millis = |millis: i64| u64::try_from(millis).unwrap_or(0);
     // The age of a row from the future is unknown. If its life has an end, it counts as expired.
     let elapsed = if is_future(row) { u64::MAX } else { row.elapsed.map_or(0, millis).saturating_add(1) };
@@ -65,9 +67,9 @@ fn is_future(row: &Row) -> bool {
     row.elapsed.is_some_and(|elapsed| elapsed < -AHEAD_MILLIS)
 }
 
-/// Deletes the rows that expire and were written before the clock was set back. They would be served once the clock has
-/// reached their time again. A failure changes no result: these rows are misses already, and the next reader tries
-/// again.
+/// Deletes the rows that expire and were written before the clock was set back. They would be
+/// served once the clock has reached their time again. A failure changes no result: these rows are
+/// misses already, and the next reader tries again.
 async fn delete_future_rows(keyspace: &Keyspace, found: &Found) {
     let future = found.values().filter(|row| row.number.is_some() && is_future(row));
     let future: Vec<(&[u8], i64)> = future.filter_map(|row| Some((&row.id[..], row.written_at?))).collect();
@@ -76,8 +78,8 @@ async fn delete_future_rows(keyspace: &Keyspace, found: &Found) {
     }
 }
 
-/// Deletes rows that were written before the clock was set back. It is harmless if it takes effect late, because it
-/// deletes only these rows.
+/// Deletes rows that were written before the clock was set back. It is harmless if it takes effect
+/// late, because it deletes only these rows.
 struct DeleteFuture<'a> {
     rows: &'a Rows,
     /// The id of each row, and the time at which it was written.

@@ -17,21 +17,23 @@ use crate::{
     write,
 };
 
-/// A store of values of type `V` in a table of MySQL, MariaDB, PostgreSQL or SQLite, encoded by the codec `C`.
+/// A store of values of type `V` in a table of MySQL, MariaDB, PostgreSQL or SQLite, encoded by the
+/// codec `C`.
 ///
 /// Clones share one store. The [crate's documentation](crate) lists the guarantees and the limits.
 ///
 /// # Errors
 ///
-/// The methods of [`Store`] return errors of these kinds: `Timeout` after the timeout; `Unavailable` while the database
-/// cannot be reached; `Denied`, `Full` and `ReadOnly` as the database refuses; `Codec` if the row holds something that
-/// is not a value of this store; `Closed` outside a Tokio runtime and in one that has ended; and `Backend` for anything
-/// else, such as a table that is missing or has another schema.
+/// The methods of [`Store`] return errors of these kinds: `Timeout` after the timeout;
+/// `Unavailable` while the database cannot be reached; `Denied`, `Full` and `ReadOnly` as the
+/// database refuses; `Codec` if the row holds something that is not a value of this store; `Closed`
+/// outside a Tokio runtime and in one that has ended; and `Backend` for anything else, such as a
+/// table that is missing or has another schema.
 ///
 /// # Cancel safety
 ///
-/// A dropped call closes its connection, and the database rolls back what is not committed. A commit that was in
-/// progress takes effect before any later write of the same key.
+/// A dropped call closes its connection, and the database rolls back what is not committed. A
+/// commit that was in progress takes effect before any later write of the same key.
 pub struct SqlStore<V, C = DefaultCodec>(Arc<Inner<V, C>>);
 
 pub(crate) struct Inner<V, C> {
@@ -54,7 +56,8 @@ impl<V, C> SqlStore<V, C> {
 
     /// Removes all expired rows, in all namespaces of the table and in batches.
     ///
-    /// A background task does so regularly; see [`sweep_every`](crate::SqlStoreBuilder::sweep_every).
+    /// A background task does so regularly; see
+    /// [`sweep_every`](crate::SqlStoreBuilder::sweep_every).
     ///
     /// # Errors
     ///

@@ -11,8 +11,8 @@ use crate::{clear::sweep_batch, database::Database, table::rows::Rows};
 pub(crate) struct Sweeper(AbortHandle);
 
 impl Sweeper {
-    /// Starts the task. It sweeps at a random time in each interval, so that several processes do not all sweep at
-    /// once.
+    /// Starts the task. It sweeps at a random time in each interval, so that several processes do
+    /// not all sweep at once.
     pub(crate) fn start(database: Database, timeout: Duration, rows: Arc<Rows>, interval: Duration) -> Self {
         let task = tokio::spawn(async move {
             loop {

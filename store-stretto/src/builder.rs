@@ -23,8 +23,9 @@ const MIN_COUNTERS: u64 = 1024;
 /// Limits the counters to about 130 MB, enough for more than three million entries.
 const MAX_COUNTERS: u64 = 1 << 25;
 
-/// To evict one entry, stretto visits all of them: 47 µs with 10,000, 0.6 ms with 100,000. A segment therefore holds no
-/// more entries than this, as long as there are fewer than `MAX_SEGMENTS`: each segment runs two threads.
+/// To evict one entry, stretto visits all of them: 47 µs with 10,000, 0.6 ms with 100,000. A
+/// segment therefore holds no more entries than this, as long as there are fewer than
+/// `MAX_SEGMENTS`: each segment runs two threads.
 const ENTRIES_PER_SEGMENT: u64 = 16 * 1024;
 const MAX_SEGMENTS: u32 = 8;
 
@@ -82,33 +83,37 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
         Self { capacity: 0, expected_entries: None, segments: None, weigher: None, clock: SystemClock::shared() }
     }
 
-    /// Sets the largest number of entries, or with a [`weigher`](Self::weigher) their largest total weight. Required.
+    /// Sets the largest number of entries, or with a [`weigher`](Self::weigher) their largest total
+    /// weight. Required.
     pub fn capacity(mut self, capacity: u64) -> Self {
         self.capacity = capacity;
         self
     }
 
-    /// Bounds the store by the weight of its entries, in bytes or any other unit. An entry weighs at least 1. An entry
-    /// that weighs more than nine tenths of a [segment](Self::segments)'s part of the capacity is not stored.
+    /// Bounds the store by the weight of its entries, in bytes or any other unit. An entry weighs
+    /// at least 1. An entry that weighs more than nine tenths of a [segment](Self::segments)'s part
+    /// of the capacity is not stored.
     ///
-    /// The weigher is called once for each insertion, with no lock held; it may call the store. Add [`Key::memory`] to
-    /// count the key as well. The store itself takes about 500 bytes more for each entry; see the [crate](crate).
+    /// The weigher is called once for each insertion, with no lock held; it may call the store. Add
+    /// [`Key::memory`] to count the key as well. The store itself takes about 500 bytes more for
+    /// each entry; see the [crate](crate).
     pub fn weigher(mut self, weigher: impl Fn(&Key, &V) -> u64 + Send + Sync + 'static) -> Self {
         self.weigher = Some(Arc::new(weigher));
         self
     }
 
-    /// Sets the expected number of entries of a full store, from which the counters of the admission policy are sized.
-    /// It is not a limit.
+    /// Sets the expected number of entries of a full store, from which the counters of the
+    /// admission policy are sized. It is not a limit.
     ///
-    /// Default: the capacity; with a weigher, the capacity divided by 1024, as for entries of 1 KiB.
+    /// Default: the capacity; with a weigher, the capacity divided by 1024, as for entries of 1
+    /// KiB.
     pub fn expected_entries(mut self, entries: u64) -> Self {
         self.expected_entries = Some(entries);
         self
     }
 
-    /// Sets the number of stretto caches that the entries are divided among, rounded up to a power of two, at most 64.
-    /// Default: one for each 16,384 expected entries, at most 8.
+    /// Sets the number of stretto caches that the entries are divided among, rounded up to a power
+    /// of two, at most 64. Default: one for each 16,384 expected entries, at most 8.
     ///
     /// Each segment evicts on its own, faster the fewer entries it has, and runs two threads.
     pub fn segments(mut self, segments: u32) -> Self {
@@ -122,13 +127,14 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
         self
     }
 
-    /// Starts the store and its threads: two for each segment, one that drops the entries that stretto evicts, and one
-    /// that removes expired entries.
+    /// Starts the store and its threads: two for each segment, one that drops the entries that
+    /// stretto evicts, and one that removes expired entries.
     ///
     /// # Errors
     ///
-    /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput) if the capacity is zero or more than 2^60,
-    /// and of kind [`Backend`](ErrorKind::Backend) if a thread cannot be started.
+    /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput) if the capacity is zero
+    /// or more than 2^60, and of kind [`Backend`](ErrorKind::Backend) if a thread cannot be
+    /// started.
     pub fn build(self) -> Result<StrettoStore<V>> {
         let Self { capacity, expected_entries, segments, weigher, clock } = self;
         if capacity == 0 {
@@ -144,8 +150,8 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
         let usual = if weigher.is_some() { capacity / USUAL_WEIGHT } else { capacity };
         let entries = expected_entries.unwrap_or(usual);
         let segments = count(segments, entries, budget);
-        // With a weigher, stretto admits nine tenths of the capacity, and the rest is room for entries that await
-        // admission. Without a weigher, that room is added to the capacity.
+        // With a weigher, stretto admits nine tenths of the capacity, and the rest is room for
+        // entries that await admission. Without a weigher, that room is added to the capacity.
         let limit = if weigher.is_some() { capacity } else { capacity + room(capacity) };
         let segments = Arc::new(Segments::start(segments, budget, limit, counters(entries), &Reaper::start()?)?);
         let flusher = Flusher::start(Arc::clone(&segments), Arc::clone(&clock))?;
@@ -160,9 +166,9 @@ fn count(wanted: Option<u32>, entries: u64, budget: u64) -> u32 {
     if u64::from(count) > budget { 1 } else { count }
 }
 
-/// Returns the number of entries that the store holds beyond its capacity: a sixteenth. A small store holds fewer, so
-/// that this room and the values held by four writers, each with a new and a displaced one, together stay within a
-/// tenth.
+/// Returns the number of entries that the store holds beyond its capacity: a sixteenth. A small
+/// store holds fewer, so that this room and the values held by four writers, each with a new and a
+/// displaced one, together stay within a tenth.
 fn room(capacity: u64) -> u64 {
     (capacity / 16).min((capacity / 10).saturating_sub(8).max(1))
 }

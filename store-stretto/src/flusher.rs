@@ -19,8 +19,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// The number of rows that each sweep visits in each segment.
 const SWEEP_VISITS: usize = 4096;
 
-/// A handle to the thread. The thread ends when the handle is gone, and then drops the segments, which waits for
-/// stretto's threads.
+/// A handle to the thread. The thread ends when the handle is gone, and then drops the segments,
+/// which waits for stretto's threads.
 #[derive(Debug)]
 pub(crate) struct Flusher(Sender<usize>);
 
@@ -32,7 +32,8 @@ impl Flusher {
             .name("store-stretto-flush".into())
             .spawn(move || {
                 loop {
-                    // Errors mean that stretto has ended; the next call of the application reports that.
+                    // Errors mean that stretto has ended; the next call of the application reports
+                    // that.
                     match receiver.recv_timeout(SWEEP_INTERVAL) {
                         Ok(number) => {
                             if let Some(segment) = segments.nth(number) {

@@ -8,10 +8,12 @@ use std::{
 
 use cache_core::{Error, ErrorKind, Result};
 
-/// A handle to the thread. The thread ends when the last handle is gone and everything has been dropped.
+/// A handle to the thread. The thread ends when the last handle is gone and everything has been
+/// dropped.
 ///
-/// Stretto evicts on its processor's thread, and every insertion or removal may have to wait for the processor. If a
-/// value's `Drop` ran there and waited for the store or for one of its users, both would deadlock.
+/// Stretto evicts on its processor's thread, and every insertion or removal may have to wait for
+/// the processor. If a value's `Drop` ran there and waited for the store or for one of its users,
+/// both would deadlock.
 #[derive(Clone)]
 pub(crate) struct Reaper(Sender<Box<dyn Send>>);
 
@@ -23,7 +25,8 @@ impl Reaper {
             .name("store-stretto".into())
             .spawn(move || {
                 for value in receiver {
-                    // A panic of a value's `Drop` must not end the thread; the panic hook has reported it.
+                    // A panic of a value's `Drop` must not end the thread; the panic hook has
+                    // reported it.
                     let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
                 }
             })

@@ -20,8 +20,8 @@ use crate::{
 
 pub(crate) type Weigher<V> = Arc<dyn Fn(&Key, &V) -> u64 + Send + Sync>;
 
-/// A store in memory on [stretto](https://docs.rs/stretto): `TinyLFU` admission, sampled LFU eviction, bounded by a
-/// number of entries or by their weight.
+/// A store in memory on [stretto](https://docs.rs/stretto): `TinyLFU` admission, sampled LFU
+/// eviction, bounded by a number of entries or by their weight.
 ///
 /// Clones share one store. The [crate's documentation](crate) lists the guarantees and the limits.
 pub struct StrettoStore<V: Clone + Send + Sync + 'static> {
@@ -29,7 +29,8 @@ pub struct StrettoStore<V: Clone + Send + Sync + 'static> {
 }
 
 pub(crate) struct Inner<V: Send + Sync + 'static> {
-    /// Declared, and so dropped, before the flusher's handle: the flusher's thread then drops the segments.
+    /// Declared, and so dropped, before the flusher's handle: the flusher's thread then drops the
+    /// segments.
     pub(crate) segments: Arc<Segments<V>>,
     pub(crate) flusher: Flusher,
     pub(crate) fence: Fence,
@@ -53,8 +54,8 @@ impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
         self.len() == 0
     }
 
-    /// Returns the total weight of the entries, including those that await admission. Without a weigher, each entry
-    /// weighs 1.
+    /// Returns the total weight of the entries, including those that await admission. Without a
+    /// weigher, each entry weighs 1.
     pub fn weight(&self) -> u64 {
         self.inner.segments.all().map(|segment| segment.ledger().weight()).sum()
     }
@@ -127,8 +128,8 @@ impl<V: Send + Sync + 'static> Inner<V> {
         } else {
             segment.insert(&NewRow { fingerprint, row: &row, weight: weight.max(1), now }, &slot)
         };
-        // The new row is returned even if it was stored: it may have been evicted already, and this may be its last
-        // handle.
+        // The new row is returned even if it was stored: it may have been evicted already, and this
+        // may be its last handle.
         self.finish(fingerprint, slot, Some(row), stored)
     }
 
@@ -253,7 +254,8 @@ mod tests {
         assert_eq!(store.len(), 50, "two are swept for each that is inserted");
     }
 
-    /// Insertions and removals never fill stretto's channel, where a removal waits and an insertion is lost.
+    /// Insertions and removals never fill stretto's channel, where a removal waits and an insertion
+    /// is lost.
     #[test]
     fn bulk_removals_leave_nothing_behind() {
         let store = StrettoStore::builder().capacity(10_000).build().unwrap();

@@ -8,8 +8,8 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Writes the crate that CONTRIBUTING shows to a workspace of its own with the settings of this one, lints it as CI does, and
-/// runs its tests.
+/// Writes the crate that CONTRIBUTING shows to a workspace of its own with the settings of this
+/// one, lints it as CI does, and runs its tests.
 pub(crate) fn check(workspace: &Workspace) -> Result {
     let document = read(&root().join("CONTRIBUTING.md"))?;
     let manifest = block(&document, "```toml\n[package]")?;

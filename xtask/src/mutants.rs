@@ -30,13 +30,15 @@ const FILES: [&str; 13] = [
     "cache-chain/src/write/*.rs",
 ];
 
-/// Changes the consistency core in one place at a time, and fails if the tests of its packages miss a change.
+/// Changes the consistency core in one place at a time, and fails if the tests of its packages miss
+/// a change.
 pub(crate) fn all(steps: &mut Steps) -> Result {
     steps.step("programs that the tests start", tools::install_programs)?;
     let workspace = Workspace::read()?;
     steps.step("mutants of the consistency core", || {
         let mut command = Command::new(tools::cargo_mutants(&workspace.target)?);
-        // Cargo passes the name of a subcommand as its first argument, and cargo-mutants expects it.
+        // Cargo passes the name of a subcommand as its first argument, and cargo-mutants expects
+        // it.
         command.current_dir(root()).args(["mutants", "--all-features", "--output"]).arg(&workspace.target);
         command.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
         command.args(FILES.iter().flat_map(|file| ["--file", file]));

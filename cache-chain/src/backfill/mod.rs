@@ -1,7 +1,7 @@
 //! Backfills: entries that are copied into the tiers above the one that had them.
 //!
-//! A backfill is queued and applied by one task per chain, so that no read waits for it. Its tickets were taken before the entry
-//! was read, so a tier refuses it if the key was written since.
+//! A backfill is queued and applied by one task per chain, so that no read waits for it. Its
+//! tickets were taken before the entry was read, so a tier refuses it if the key was written since.
 
 mod queue;
 mod worker;
@@ -61,7 +61,8 @@ impl<V: Clone + Send + Sync + 'static> Backfills<V> {
         Self { queue, drained, tiers, clock, weigher }
     }
 
-    /// Queues a backfill, or drops it if the queue is full or closed. Returns whether it was queued. Never waits.
+    /// Queues a backfill, or drops it if the queue is full or closed. Returns whether it was
+    /// queued. Never waits.
     pub(crate) fn enqueue(&self, backfill: Backfill<V>) -> bool {
         let weight = backfill.entry.value().map_or(0, |value| (self.weigher)(&backfill.key, value));
         self.queue.push(backfill, weight)

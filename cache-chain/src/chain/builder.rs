@@ -17,7 +17,8 @@ use crate::{
     write::Writer,
 };
 
-/// Builds a [`ChainCache`]; see [`ChainCache::builder`]. Setters cannot fail; [`build`](Self::build) checks the settings.
+/// Builds a [`ChainCache`]; see [`ChainCache::builder`]. Setters cannot fail;
+/// [`build`](Self::build) checks the settings.
 #[must_use = "call `build`"]
 pub struct ChainBuilder<V> {
     tiers: Vec<Tier<V>>,
@@ -56,25 +57,28 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         self
     }
 
-    /// Sets the TTL of values that are set or loaded without one. Default: no TTL; the limits of each tier apply
-    /// ([`Tier::default_ttl`]).
+    /// Sets the TTL of values that are set or loaded without one. Default: no TTL; the limits of
+    /// each tier apply ([`Tier::default_ttl`]).
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
         self.default_ttl = ttl.into();
         self
     }
 
-    /// Shortens the TTL of each key by a random fraction of it, at most this one (0 to 1), so that keys written together do not
-    /// expire together. 0.1 is usual. Default: 0, because it changes the TTL that a caller asks for.
+    /// Shortens the TTL of each key by a random fraction of it, at most this one (0 to 1), so that
+    /// keys written together do not expire together. 0.1 is usual. Default: 0, because it changes
+    /// the TTL that a caller asks for.
     pub fn jitter(mut self, fraction: f64) -> Self {
         self.jitter = fraction;
         self
     }
 
-    /// Limits the time of one call of the chain. Default: no limit; the timeouts of the tiers add up.
+    /// Limits the time of one call of the chain. Default: no limit; the timeouts of the tiers add
+    /// up.
     ///
-    /// A read divides the time: each tier, and a loader, gets an equal share of what is left, so that a tier that hangs leaves
-    /// time for those below. A call that takes longer fails with [`Timeout`](ErrorKind::Timeout); a write or a load goes on in
-    /// the background. `clear` and `wait` are not limited.
+    /// A read divides the time: each tier, and a loader, gets an equal share of what is left, so
+    /// that a tier that hangs leaves time for those below. A call that takes longer fails with
+    /// [`Timeout`](ErrorKind::Timeout); a write or a load goes on in the background. `clear` and
+    /// `wait` are not limited.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -86,8 +90,8 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         self
     }
 
-    /// Limits the number of queued backfills. Further ones are dropped and counted; reads never wait. Default: 10,000, some
-    /// seconds of misses of a busy service.
+    /// Limits the number of queued backfills. Further ones are dropped and counted; reads never
+    /// wait. Default: 10,000, some seconds of misses of a busy service.
     pub fn backfill_items(mut self, items: usize) -> Self {
         self.limits.items = items;
         self
@@ -99,9 +103,10 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         self
     }
 
-    /// Sets how many bytes a value allocates. They count towards [`backfill_bytes`](Self::backfill_bytes), and towards the limit of
-    /// 64 MiB for writes that go on after their callers have left. Default: zero; only the value itself (its `size_of`), its key and
-    /// some overhead are counted.
+    /// Sets how many bytes a value allocates. They count towards
+    /// [`backfill_bytes`](Self::backfill_bytes), and towards the limit of 64 MiB for writes that go
+    /// on after their callers have left. Default: zero; only the value itself (its `size_of`), its
+    /// key and some overhead are counted.
     pub fn weigher(mut self, weigher: impl Fn(&Key, &V) -> usize + Send + Sync + 'static) -> Self {
         self.weigher = Arc::new(weigher);
         self
@@ -111,9 +116,9 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput) if there is no tier, if a TTL, a timeout or another setting is
-    /// zero or out of range, if the queue has no room, if two tiers have the same name, or outside of a tokio runtime with a
-    /// timer.
+    /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput) if there is no tier, if a
+    /// TTL, a timeout or another setting is zero or out of range, if the queue has no room, if two
+    /// tiers have the same name, or outside of a tokio runtime with a timer.
     pub fn build(self) -> Result<ChainCache<V>> {
         self.check()?;
         let runtime = RuntimeHandle::new(current_runtime()?);

@@ -13,41 +13,47 @@ use crate::{
 impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// Returns the value of the key. If no tier has it, calls `load` and caches what it returns.
     ///
-    /// The loader returns a plain value, an `Option` whose `None` is cached as well, or a [`Loaded`](crate::Loaded) with a
-    /// TTL of its own; [`Load`] lists what the caller gets for each. [`ReadThrough`](crate::ReadThrough) sets how long
-    /// callers wait, whether stale values are served, and more.
+    /// The loader returns a plain value, an `Option` whose `None` is cached as well, or a
+    /// [`Loaded`](crate::Loaded) with a TTL of its own; [`Load`] lists what the caller gets for
+    /// each. [`ReadThrough`](crate::ReadThrough) sets how long callers wait, whether stale values
+    /// are served, and more.
     ///
-    /// - **One load per key.** Concurrent callers of one key share one load, and so do other processes if a tier grants claims.
-    /// - **No resurrection.** A loaded value is not cached if the key was set, deleted or cleared meanwhile, and callers after that
-    ///   do not join the older load.
+    /// - **One load per key.** Concurrent callers of one key share one load, and so do other
+    ///   processes if a tier grants claims.
+    /// - **No resurrection.** A loaded value is not cached if the key was set, deleted or cleared
+    ///   meanwhile, and callers after that do not join the older load.
     /// - **Failures are not cached.** The next caller loads again.
-    /// - **Nested loads.** A loader may read other keys, of this chain or another one. If it reads a key whose loader waits for
-    ///   this one, directly or through others, that read fails at once. Loads that hold all permits of
-    ///   [`concurrent_loads`](crate::ReadThrough::concurrent_loads) do not block the loads that they wait for, in one chain or in
-    ///   several that load from each other. Both hold for calls that the loader awaits itself; in tasks that it spawns, such
-    ///   waits end by the timeouts.
-    /// - **The runtime of the chain.** The loader runs in a task on the runtime in which the chain was built, without the
-    ///   task-locals of the caller.
+    /// - **Nested loads.** A loader may read other keys, of this chain or another one. If it reads
+    ///   a key whose loader waits for this one, directly or through others, that read fails at
+    ///   once. Loads that hold all permits of
+    ///   [`concurrent_loads`](crate::ReadThrough::concurrent_loads) do not block the loads that
+    ///   they wait for, in one chain or in several that load from each other. Both hold for calls
+    ///   that the loader awaits itself; in tasks that it spawns, such waits end by the timeouts.
+    /// - **The runtime of the chain.** The loader runs in a task on the runtime in which the chain
+    ///   was built, without the task-locals of the caller.
     ///
     /// # Errors
     ///
     /// Returns an error of kind
-    /// - [`Loader`](cache_core::ErrorKind::Loader) if the loader fails. The error of the loader is its source; all callers that
-    ///   waited share it, and [`Error::source_as`](cache_core::Error::source_as) downcasts it. An error that is no
-    ///   [`std::error::Error`] itself, such as a `String` or an `anyhow::Error`, is boxed by its own conversion; it can be printed
-    ///   with its causes, but not downcast to its former type.
+    /// - [`Loader`](cache_core::ErrorKind::Loader) if the loader fails. The error of the loader is
+    ///   its source; all callers that waited share it, and
+    ///   [`Error::source_as`](cache_core::Error::source_as) downcasts it. An error that is no
+    ///   [`std::error::Error`] itself, such as a `String` or an `anyhow::Error`, is boxed by its
+    ///   own conversion; it can be printed with its causes, but not downcast to its former type.
     /// - [`Panicked`](cache_core::ErrorKind::Panicked) if the loader panics.
     /// - [`Timeout`](cache_core::ErrorKind::Timeout) if the load takes too long.
-    /// - [`Absent`](cache_core::ErrorKind::Absent) if the loader returns a plain value and the key is cached as absent.
-    /// - [`Cycle`](cache_core::ErrorKind::Cycle) if this call is made in a loader, and the load of the key waits for that loader.
+    /// - [`Absent`](cache_core::ErrorKind::Absent) if the loader returns a plain value and the key
+    ///   is cached as absent.
+    /// - [`Cycle`](cache_core::ErrorKind::Cycle) if this call is made in a loader, and the load of
+    ///   the key waits for that loader.
     /// - [`Closed`](cache_core::ErrorKind::Closed) if the runtime of the chain has ended.
     ///
     /// A tier that fails is skipped.
     ///
     /// # Cancel safety
     ///
-    /// A dropped caller leaves the load to the other callers. The last one aborts the load: the future of the loader is dropped
-    /// at its next await.
+    /// A dropped caller leaves the load to the other callers. The last one aborts the load: the
+    /// future of the loader is dropped at its next await.
     ///
     /// # Examples
     ///
@@ -92,7 +98,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         }
     }
 
-    /// As [`get_or_load`](Self::get_or_load), with where the value came from, its age and its remaining TTL.
+    /// As [`get_or_load`](Self::get_or_load), with where the value came from, its age and its
+    /// remaining TTL.
     ///
     /// # Errors
     ///
@@ -118,16 +125,17 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         }
     }
 
-    /// Returns the values of `keys`, a slice, an array or a `Vec`, in their order. Calls `load` once for all keys that no tier
-    /// has and no other caller is loading.
+    /// Returns the values of `keys`, a slice, an array or a `Vec`, in their order. Calls `load`
+    /// once for all keys that no tier has and no other caller is loading.
     ///
-    /// `load` gets the missing keys, and returns pairs of a key and a value, for instance in a `Vec` or a `HashMap`. A key that it
-    /// does not return is cached as absent. `load` is not called if nothing is missing. Other processes are not waited for.
+    /// `load` gets the missing keys, and returns pairs of a key and a value, for instance in a
+    /// `Vec` or a `HashMap`. A key that it does not return is cached as absent. `load` is not
+    /// called if nothing is missing. Other processes are not waited for.
     ///
     /// # Errors
     ///
-    /// Returns the error of the first key that has one, in the order of `keys`, as [`get_or_load`](Self::get_or_load). All other
-    /// keys are still loaded and cached.
+    /// Returns the error of the first key that has one, in the order of `keys`, as
+    /// [`get_or_load`](Self::get_or_load). All other keys are still loaded and cached.
     ///
     /// # Cancel safety
     ///

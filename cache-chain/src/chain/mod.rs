@@ -20,26 +20,29 @@ use crate::{
 
 /// A [`Cache`] over any number of tiers, the fastest first.
 ///
-/// - [`get`](Self::get) asks the tiers from the first down and returns the first hit. The tiers above are backfilled
-///   asynchronously, through a bounded queue, with the remaining TTL.
-/// - [`set`](Self::set) writes every tier, from the last up; [`del`](Self::del) and [`clear`](Self::clear) delete from every tier,
-///   likewise.
+/// - [`get`](Self::get) asks the tiers from the first down and returns the first hit. The tiers
+///   above are backfilled asynchronously, through a bounded queue, with the remaining TTL.
+/// - [`set`](Self::set) writes every tier, from the last up; [`del`](Self::del) and
+///   [`clear`](Self::clear) delete from every tier, likewise.
 /// - [`get_or_load`](Self::get_or_load) loads what no tier has, once per key.
-/// - A read skips a tier that fails or times out. If no other tier has the key, the read returns the error, because "not found"
-///   would be a guess. A write reports every tier that failed; see [`Error::will_be_repaired`].
+/// - A read skips a tier that fails or times out. If no other tier has the key, the read returns
+///   the error, because "not found" would be a guess. A write reports every tier that failed; see
+///   [`Error::will_be_repaired`].
 ///
-/// A clone is the same chain. When the last clone is dropped, queued backfills are dropped, too; call
-/// [`shutdown`](Self::shutdown) to complete them.
+/// A clone is the same chain. When the last clone is dropped, queued backfills are dropped, too;
+/// call [`shutdown`](Self::shutdown) to complete them.
 ///
 /// # Cancel safety
 ///
-/// A dropped read has no effect except that its lookup may go on until the timeouts of the tiers. A write, once polled, runs
-/// to its end even if its future is dropped; later writes of its keys wait for it.
+/// A dropped read has no effect except that its lookup may go on until the timeouts of the tiers. A
+/// write, once polled, runs to its end even if its future is dropped; later writes of its keys wait
+/// for it.
 ///
 /// # Runtime
 ///
-/// The chain works in tasks on the tokio runtime in which it was built, so it can be called from any runtime or executor. After
-/// that runtime has ended, calls that go below the first tier fail with [`Closed`](ErrorKind::Closed).
+/// The chain works in tasks on the tokio runtime in which it was built, so it can be called from
+/// any runtime or executor. After that runtime has ended, calls that go below the first tier fail
+/// with [`Closed`](ErrorKind::Closed).
 ///
 /// # Examples
 ///
@@ -75,8 +78,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput) if the key cannot be used. If no tier has the key
-    /// and a tier has failed, returns the error of the first that did.
+    /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput) if the key cannot be
+    /// used. If no tier has the key and a tier has failed, returns the error of the first that did.
     #[doc(alias = "fetch")]
     pub fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<V>>> + Send {
         let key = Key::new(&key);
@@ -119,7 +122,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         }
     }
 
-    /// Returns the values of the keys, in their order. Each tier is asked once, for the keys that the tiers above lack.
+    /// Returns the values of the keys, in their order. Each tier is asked once, for the keys that
+    /// the tiers above lack.
     ///
     /// # Errors
     ///
@@ -139,8 +143,9 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// # Errors
     ///
-    /// Returns an error that names every tier that failed ([`Error::failures`]). No tier serves an older value then: the key is
-    /// deleted from the tiers that failed when they answer again, in the background; see [`Error::will_be_repaired`].
+    /// Returns an error that names every tier that failed ([`Error::failures`]). No tier serves an
+    /// older value then: the key is deleted from the tiers that failed when they answer again, in
+    /// the background; see [`Error::will_be_repaired`].
     #[doc(alias = "insert")]
     pub fn set(&self, key: impl CacheKey, value: V) -> impl Future<Output = Result<()>> + Send {
         let key = Key::new(&key);
@@ -157,7 +162,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         async move { self.writer.set(vec![(key?, value)], Ttl::checked(ttl)?).await }
     }
 
-    /// Sets values with the default TTL. If a key occurs more than once, its last value is set. Each tier is called once.
+    /// Sets values with the default TTL. If a key occurs more than once, its last value is set.
+    /// Each tier is called once.
     ///
     /// # Errors
     ///
@@ -206,8 +212,9 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind [`Timeout`](ErrorKind::Timeout) if detached writes do not end, of kind
-    /// [`Closed`](ErrorKind::Closed) if the runtime of the chain has ended; else fails as the stores do.
+    /// Returns an error of kind [`Timeout`](ErrorKind::Timeout) if detached writes do not end, of
+    /// kind [`Closed`](ErrorKind::Closed) if the runtime of the chain has ended; else fails as the
+    /// stores do.
     pub async fn wait(&self) -> Result<()> {
         let (reader, writer) = (Arc::clone(&self.reader), Arc::clone(&self.writer));
         let wait = async move {
@@ -223,13 +230,13 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         self.reader.runtime.run(wait).await?
     }
 
-    /// Drains queued backfills, detached writes and the buffers of the stores, waiting at most `timeout`. The chain can still
-    /// be read and written afterwards, but backfills nothing.
+    /// Drains queued backfills, detached writes and the buffers of the stores, waiting at most
+    /// `timeout`. The chain can still be read and written afterwards, but backfills nothing.
     ///
     /// # Errors
     ///
-    /// Returns an error of kind [`Timeout`](ErrorKind::Timeout) if the time did not suffice; backfills still queued are dropped
-    /// then. Else fails as [`wait`](Self::wait).
+    /// Returns an error of kind [`Timeout`](ErrorKind::Timeout) if the time did not suffice;
+    /// backfills still queued are dropped then. Else fails as [`wait`](Self::wait).
     ///
     /// # Cancel safety
     ///

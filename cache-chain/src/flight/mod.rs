@@ -1,8 +1,8 @@
 //! Flights: concurrent calls for one key share one execution of the work (single-flight).
 //!
-//! A flight is one task on the chain's runtime; callers only wait for it. So the work depends neither on a waiter being
-//! polled nor on the runtime of a waiter. An event in the work wakes one task, and the end of the work wakes each waiter
-//! once.
+//! A flight is one task on the chain's runtime; callers only wait for it. So the work depends
+//! neither on a waiter being polled nor on the runtime of a waiter. An event in the work wakes one
+//! task, and the end of the work wakes each waiter once.
 //!
 //! Shuttle checks the protocol, and that the checks find each [`Fault`](crate::util::fault).
 
@@ -41,8 +41,8 @@ use crate::util::{
 
 pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// How many lookups of a chain may go on without waiters. The breaker learns from them that a tier does not answer, although no
-/// caller has that much time; more of them would tell nothing new.
+/// How many lookups of a chain may go on without waiters. The breaker learns from them that a tier
+/// does not answer, although no caller has that much time; more of them would tell nothing new.
 const LOOKUPS_WITHOUT_WAITERS: usize = 64;
 
 /// Starts the flights of one chain.
@@ -124,8 +124,8 @@ impl<T: Send + Sync + 'static> FlightGroup<T> {
     /// Joins the flight of the key, or starts one with this work. Returns whether it was started.
     pub(crate) fn join(&self, key: &Key, work: impl FnOnce() -> Work<T>) -> (Waiter<T>, bool) {
         let Group { starter, background, .. } = &*self.0;
-        // `work` holds code of the application, so it is called and dropped outside of the lock. So is the task spawned,
-        // because a runtime that has ended drops it at once.
+        // `work` holds code of the application, so it is called and dropped outside of the lock. So
+        // is the task spawned, because a runtime that has ended drops it at once.
         let (flight, waiter) = {
             let mut flights = self.shard(key);
             if let Some(waiter) = flights.get(key).and_then(Waiter::join) {
@@ -145,7 +145,8 @@ impl<T: Send + Sync + 'static> FlightGroup<T> {
         Mark(self.0.ended[low(key) % BUCKETS].load(Ordering::Acquire))
     }
 
-    /// Whether a flight of the key may have ended since the mark. Keys share buckets, so it may be that of another key.
+    /// Whether a flight of the key may have ended since the mark. Keys share buckets, so it may be
+    /// that of another key.
     pub(crate) fn has_ended_since(&self, key: &Key, mark: Mark) -> bool {
         self.mark(key).0 != mark.0
     }
@@ -185,8 +186,8 @@ impl<T> Clone for FlightGroup<T> {
     }
 }
 
-/// Flights that can be forgotten, so that later callers do not join them (as `Forget` of Go's singleflight). Their outcome may be
-/// older than what was just written.
+/// Flights that can be forgotten, so that later callers do not join them (as `Forget` of Go's
+/// singleflight). Their outcome may be older than what was just written.
 pub(crate) trait Forget: Send + Sync {
     fn forget(&self, key: &Key);
     fn forget_all(&self);
@@ -264,12 +265,13 @@ fn panicked() -> Error {
     Error::new(ErrorKind::Panicked, "code of the application panicked during a lookup or a load")
 }
 
-/// Waits for the outcome of a flight: what the work returned, an error of kind `Panicked` if it panicked, or of kind `Closed`
-/// if the runtime has ended.
+/// Waits for the outcome of a flight: what the work returned, an error of kind `Panicked` if it
+/// panicked, or of kind `Closed` if the runtime has ended.
 ///
 /// # Cancel safety
 ///
-/// Dropped, it leaves the flight to the other waiters. The last one aborts the work, unless that goes on in the background.
+/// Dropped, it leaves the flight to the other waiters. The last one aborts the work, unless that
+/// goes on in the background.
 pub(crate) struct Waiter<T: Send + Sync + 'static> {
     flight: Arc<Flight<T>>,
     id: u64,
@@ -288,7 +290,8 @@ impl<T: Send + Sync + 'static> Waiter<T> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind [`Cycle`](ErrorKind::Cycle) if the flight waits for the one whose code waits here.
+    /// Returns an error of kind [`Cycle`](ErrorKind::Cycle) if the flight waits for the one whose
+    /// code waits here.
     pub(crate) fn begin_wait(&mut self) -> Result<()> {
         self.wait = Wait::begin(&self.flight.node)?;
         Ok(())

@@ -1,10 +1,12 @@
-//! Flights under shuttle: waiters that come, are dropped at any of their polls, are kept and never polled again, or leave the
-//! work to the background; work that yields, is woken from another thread, never ends or panics; keys that are forgotten
-//! meanwhile; a runtime that ends at any moment.
+//! Flights under shuttle: waiters that come, are dropped at any of their polls, are kept and never
+//! polled again, or leave the work to the background; work that yields, is woken from another
+//! thread, never ends or panics; keys that are forgotten meanwhile; a runtime that ends at any
+//! moment.
 //!
-//! In every execution: each caller that stays gets what the work returned or why it did not; no load of a key is started while
-//! another one has waiters, unless the key was forgotten; work that was left to the background comes to its end; and when all
-//! callers are gone, the group is empty and all work is dropped.
+//! In every execution: each caller that stays gets what the work returned or why it did not; no
+//! load of a key is started while another one has waiters, unless the key was forgotten; work that
+//! was left to the background comes to its end; and when all callers are gone, the group is empty
+//! and all work is dropped.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -271,7 +273,8 @@ const CALLERS: &[&[Caller]] = &[
     &[Leaves(1), Forgets, Stays],
 ];
 
-/// All callers with every plan, as loads and as lookups, on a runtime that goes on and on one that ends.
+/// All callers with every plan, as loads and as lookups, on a runtime that goes on and on one that
+/// ends.
 fn all() -> impl Iterator<Item = Scenario> {
     let planned = CALLERS.iter().flat_map(|callers| PLANS.map(|plan| (*callers, plan)));
     let scenarios = planned.flat_map(|(callers, plan)| {
@@ -331,7 +334,8 @@ fn every_guard_that_is_taken_away_is_missed() {
         .into_iter()
         .filter(|&fault| {
             let found = catch_unwind(AssertUnwindSafe(|| {
-                // In rounds: a fault that shows itself seldom, in one scenario, is looked for in all of them again.
+                // In rounds: a fault that shows itself seldom, in one scenario, is looked for in
+                // all of them again.
                 for scenario in (0..ROUNDS).flat_map(|_| all()) {
                     let with_fault = move || {
                         INJECTED.set(Some(fault));

@@ -94,7 +94,8 @@ impl<T> Shared<T> {
     }
 
     pub(super) fn poll(&self, id: u64, context: &Context<'_>) -> Poll<Result<Arc<T>>> {
-        // Wakers are cloned and dropped outside of the lock: a waker may own a task that owns a waiter of this flight.
+        // Wakers are cloned and dropped outside of the lock: a waker may own a task that owns a
+        // waiter of this flight.
         let mut waker = Some(context.waker().clone());
         let mut state = lock(&self.state);
         if let Stage::Ended(outcome) = &state.stage {

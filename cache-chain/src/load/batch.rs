@@ -1,4 +1,5 @@
-//! Loads of several keys by one loader call: a flight per key, and one flight for the call that they share.
+//! Loads of several keys by one loader call: a flight per key, and one flight for the call that
+//! they share.
 
 use std::{
     cell::LazyCell, collections::HashMap, error::Error as StdError, pin::Pin, sync::Arc, task::Poll, time::Duration,
@@ -35,7 +36,8 @@ struct Batch<V> {
 }
 
 impl<V: Clone + Send + Sync + 'static> Loader<V> {
-    /// Returns the values of the keys: from the tiers, from loads in flight, and from one call of the loader for the rest.
+    /// Returns the values of the keys: from the tiers, from loads in flight, and from one call of
+    /// the loader for the rest.
     pub(crate) async fn get_many<K, T, E, I, Fut>(
         self: &Arc<Self>,
         ids: Vec<K>,
@@ -93,8 +95,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         Ok(values)
     }
 
-    /// Waits for loads, and returns their results in order. They are polled together, because one load may hold what another
-    /// waits for. Loads that take too long go on in the background.
+    /// Waits for loads, and returns their results in order. They are polled together, because one
+    /// load may hold what another waits for. Loads that take too long go on in the background.
     async fn wait_for_all(
         &self,
         mut waiting: Vec<(usize, Waiter<LoadResult<V>>)>,
@@ -153,7 +155,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         }))
     }
 
-    /// Joins the load of the key, or starts one as a part of the batch. `replaces` says whether a tier has an entry already.
+    /// Joins the load of the key, or starts one as a part of the batch. `replaces` says whether a
+    /// tier has an entry already.
     fn begin_in_batch(
         self: &Arc<Self>,
         key: &Key,

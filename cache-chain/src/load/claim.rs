@@ -30,8 +30,9 @@ pub(super) struct ClaimGuard<V: Clone + Send + Sync + 'static> {
 /// The shortest and the longest time between two looks at a key that a peer loads.
 const POLL: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
-/// Waits at most for `peer_wait` until this process may load the key, or a peer has loaded it. The first tier that grants claims
-/// decides; the lease of its claim replaces that of the lookup. If the tier fails, this process loads.
+/// Waits at most for `peer_wait` until this process may load the key, or a peer has loaded it. The
+/// first tier that grants claims decides; the lease of its claim replaces that of the lookup. If
+/// the tier fails, this process loads.
 pub(super) async fn acquire_claim<V: Clone + Send + Sync + 'static>(
     reader: &Arc<Reader<V>>,
     key: &Key,

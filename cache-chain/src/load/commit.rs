@@ -18,12 +18,14 @@ use crate::{
 /// How long a load waits until its entry is stored, if no tier is local.
 const FILL_WAIT: Duration = Duration::from_millis(50);
 
-/// How long the replacement of a withdrawn entry lives. No read serves it, so the time need only suffice to write it.
+/// How long the replacement of a withdrawn entry lives. No read serves it, so the time need only
+/// suffice to write it.
 const WITHDRAWN_TTL: Duration = Duration::from_secs(1);
 
 impl<V: Clone + Send + Sync + 'static> Loader<V> {
-    /// Fills the tiers with a loaded entry, if it is cached. Returns the entry, and whether it is stored or queued to be.
-    /// `replaces` says whether a tier may have an older entry, which must not outlive a load that is not cached.
+    /// Fills the tiers with a loaded entry, if it is cached. Returns the entry, and whether it is
+    /// stored or queued to be. `replaces` says whether a tier may have an older entry, which must
+    /// not outlive a load that is not cached.
     pub(super) async fn commit(
         &self,
         key: &Key,
@@ -75,8 +77,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
 
     /// Removes the entry of the key from every tier in which it was not written since the ticket.
     ///
-    /// Stores have no such removal, but a fill is made on the same condition. So the entry is replaced by one that is absent and
-    /// stale, which no read serves and which expires soon.
+    /// Stores have no such removal, but a fill is made on the same condition. So the entry is
+    /// replaced by one that is absent and stale, which no read serves and which expires soon.
     async fn withdraw(&self, key: &Key, tickets: Tickets) {
         let mut remote = Tickets::new();
         for (place, ticket) in tickets {
@@ -96,8 +98,9 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
 
     /// Fills an entry into the tiers. Returns whether it is stored or queued to be.
     ///
-    /// Local tiers are filled at once, so that later callers find the entry there. The others are filled through the queue, so
-    /// that no caller waits for them. If no tier is local, the load waits a little for them.
+    /// Local tiers are filled at once, so that later callers find the entry there. The others are
+    /// filled through the queue, so that no caller waits for them. If no tier is local, the load
+    /// waits a little for them.
     async fn fill(&self, mut backfill: Backfill<V>) -> bool {
         let reader = &self.reader;
         let is_local = |(place, _): &(usize, _)| reader.tiers[*place].is_local();

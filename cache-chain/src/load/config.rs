@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use cache_core::{Error, ErrorKind, Result};
 
-/// How a chain reads through to a loader; see [`ChainCache::get_or_load`](crate::ChainCache::get_or_load).
+/// How a chain reads through to a loader; see
+/// [`ChainCache::get_or_load`](crate::ChainCache::get_or_load).
 ///
-/// The defaults suit production. Features that change which values a caller may get (stale values, early refresh) are off by
-/// default.
+/// The defaults suit production. Features that change which values a caller may get (stale values,
+/// early refresh) are off by default.
 ///
 /// # Examples
 ///
@@ -57,8 +58,9 @@ impl ReadThrough {
         Self::default()
     }
 
-    /// Sets the TTL of a key for which the loader found no value, unless the loader sets one. Default: 5 s, long enough to
-    /// absorb a burst of requests for a key that does not exist, short enough that a value created meanwhile is soon seen.
+    /// Sets the TTL of a key for which the loader found no value, unless the loader sets one.
+    /// Default: 5 s, long enough to absorb a burst of requests for a key that does not exist, short
+    /// enough that a value created meanwhile is soon seen.
     ///
     /// A shorter [`default_ttl`](crate::ChainBuilder::default_ttl) takes precedence.
     pub fn negative_ttl(mut self, ttl: Duration) -> Self {
@@ -72,25 +74,28 @@ impl ReadThrough {
         self
     }
 
-    /// Lets `get_or_load` serve a value for so long after its TTL while it is loaded again or cannot be loaded: the
-    /// `stale-while-revalidate` and `stale-if-error` of RFC 5861. Default: no stale values.
+    /// Lets `get_or_load` serve a value for so long after its TTL while it is loaded again or
+    /// cannot be loaded: the `stale-while-revalidate` and `stale-if-error` of RFC 5861. Default: no
+    /// stale values.
     ///
-    /// It applies to values that are set or loaded with a TTL under this setting. `get` and the like never serve a stale value.
+    /// It applies to values that are set or loaded with a TTL under this setting. `get` and the
+    /// like never serve a stale value.
     pub fn stale_for(mut self, time: Duration) -> Self {
         self.stale_for = Some(time);
         self
     }
 
-    /// Loads a value again before it expires, in the background: at a hit, with a probability that grows towards the end of the
-    /// TTL and with the duration of the last load. This is `XFetch` of "Optimal Probabilistic Cache Stampede Prevention" (VLDB
-    /// 2015). `beta` is its factor: 1 is the optimum, and a larger one refreshes earlier. Default: no early refresh.
+    /// Loads a value again before it expires, in the background: at a hit, with a probability that
+    /// grows towards the end of the TTL and with the duration of the last load. This is `XFetch` of
+    /// "Optimal Probabilistic Cache Stampede Prevention" (VLDB 2015). `beta` is its factor: 1 is
+    /// the optimum, and a larger one refreshes earlier. Default: no early refresh.
     pub fn early_refresh(mut self, beta: f64) -> Self {
         self.early_refresh = Some(beta);
         self
     }
 
-    /// Sets for how long after a failed refresh the stale value is served without another attempt. Default: 1 s, so that a
-    /// failing origin gets one attempt per key and second.
+    /// Sets for how long after a failed refresh the stale value is served without another attempt.
+    /// Default: 1 s, so that a failing origin gets one attempt per key and second.
     pub fn failure_cooldown(mut self, cooldown: Duration) -> Self {
         self.failure_cooldown = Some(cooldown);
         self
@@ -102,35 +107,39 @@ impl ReadThrough {
         self
     }
 
-    /// Limits how long a caller waits for a load. After that the caller gets an error of kind [`Timeout`](ErrorKind::Timeout), and
-    /// the load goes on in the background for later callers. Default: 10 s, about as long as clients of a service wait.
+    /// Limits how long a caller waits for a load. After that the caller gets an error of kind
+    /// [`Timeout`](ErrorKind::Timeout), and the load goes on in the background for later callers.
+    /// Default: 10 s, about as long as clients of a service wait.
     pub fn soft_timeout(mut self, timeout: Duration) -> Self {
         self.soft_timeout = timeout;
         self
     }
 
-    /// Limits the time of a load, including the wait for a permit. After that the load is aborted. Default: 30 s.
+    /// Limits the time of a load, including the wait for a permit. After that the load is aborted.
+    /// Default: 30 s.
     pub fn hard_timeout(mut self, timeout: Duration) -> Self {
         self.hard_timeout = timeout;
         self
     }
 
-    /// Limits how many loads of this chain run at once. Default: 256, more than most connection pools behind a loader have, and few
-    /// enough to bound the memory of a cold start.
+    /// Limits how many loads of this chain run at once. Default: 256, more than most connection
+    /// pools behind a loader have, and few enough to bound the memory of a cold start.
     ///
-    /// A load that another load of this chain waits for, directly or through other loads, runs under the permit of that load.
-    /// Otherwise loads that hold all permits could wait for each other.
+    /// A load that another load of this chain waits for, directly or through other loads, runs
+    /// under the permit of that load. Otherwise loads that hold all permits could wait for each
+    /// other.
     ///
-    /// A load that a load of another chain waits for needs a permit of this chain. The exception are chains whose loads wait for
-    /// each other, in pairs or in longer rings: while they do, those loads run without a permit. So the limit of a chain holds
-    /// unless its own loaders read from the chains that load from it.
+    /// A load that a load of another chain waits for needs a permit of this chain. The exception
+    /// are chains whose loads wait for each other, in pairs or in longer rings: while they do,
+    /// those loads run without a permit. So the limit of a chain holds unless its own loaders read
+    /// from the chains that load from it.
     pub fn concurrent_loads(mut self, loads: usize) -> Self {
         self.concurrent_loads = loads;
         self
     }
 
-    /// Limits how long a load waits while a peer, another process, loads the same key. After that this process loads, too.
-    /// Default: 2 s, longer than most loads take.
+    /// Limits how long a load waits while a peer, another process, loads the same key. After that
+    /// this process loads, too. Default: 2 s, longer than most loads take.
     ///
     /// This needs a tier that grants claims, such as Redis or a database.
     pub fn peer_wait(mut self, time: Duration) -> Self {

@@ -10,7 +10,8 @@ use cache_core::{Key, Moment};
 
 use crate::util::sync::lock;
 
-/// Until when the keys of failed loads are not refreshed. A key beyond the capacity is refreshed too early.
+/// Until when the keys of failed loads are not refreshed. A key beyond the capacity is refreshed
+/// too early.
 #[derive(Debug, Default)]
 pub(super) struct Cooldowns(Mutex<HashMap<Key, Moment>>);
 

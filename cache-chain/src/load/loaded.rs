@@ -39,20 +39,22 @@ impl<V> Loaded<V> {
         Self { value: Some(value), policy: CachePolicy::Default }
     }
 
-    /// The news that the key has no value. It is cached for [`ReadThrough::negative_ttl`](crate::ReadThrough::negative_ttl),
-    /// unless it has a TTL of its own.
+    /// The news that the key has no value. It is cached for
+    /// [`ReadThrough::negative_ttl`](crate::ReadThrough::negative_ttl), unless it has a TTL of its
+    /// own.
     pub fn absent() -> Self {
         Self { value: None, policy: CachePolicy::Default }
     }
 
-    /// Sets the TTL. With a TTL of zero the load fails with [`InvalidInput`](ErrorKind::InvalidInput).
+    /// Sets the TTL. With a TTL of zero the load fails with
+    /// [`InvalidInput`](ErrorKind::InvalidInput).
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.policy = CachePolicy::Ttl(ttl);
         self
     }
 
-    /// Returns it to the callers that wait for it and does not cache it. An older value of the key is removed from the tiers, so
-    /// that the next caller loads again.
+    /// Returns it to the callers that wait for it and does not cache it. An older value of the key
+    /// is removed from the tiers, so that the next caller loads again.
     pub fn uncached(mut self) -> Self {
         self.policy = CachePolicy::Uncached;
         self
@@ -69,7 +71,8 @@ impl<V> std::fmt::Debug for Loaded<V> {
     }
 }
 
-/// What a loader of values `V` may return, and what the caller of [`get_or_load`](crate::ChainCache::get_or_load) gets.
+/// What a loader of values `V` may return, and what the caller of
+/// [`get_or_load`](crate::ChainCache::get_or_load) gets.
 ///
 /// | the loader returns | the caller gets |
 /// |---|---|
@@ -77,8 +80,8 @@ impl<V> std::fmt::Debug for Loaded<V> {
 /// | `Option<V>`; `None` is cached as absent | `Option<V>` |
 /// | [`Loaded<V>`] | `Option<V>` |
 ///
-/// If the caller's loader returns a plain `V` and the key is cached as absent, the caller gets an error of kind
-/// [`Absent`](ErrorKind::Absent).
+/// If the caller's loader returns a plain `V` and the key is cached as absent, the caller gets an
+/// error of kind [`Absent`](ErrorKind::Absent).
 #[diagnostic::on_unimplemented(
     message = "a loader of a cache of `{V}` cannot return `{Self}`",
     label = "expected `{V}`, `Option<{V}>` or `Loaded<{V}>`",
@@ -95,7 +98,8 @@ pub trait Load<V> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind [`Absent`](ErrorKind::Absent) if there is no value and the caller expects one.
+    /// Returns an error of kind [`Absent`](ErrorKind::Absent) if there is no value and the caller
+    /// expects one.
     fn output(found: Option<V>) -> Result<Self::Output>;
 }
 

@@ -102,8 +102,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         }
     }
 
-    /// Returns the value of the key: a value of the first tier that is due, that of another tier or, if none has one, what
-    /// the loader brings.
+    /// Returns the value of the key: a value of the first tier that is due, that of another tier
+    /// or, if none has one, what the loader brings.
     pub(crate) async fn get(self: &Arc<Self>, key: Key, start: Start<V>, load: LoadFn<V>) -> Result<Found<V>> {
         let Start { mark, peeked } = start;
         if let Some(entry) = peeked {
@@ -115,7 +115,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         let lookup = deadline.bound(&self.reader.runtime, lookup).await?;
         // A stale entry is served at once, and is not filled into the tiers above.
         let found = lookup.hit.clone().or_else(|| lookup.stale.clone());
-        // It may have expired since: while a tier below was asked, or because this future was not polled.
+        // It may have expired since: while a tier below was asked, or because this future was not
+        // polled.
         if let Some((place, entry)) = found.filter(|(_, entry)| !self.reader.has_expired(entry)) {
             if self.is_due(&entry) {
                 return Ok(self.refresh((&key, mark), (place, entry), Some(lookup), load));
@@ -143,7 +144,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         })
     }
 
-    /// Waits for a load, at most for the soft timeout. After that the load goes on in the background.
+    /// Waits for a load, at most for the soft timeout. After that the load goes on in the
+    /// background.
     async fn wait_for(&self, mut waiter: Waiter<LoadResult<V>>, deadline: Deadline) -> LoadResult<V> {
         waiter.begin_wait()?;
         let limit = deadline.share(1, self.settings.soft_timeout);

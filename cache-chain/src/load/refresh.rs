@@ -1,4 +1,5 @@
-//! Refreshes: a value that is stale or about to expire is served, and loaded again in the background.
+//! Refreshes: a value that is stale or about to expire is served, and loaded again in the
+//! background.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +36,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     }
 
     fn is_due_at(&self, entry: &Entry<V>, now: Moment) -> bool {
-        // `XFetch`: a gap that grows with the time of a load, and with a random number that is seldom large.
+        // `XFetch`: a gap that grows with the time of a load, and with a random number that is
+        // seldom large.
         let beta = self.settings.early_refresh.unwrap_or_default();
         let gap = entry.load_time().as_secs_f64() * beta * -(1.0 - fastrand::f64()).ln();
         let gap = Duration::try_from_secs_f64(gap).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The leases of a lookup or a load. Those that are not used are returned.
 //!
-//! A lease in Redis or in a database leaves a marker there. Without the return, a lookup that finds nothing would leave one
-//! marker per key, and fill the server with them.
+//! A lease in Redis or in a database leaves a marker there. Without the return, a lookup that finds
+//! nothing would leave one marker per key, and fill the server with them.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,7 +18,8 @@ use crate::{
     util::{panics::caught, runtime::RuntimeHandle, sync::lock},
 };
 
-/// The leases of one key, each with the place of its tier. Dropped, it returns those that leave markers.
+/// The leases of one key, each with the place of its tier. Dropped, it returns those that leave
+/// markers.
 pub(crate) struct Leases {
     tickets: Tickets,
     /// Where to return them, and the key; `None` if no tier has markers.
@@ -38,7 +39,8 @@ impl Leases {
         self.tickets.iter().any(|(of, _)| *of == place)
     }
 
-    /// Returns the same leases for another user. They are returned to the store when no user needs them.
+    /// Returns the same leases for another user. They are returned to the store when no user needs
+    /// them.
     pub(crate) fn share(&self) -> Self {
         let mut shared = Self { tickets: Tickets::new(), home: self.home.clone() };
         for (place, ticket) in &self.tickets {
@@ -120,8 +122,9 @@ impl LeaseReturns {
         Leases { tickets: Tickets::new(), home }
     }
 
-    /// Whether there are so many leases to return that lookups should take no more of them. Otherwise lookups that find nothing
-    /// could take leases faster than they can be returned, and fill the store with markers.
+    /// Whether there are so many leases to return that lookups should take no more of them.
+    /// Otherwise lookups that find nothing could take leases faster than they can be returned, and
+    /// fill the store with markers.
     pub(crate) fn are_behind(&self) -> bool {
         self.returns.as_ref().is_some_and(|returns| {
             let state = returns.state();
@@ -129,7 +132,8 @@ impl LeaseReturns {
         })
     }
 
-    /// Waits until all leases that are queued now have been returned. If the task has ended, they expire.
+    /// Waits until all leases that are queued now have been returned. If the task has ended, they
+    /// expire.
     pub(crate) async fn wait(&self) {
         if let Some(returns) = &self.returns {
             let end = returns.state().queued;
@@ -172,15 +176,17 @@ struct Held {
     users: usize,
 }
 
-/// The most leases that wait to be returned, and the most bytes of their keys. Further markers expire.
+/// The most leases that wait to be returned, and the most bytes of their keys. Further markers
+/// expire.
 const LIMIT: (usize, usize) = (65_536, 16 << 20);
 
-/// From how many leases on, in use or waiting, lookups take none. A single lookup of many keys may exceed it, for which
-/// [`LIMIT`] leaves room.
+/// From how many leases on, in use or waiting, lookups take none. A single lookup of many keys may
+/// exceed it, for which [`LIMIT`] leaves room.
 const ENOUGH: usize = 16_384;
 
-/// How many leases are returned by one call, and how many bytes of keys, give or take one key. The calls follow one another, so
-/// small batches would return leases more slowly than a busy chain takes them.
+/// How many leases are returned by one call, and how many bytes of keys, give or take one key. The
+/// calls follow one another, so small batches would return leases more slowly than a busy chain
+/// takes them.
 const BATCH: (usize, usize) = (4096, 4 << 20);
 
 impl State {
@@ -234,7 +240,8 @@ impl Returns {
             return;
         };
         *users = users.saturating_sub(1);
-        // A lease that one user has used is no marker any more, so the other users need not return it.
+        // A lease that one user has used is no marker any more, so the other users need not return
+        // it.
         let is_full = idle.len() >= LIMIT.0 || *bytes >= LIMIT.1;
         if is_used || *closed || (*users == 0 && is_full) {
             held.remove(&of);
@@ -260,8 +267,8 @@ impl Returns {
         self.ready.notify_one();
     }
 
-    /// Waits for the next leases to return. Returns them and the number of queue entries that they were taken from, or `None`
-    /// when closed.
+    /// Waits for the next leases to return. Returns them and the number of queue entries that they
+    /// were taken from, or `None` when closed.
     async fn next(&self) -> Option<(Vec<(usize, Key, Ticket)>, u64)> {
         loop {
             {

@@ -24,12 +24,14 @@ pub(crate) struct Lookup<V> {
     pub(crate) leases: Leases,
     /// The tiers that failed.
     pub(crate) failed: Vec<(usize, Error)>,
-    /// Whether a tier timed out that would have had more time if the caller's deadline had been later.
+    /// Whether a tier timed out that would have had more time if the caller's deadline had been
+    /// later.
     pub(crate) cut_short: bool,
 }
 
 impl<V: Clone> Lookup<V> {
-    /// Returns the fresh entry, if there is one. Without one, "not found" would be a guess if a tier has failed.
+    /// Returns the fresh entry, if there is one. Without one, "not found" would be a guess if a
+    /// tier has failed.
     pub(crate) fn fresh(&self) -> Result<Option<(usize, Entry<V>)>> {
         match (&self.hit, self.failed.first()) {
             (Some(hit), _) => Ok(Some(hit.clone())),
@@ -50,8 +52,9 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         Lookup { hit: None, stale: None, leases: self.returns.none_of(key), failed: Vec::new(), cut_short: false }
     }
 
-    /// Asks the tiers for the keys, from the first down; each tier for the keys that those above lack. Before a tier is read,
-    /// the leases of those above are taken. `peeked` is what the first tier has answered already, if it is local.
+    /// Asks the tiers for the keys, from the first down; each tier for the keys that those above
+    /// lack. Before a tier is read, the leases of those above are taken. `peeked` is what the first
+    /// tier has answered already, if it is local.
     pub(super) async fn descend(
         &self,
         keys: &[Key],
@@ -112,8 +115,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         }
     }
 
-    /// Queues the backfill of a hit. An entry that has expired on the way is a miss. A tier that answered and granted no lease
-    /// cannot be backfilled, which counts as a failed backfill.
+    /// Queues the backfill of a hit. An entry that has expired on the way is a miss. A tier that
+    /// answered and granted no lease cannot be backfilled, which counts as a failed backfill.
     fn enqueue_backfill(&self, key: &Key, lookup: &mut Lookup<V>) {
         let Some((place, entry)) = &lookup.hit else { return };
         if self.has_expired(entry) {
@@ -133,12 +136,14 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         purpose == Purpose::Load || !tier.has_markers() || !self.returns.are_behind()
     }
 
-    /// Into how many parts the time is divided from this tier on: the tiers that take time, and a loader.
+    /// Into how many parts the time is divided from this tier on: the tiers that take time, and a
+    /// loader.
     fn parts(&self, from: usize, purpose: Purpose) -> usize {
         self.tiers[from..].iter().filter(|tier| !tier.is_local()).count() + usize::from(purpose == Purpose::Load)
     }
 
-    /// For how long a lease is needed: for the rest of its own tier's limit, the tiers from `next` on, and a loader.
+    /// For how long a lease is needed: for the rest of its own tier's limit, the tiers from `next`
+    /// on, and a loader.
     fn lease_time(&self, next: usize, limit: Duration, deadline: Deadline, purpose: Purpose) -> Duration {
         let below = self.tiers[next..].iter().filter(|tier| !tier.is_local());
         let lookup = below.fold(limit, |sum, tier| sum.saturating_add(tier.read_timeout));
@@ -146,8 +151,9 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         deadline.share(1, lookup).saturating_add(load)
     }
 
-    /// Takes the leases that these lookups lack, before a load. A tier that grants none cannot be filled, which counts as a
-    /// failed backfill; a tier that has failed the lookup is not asked again.
+    /// Takes the leases that these lookups lack, before a load. A tier that grants none cannot be
+    /// filled, which counts as a failed backfill; a tier that has failed the lookup is not asked
+    /// again.
     pub(crate) async fn lease_rest(
         &self,
         keys: &[Key],
@@ -168,7 +174,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         }
     }
 
-    /// Whether a load may serve this entry although it is not fresh. An absence is not served: there may be a value by now.
+    /// Whether a load may serve this entry although it is not fresh. An absence is not served:
+    /// there may be a value by now.
     fn may_be_served_stale(&self, entry: &Entry<V>) -> bool {
         !entry.is_absent() && !self.has_expired(entry)
     }

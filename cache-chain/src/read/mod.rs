@@ -49,7 +49,8 @@ pub(crate) enum Purpose {
     Load,
 }
 
-/// How often a caller repeats a lookup that it joined when the time of the caller that started it was nearly over.
+/// How often a caller repeats a lookup that it joined when the time of the caller that started it
+/// was nearly over.
 const REPEATS: usize = 3;
 
 impl<V: Clone + Send + Sync + 'static> Reader<V> {
@@ -69,13 +70,15 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         self.lookups.iter().map(|lookups| Box::new(lookups.clone()) as Box<dyn Forget>)
     }
 
-    /// Returns the entry of the first tier, fresh or stale, if that tier is local. It is not counted.
+    /// Returns the entry of the first tier, fresh or stale, if that tier is local. It is not
+    /// counted.
     #[inline]
     pub(crate) fn peek(&self, key: &Key) -> Option<Entry<V>> {
         self.tiers[0].local()?.get(key)
     }
 
-    /// Returns the entry for a hit of the first tier, and counts it. Gives back an entry that is stale.
+    /// Returns the entry for a hit of the first tier, and counts it. Gives back an entry that is
+    /// stale.
     #[inline]
     pub(crate) fn hit(&self, peeked: Option<Entry<V>>) -> Result<Entry<V>, Option<Entry<V>>> {
         match peeked {
@@ -87,7 +90,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         }
     }
 
-    /// Returns the fresh entry of the key and the place of its tier, after the first tier has answered `peeked`.
+    /// Returns the fresh entry of the key and the place of its tier, after the first tier has
+    /// answered `peeked`.
     pub(crate) async fn get(
         self: &Arc<Self>,
         key: &Key,
@@ -170,7 +174,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         Ok(std::mem::take(&mut *lock(&*waiter.await?)))
     }
 
-    /// Whether an entry of this tier is fresh. It may have turned stale while its caller was not polled.
+    /// Whether an entry of this tier is fresh. It may have turned stale while its caller was not
+    /// polled.
     pub(crate) fn is_served(&self, (place, entry): &(usize, Entry<V>)) -> bool {
         self.tiers[*place].is_fresh(entry) && !self.has_expired(entry)
     }
@@ -179,7 +184,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         entry.expiry() != Expiry::Never && entry.is_expired(self.clock.now())
     }
 
-    /// The detailed result of a read that found this entry; `place` is that of its tier, `None` if it was loaded.
+    /// The detailed result of a read that found this entry; `place` is that of its tier, `None` if
+    /// it was loaded.
     pub(crate) fn found(&self, place: Option<usize>, entry: Entry<V>) -> Found<V> {
         let now = self.clock.now();
         let source = place.map_or(Source::Loaded, |place| Source::Tier(Arc::clone(self.tiers[place].title())));

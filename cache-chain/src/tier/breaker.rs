@@ -37,8 +37,8 @@ impl Breaker {
         Self { failures: 5, probe_interval: Duration::from_secs(1) }
     }
 
-    /// After how many consecutive failures the breaker opens. Default: 5. One lost connection does not open it; a tier that hangs
-    /// costs its timeout five times.
+    /// After how many consecutive failures the breaker opens. Default: 5. One lost connection does
+    /// not open it; a tier that hangs costs its timeout five times.
     pub fn failures(mut self, failures: u32) -> Self {
         self.failures = failures;
         self
@@ -57,9 +57,10 @@ impl Default for Breaker {
     }
 }
 
-/// The state of a breaker. Closed, it lets all calls through. It opens after a number of consecutive failures, and calls fail at
-/// once. After the probe interval it is half open: one call goes through as a probe, and closes or opens it again. A probe
-/// that has not reported when it should have ended counts as lost, and the next call becomes the probe.
+/// The state of a breaker. Closed, it lets all calls through. It opens after a number of
+/// consecutive failures, and calls fail at once. After the probe interval it is half open: one call
+/// goes through as a probe, and closes or opens it again. A probe that has not reported when it
+/// should have ended counts as lost, and the next call becomes the probe.
 #[derive(Debug)]
 pub(super) struct Circuit {
     pub(super) settings: Breaker,
@@ -99,7 +100,8 @@ impl Circuit {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `Unavailable` if the breaker is open, or half open with a probe in flight.
+    /// Returns an error of kind `Unavailable` if the breaker is open, or half open with a probe in
+    /// flight.
     pub(super) fn enter(&self, limit: Duration) -> Result<Pass<'_>> {
         let state = self.state();
         match &*state {
@@ -172,7 +174,8 @@ impl Pass<'_> {
         self.probe.is_some()
     }
 
-    /// Reports the result. Only timeouts and unavailability count as failures: any other error is an answer.
+    /// Reports the result. Only timeouts and unavailability count as failures: any other error is
+    /// an answer.
     pub(super) fn report<T>(mut self, result: &Result<T>, name: &str) {
         self.reported = true;
         match result {

@@ -20,7 +20,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `Timeout` after `limit`, and of kind `Unavailable` if the breaker skips the call.
+    /// Returns an error of kind `Timeout` after `limit`, and of kind `Unavailable` if the breaker
+    /// skips the call.
     pub(super) async fn call<T>(&self, limit: Duration, call: impl AsyncFnOnce(bool) -> Result<T>) -> Result<T> {
         let verdict = async |is_probe| call(is_probe).await.map(|answer| (answer, Some(Ok(()))));
         self.call_with_verdict(limit, 1, verdict).await
@@ -44,7 +45,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.counted(self.call_with_verdict(limit, count, checked).await, count)
     }
 
-    /// As [`call`](Self::call), for so many keys. The call returns what to tell the breaker as well.
+    /// As [`call`](Self::call), for so many keys. The call returns what to tell the breaker as
+    /// well.
     pub(super) async fn call_with_verdict<T>(
         &self,
         limit: Duration,
@@ -61,7 +63,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         }
         let longest = self.read_timeout.max(self.write_timeout);
         let pass = match &self.breaker {
-            // A `clear` has no limit. As a probe it would keep the breaker half open for as long as it takes.
+            // A `clear` has no limit. As a probe it would keep the breaker half open for as long as
+            // it takes.
             Some(breaker) => {
                 Some(breaker.enter(limit.min(longest)).inspect_err(|_| self.counters.skipped.increment())?)
             }
@@ -79,7 +82,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         result.inspect_err(|error| (0..keys).for_each(|_| self.count_error(error)))
     }
 
-    /// The results of a batch, whose errors are counted. An error of the whole batch was counted by the call.
+    /// The results of a batch, whose errors are counted. An error of the whole batch was counted by
+    /// the call.
     pub(super) fn counted<T>(&self, results: Result<Each<Result<T>>>, count: usize) -> Each<Result<T>> {
         match results {
             Ok(results) => {
@@ -110,8 +114,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         Error::new(ErrorKind::Timeout, format!("tier {} did not answer within {limit:?}", self.title()))
     }
 
-    /// Waits for the store's buffers. The store need not ask its backend for that, so the breaker neither skips the call nor
-    /// learns from it.
+    /// Waits for the store's buffers. The store need not ask its backend for that, so the breaker
+    /// neither skips the call nor learns from it.
     pub(crate) async fn wait(&self) -> Result<()> {
         let wait = self.blocking(|store| Box::pin(async move { store.wait().await }));
         let waited = if self.is_local() {
@@ -123,7 +127,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         waited.inspect_err(|error| self.count_error(error))
     }
 
-    /// Runs a call on a thread that may block, if the store is local: such a call blocks its thread.
+    /// Runs a call on a thread that may block, if the store is local: such a call blocks its
+    /// thread.
     pub(super) async fn blocking(
         &self,
         call: impl FnOnce(Arc<dyn ErasedStore<V>>) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>,

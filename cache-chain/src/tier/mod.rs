@@ -44,7 +44,8 @@ use crate::{
 /// ```
 pub struct Tier<V> {
     store: Arc<dyn ErasedStore<V>>,
-    /// Whether its leases are kept by the fence of this process, and the store is not called for them.
+    /// Whether its leases are kept by the fence of this process, and the store is not called for
+    /// them.
     is_fenced: bool,
     name: Arc<str>,
     lifetimes: TierLifetimes,
@@ -60,12 +61,13 @@ pub struct Tier<V> {
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// Creates a tier with the default settings.
     ///
-    /// A store that keeps no leases is put behind a fence of this process, which all chains over that store share
-    /// ([`Profile::domain`](cache_core::Profile::domain)). The fence does not see the writes of other processes. An
-    /// [`Origin`](cache_core::Origin) needs no fence.
+    /// A store that keeps no leases is put behind a fence of this process, which all chains over
+    /// that store share ([`Profile::domain`](cache_core::Profile::domain)). The fence does not see
+    /// the writes of other processes. An [`Origin`](cache_core::Origin) needs no fence.
     pub fn new<S: Store<Value = V>>(store: S) -> Self {
         let profile = store.profile();
-        // An origin is the last tier and needs no leases, and its closures may take long or call the chain.
+        // An origin is the last tier and needs no leases, and its closures may take long or call
+        // the chain.
         let is_fenced = !profile.leases && !profile.origin;
         let store: Arc<dyn ErasedStore<V>> = if is_fenced { Arc::new(Fenced::new(store)) } else { Arc::new(store) };
         Self {
@@ -83,27 +85,30 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         }
     }
 
-    /// Sets the name in errors and statistics. Default: the place and the kind of the store, such as "L1 stretto".
+    /// Sets the name in errors and statistics. Default: the place and the kind of the store, such
+    /// as "L1 stretto".
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into().into();
         self
     }
 
-    /// Limits every TTL in this tier. Default: no limit. A short one for memory limits how long a write of another process
-    /// remains unseen.
+    /// Limits every TTL in this tier. Default: no limit. A short one for memory limits how long a
+    /// write of another process remains unseen.
     pub fn max_ttl(mut self, ttl: Duration) -> Self {
         self.lifetimes.max_ttl = ttl.into();
         self
     }
 
-    /// Sets the TTL of entries that are stored in this tier without one. Default: they do not expire.
+    /// Sets the TTL of entries that are stored in this tier without one. Default: they do not
+    /// expire.
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
         self.lifetimes.default_ttl = ttl.into();
         self
     }
 
-    /// Limits the time of one call to this tier, be it a read or a write. Local tiers and `clear` are not limited. Default: 3 s,
-    /// longer than the timeouts of this project's stores, whose errors say more.
+    /// Limits the time of one call to this tier, be it a read or a write. Local tiers and `clear`
+    /// are not limited. Default: 3 s, longer than the timeouts of this project's stores, whose
+    /// errors say more.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.read_timeout(timeout).write_timeout(timeout)
     }
@@ -120,8 +125,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self
     }
 
-    /// Sets when the circuit breaker opens, so that a tier which times out or is unavailable is skipped. Local tiers have no
-    /// breaker. Default: [`Breaker::new`].
+    /// Sets when the circuit breaker opens, so that a tier which times out or is unavailable is
+    /// skipped. Local tiers have no breaker. Default: [`Breaker::new`].
     pub fn breaker(mut self, breaker: Breaker) -> Self {
         self.breaker = Some(Circuit::new(breaker));
         self
@@ -133,20 +138,24 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self
     }
 
-    /// Sets for how many keys the chain remembers that a write to this tier failed or has an unknown outcome. Such a key is not read
-    /// from the tier until it has been deleted there. Default: 65,536 keys. Their memory is limited to 256 bytes
-    /// per key on average, 16 MiB by default.
+    /// Sets for how many keys the chain remembers that a write to this tier failed or has an
+    /// unknown outcome. Such a key is not read from the tier until it has been deleted there.
+    /// Default: 65,536 keys. Their memory is limited to 256 bytes per key on average, 16 MiB by
+    /// default.
     ///
-    /// Beyond that, nothing is read from the tier until it has recovered, and after that only entries created since, until a
-    /// `clear` succeeds. If the store does not keep when an entry was created, nothing is read until then.
+    /// Beyond that, nothing is read from the tier until it has recovered, and after that only
+    /// entries created since, until a `clear` succeeds. If the store does not keep when an entry
+    /// was created, nothing is read until then.
     pub fn pending_deletes(mut self, keys: usize) -> Self {
         self.pending = PendingDeletes::new(keys);
         self
     }
 
-    /// Sets whether this tier holds the application's data itself, and not a copy. Then only the application's own deletions
-    /// delete from it, and it is read also after a write to it has failed. Default: `true` for [`Origin`](cache_core::Origin),
-    /// else `false`. Set it for a database that is written through this chain alone and must keep the old value if a `set` fails.
+    /// Sets whether this tier holds the application's data itself, and not a copy. Then only the
+    /// application's own deletions delete from it, and it is read also after a write to it has
+    /// failed. Default: `true` for [`Origin`](cache_core::Origin), else `false`. Set it for a
+    /// database that is written through this chain alone and must keep the old value if a `set`
+    /// fails.
     pub fn origin(mut self, origin: bool) -> Self {
         self.is_origin = origin;
         self

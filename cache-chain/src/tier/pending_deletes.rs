@@ -1,11 +1,12 @@
 //! Keys that must be deleted from a tier because a write to it failed or has an unknown outcome.
 //!
-//! Such a key is not read from the tier until it has been deleted there. It leaves the list when it is deleted, or when a write
-//! is acknowledged that began after the failure. Keys beyond the capacity are not forgotten: nothing is read from the tier then
-//! until it has recovered, and after that only entries that were created since.
+//! Such a key is not read from the tier until it has been deleted there. It leaves the list when it
+//! is deleted, or when a write is acknowledged that began after the failure. Keys beyond the
+//! capacity are not forgotten: nothing is read from the tier then until it has recovered, and after
+//! that only entries that were created since.
 //!
-//! Deletions and writes of one key take turns. Otherwise a deletion in flight could remove a newer value whose `set` has been
-//! acknowledged.
+//! Deletions and writes of one key take turns. Otherwise a deletion in flight could remove a newer
+//! value whose `set` has been acknowledged.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -72,7 +73,8 @@ const RETRY: Duration = Duration::from_millis(100);
 /// The mean memory of a key, in bytes, up to which the list holds as many keys as its capacity.
 const BYTES_PER_KEY: usize = 256;
 
-/// The memory of a key on the list. It depends on the bytes alone, so that equal keys have the same.
+/// The memory of a key on the list. It depends on the bytes alone, so that equal keys have the
+/// same.
 fn memory(key: &Key) -> usize {
     size_of::<Key>() + key.as_bytes().len()
 }
@@ -134,7 +136,8 @@ impl PendingDeletes {
         self.empty.store(false, Ordering::Release);
     }
 
-    /// Removes the keys of an acknowledged write that began at the mark, unless they failed again since.
+    /// Removes the keys of an acknowledged write that began at the mark, unless they failed again
+    /// since.
     pub(crate) fn acknowledge<'a>(&self, mark: Mark, keys: impl IntoIterator<Item = &'a Key>) {
         if self.is_empty() {
             return;
@@ -177,7 +180,8 @@ impl PendingDeletes {
         matches!(state.all, All::Nothing(_)) || state.keys.contains_key(key)
     }
 
-    /// Whether this entry from the tier must not be read, because it may be older than a failed write.
+    /// Whether this entry from the tier must not be read, because it may be older than a failed
+    /// write.
     pub(crate) fn rejects<V>(&self, entry: &Entry<V>) -> bool {
         if self.is_empty() {
             return false;
@@ -212,8 +216,8 @@ impl PendingDeletes {
         }
     }
 
-    /// Starts to delete the keys on the list. Returns `None` if there are none, if another caller is deleting or, unless
-    /// `at_once`, if the last attempt has just failed.
+    /// Starts to delete the keys on the list. Returns `None` if there are none, if another caller
+    /// is deleting or, unless `at_once`, if the last attempt has just failed.
     pub(crate) fn start(&self, at_once: bool) -> Option<Deletions<'_>> {
         let mut state = self.state();
         let early = !at_once && state.next_attempt.is_some_and(|next| Instant::now() < next);
@@ -288,8 +292,9 @@ pub(crate) struct Deletions<'a> {
 }
 
 impl<'a> Deletions<'a> {
-    /// Registers the deletion of those keys that still need one. Keys that were written since do not, nor do keys with a write
-    /// in flight: it is either acknowledged or fails and adds its key again.
+    /// Registers the deletion of those keys that still need one. Keys that were written since do
+    /// not, nor do keys with a write in flight: it is either acknowledged or fails and adds its key
+    /// again.
     pub(crate) fn begin_deletion(&self, keys: &[Key]) -> DeletionInFlight<'a> {
         let mut state = self.pending.state();
         let needs_one = |key: &&Key| state.failed_before(key, self.mark) && !state.writing.contains_key(*key);
@@ -378,6 +383,7 @@ mod tests {
         deletions.deleted(&deletions.keys);
         deletions.done(Moment::from_nanos(10));
         assert!(!pending.awaits_delete(&key("any")) && !pending.is_empty());
+        assert!(!pending.has_work(), "nothing is left to delete");
         assert!(pending.rejects(&made(10)) && !pending.rejects(&made(11)));
         assert!(pending.rejects(&Entry::new((), Expiry::Never)), "nobody knows when it was made");
         pending.acknowledge_all(pending.mark());

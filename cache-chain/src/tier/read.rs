@@ -28,8 +28,8 @@ pub(crate) struct Peeked<V> {
 }
 
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
-    /// Looks up the keys, and takes a lease for `lease` of each key without a fresh entry, all within `limit`. A tier that has
-    /// been asked before gives its answers.
+    /// Looks up the keys, and takes a lease for `lease` of each key without a fresh entry, all
+    /// within `limit`. A tier that has been asked before gives its answers.
     pub(crate) async fn look_up(
         &self,
         keys: &[Key],
@@ -130,7 +130,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.complete(found, keys.len())
     }
 
-    /// Classifies what was found: entries that must not be read and bytes that do not decode are misses.
+    /// Classifies what was found: entries that must not be read and bytes that do not decode are
+    /// misses.
     fn classify(&self, found: Result<Option<Entry<V>>>, counts: bool) -> Result<Option<Entry<V>>> {
         match found {
             Ok(Some(entry)) if !self.pending.rejects(&entry) => {

@@ -13,7 +13,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.pending.has_work()
     }
 
-    /// Whether a failed write is repaired. A local tier has no failed writes, and an origin keeps what it has.
+    /// Whether a failed write is repaired. A local tier has no failed writes, and an origin keeps
+    /// what it has.
     pub(crate) fn is_repairable(&self) -> bool {
         !self.is_local() && !self.is_origin
     }
@@ -25,7 +26,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.call_with_verdict(self.write_timeout, 1, repair).await
     }
 
-    /// Deletes the pending keys, if it is time to and no other caller does. Returns whether the store was asked.
+    /// Deletes the pending keys, if it is time to and no other caller does. Returns whether the
+    /// store was asked.
     pub(super) async fn repair(&self, is_probe: bool) -> Result<bool> {
         if self.pending.is_empty() {
             return Ok(false);
@@ -46,7 +48,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         Ok(was_asked)
     }
 
-    /// Returns the error of a read of this key if it must not be read, after an attempt to repair that ended like this.
+    /// Returns the error of a read of this key if it must not be read, after an attempt to repair
+    /// that ended like this.
     pub(super) fn withheld(&self, key: &Key, repaired: &Result<()>) -> Option<Error> {
         if self.pending.is_empty() || !self.pending.awaits_delete(key) {
             return None;

@@ -9,7 +9,8 @@ use super::{
 };
 
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
-    /// Fills entries, and returns for each whether it was installed. Keys that are pending for deletion are not filled.
+    /// Fills entries, and returns for each whether it was installed. Keys that are pending for
+    /// deletion are not filled.
     pub(crate) async fn fill(&self, mut writes: Vec<Write<V>>) -> Each<Result<bool>> {
         let is_filled: Each<bool> = writes.iter().map(|write| self.withheld(&write.key, &Ok(())).is_none()).collect();
         let mut kept = is_filled.iter();
@@ -62,7 +63,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         results
     }
 
-    /// Clears the store. The time is not limited, because it grows with the number of keys; the store limits each round trip.
+    /// Clears the store. The time is not limited, because it grows with the number of keys; the
+    /// store limits each round trip.
     pub(crate) async fn clear(&self) -> Result<()> {
         let mark = self.pending.mark();
         let clear = async |_| self.blocking(|store| Box::pin(async move { store.clear().await })).await;
@@ -76,7 +78,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 }
 
-/// A write that has begun. Dropped unfinished, as when the store panics, it has failed for all its keys.
+/// A write that has begun. Dropped unfinished, as when the store panics, it has failed for all its
+/// keys.
 struct Unfinished<'a> {
     pending: &'a PendingDeletes,
     keys: &'a [Key],

@@ -1,4 +1,5 @@
-//! The tokio runtime in which a chain was built. The chain does all of its work there, whichever runtime or executor calls it.
+//! The tokio runtime in which a chain was built. The chain does all of its work there, whichever
+//! runtime or executor calls it.
 
 use std::{
     pin::{Pin, pin},
@@ -12,7 +13,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Spawns the tasks of a chain. Nothing depends on the runtime of a caller, which may be idle, ended or without timers.
+/// Spawns the tasks of a chain. Nothing depends on the runtime of a caller, which may be idle,
+/// ended or without timers.
 #[derive(Clone, Debug)]
 pub(crate) struct RuntimeHandle(Handle);
 
@@ -26,8 +28,8 @@ impl RuntimeHandle {
         self.0.spawn(future)
     }
 
-    /// Runs the future in a task of its own. Returns an error of kind `Closed` if the runtime has ended, and panics if the
-    /// future does.
+    /// Runs the future in a task of its own. Returns an error of kind `Closed` if the runtime has
+    /// ended, and panics if the future does.
     ///
     /// # Cancel safety
     ///
@@ -40,8 +42,8 @@ impl RuntimeHandle {
         }
     }
 
-    /// Returns the output of the future, or `None` at this moment. The caller polls the future; the timer runs on the chain's
-    /// runtime, because the caller's may have none.
+    /// Returns the output of the future, or `None` at this moment. The caller polls the future; the
+    /// timer runs on the chain's runtime, because the caller's may have none.
     pub(crate) async fn timeout_at<T>(&self, until: Instant, future: impl Future<Output = T>) -> Option<T> {
         let mut future = pin!(future);
         let mut timer = None;
@@ -49,7 +51,8 @@ impl RuntimeHandle {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
                 return Poll::Ready(Some(output));
             }
-            // Most futures are ready at their first poll or soon after; the timer is started only for those that are not.
+            // Most futures are ready at their first poll or soon after; the timer is started only
+            // for those that are not.
             let timer = timer.get_or_insert_with(|| AbortOnDrop(self.spawn(async move { sleep_until(until).await })));
             Pin::new(timer).poll(context).map(|_| None)
         })

@@ -1,9 +1,10 @@
 //! Detached writes: those that go on after their callers have left, in one queue per key.
 //!
-//! A caller leaves a write when its future is dropped or its timeout passes. A later write of the same key must wait for the
-//! detached one, or the older value could overwrite the newer. Each key has a queue of detached writes. A write waits only for
-//! the last one in the queue, and a detached write leaves the queue only after its predecessors, so the cost of a write does
-//! not grow with the length of the queue.
+//! A caller leaves a write when its future is dropped or its timeout passes. A later write of the
+//! same key must wait for the detached one, or the older value could overwrite the newer. Each key
+//! has a queue of detached writes. A write waits only for the last one in the queue, and a detached
+//! write leaves the queue only after its predecessors, so the cost of a write does not grow with
+//! the length of the queue.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,21 +20,23 @@ use tokio::{
 
 use crate::util::sync::lock;
 
-/// The most detached writes of one key; further writes of the key are refused. A tier that answers completes as many in well
-/// under a second.
+/// The most detached writes of one key; further writes of the key are refused. A tier that answers
+/// completes as many in well under a second.
 const MAX_PER_KEY: usize = 128;
 
-/// The most detached writes of all keys; further writes are refused. Each holds its keys and values in memory.
+/// The most detached writes of all keys; further writes are refused. Each holds its keys and values
+/// in memory.
 const MAX_TOTAL: usize = 16_384;
 
 /// The most bytes of the keys and values of all detached writes; further writes are refused.
 const MAX_BYTES: usize = 64 << 20;
 
-/// How long a write waits for its predecessors: longer than the default timeouts of several tiers together.
+/// How long a write waits for its predecessors: longer than the default timeouts of several tiers
+/// together.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// How long later writes wait for a detached `clear`. A `clear` can take minutes, and a write before its end loses its value at
-/// worst.
+/// How long later writes wait for a detached `clear`. A `clear` can take minutes, and a write
+/// before its end loses its value at worst.
 const CLEAR_GRACE: Duration = Duration::from_secs(1);
 
 /// The detached writes of a chain.
@@ -164,7 +167,8 @@ impl DetachedWrites {
         Err(Error::new(ErrorKind::Timeout, message))
     }
 
-    /// Registers a `clear` whose caller has left. Neither [`wait_for_all`](Self::wait_for_all) nor another `clear` waits for it.
+    /// Registers a `clear` whose caller has left. Neither [`wait_for_all`](Self::wait_for_all) nor
+    /// another `clear` waits for it.
     pub(super) fn enter_clear(self: &Arc<Self>) -> Detached {
         let (ended, done) = watch::channel(());
         self.state().clear = Some((Done(done), Instant::now() + CLEAR_GRACE));
@@ -244,8 +248,9 @@ pub(super) struct Detached {
 }
 
 impl Detached {
-    /// Waits for the predecessors; to be called when the write itself has ended. Returns the keys that are to be deleted
-    /// before this leaves the queue: the last write of their queue was refused, so no value of the queue is current.
+    /// Waits for the predecessors; to be called when the write itself has ended. Returns the keys
+    /// that are to be deleted before this leaves the queue: the last write of their queue was
+    /// refused, so no value of the queue is current.
     pub(super) async fn outdated_keys(&mut self) -> Vec<Key> {
         for done in self.predecessors.drain(..) {
             done.wait().await;

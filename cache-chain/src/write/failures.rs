@@ -29,7 +29,8 @@ impl Failures {
             .ok()
     }
 
-    /// The result of a write. Keys of its failed tiers are deleted there when the tiers answer again.
+    /// The result of a write. Keys of its failed tiers are deleted there when the tiers answer
+    /// again.
     pub(crate) fn of_write(self, operation: &str) -> Result<()> {
         let will_be_repaired = !self.is_final;
         self.result(operation).map_err(|error| error.repaired_later(will_be_repaired))

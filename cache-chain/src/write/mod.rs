@@ -64,7 +64,8 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
     pub(crate) async fn clear(self: &Arc<Self>) -> Result<()> {
         let writer = Arc::clone(self);
         let clear = async move {
-            // The values of detached writes are deleted as well. Should these not end, the rest is cleared.
+            // The values of detached writes are deleted as well. Should these not end, the rest is
+            // cleared.
             let _ = writer.completion.detached.wait_for_all().await;
             writer.clear_all().await.inspect_err(|_| writer.repairer.start())
         };
@@ -99,8 +100,9 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         }
     }
 
-    /// Sets the last tier unconditionally, and those above with leases taken before. If a tier fails, the key is deleted from
-    /// the tiers above instead: it is not known what lies below them.
+    /// Sets the last tier unconditionally, and those above with leases taken before. If a tier
+    /// fails, the key is deleted from the tiers above instead: it is not known what lies below
+    /// them.
     async fn set_all(&self, values: Vec<(Key, V)>, ttl: Ttl) -> Result<()> {
         let keys: Vec<Key> = values.iter().map(|(key, _)| key.clone()).collect();
         let _forgetting = Forgetting { flights: &self.flights, keys: Some(&keys) };
@@ -144,8 +146,8 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         failures.of_write("set")
     }
 
-    /// The values, once per tier. They are cloned before anything is written: a `Clone` that panics must not leave a newer
-    /// value below an older one.
+    /// The values, once per tier. They are cloned before anything is written: a `Clone` that panics
+    /// must not leave a newer value below an older one.
     fn copies(&self, values: Vec<(Key, V)>) -> Vec<Vec<V>> {
         let values: Vec<V> = values.into_iter().map(|(_, value)| value).collect();
         let mut copies: Vec<Vec<V>> = (1..self.tiers.len()).map(|_| values.clone()).collect();
@@ -185,7 +187,8 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
     }
 }
 
-/// The last value of each key. Set twice in one batch, a key would be left absent above the last tier.
+/// The last value of each key. Set twice in one batch, a key would be left absent above the last
+/// tier.
 fn last_of_each<V>(mut values: Vec<(Key, V)>) -> Vec<(Key, V)> {
     if values.len() > 1 {
         let last: HashMap<Key, usize> = values.iter().enumerate().map(|(at, (key, _))| (key.clone(), at)).collect();
@@ -195,8 +198,9 @@ fn last_of_each<V>(mut values: Vec<(Key, V)>) -> Vec<(Key, V)> {
     values
 }
 
-/// Forgets the flights of written keys, when the write has ended. Not before: a flight that starts while the lower tiers are
-/// written may return the old value, and callers after the write must not join it.
+/// Forgets the flights of written keys, when the write has ended. Not before: a flight that starts
+/// while the lower tiers are written may return the old value, and callers after the write must not
+/// join it.
 struct Forgetting<'a> {
     flights: &'a [Box<dyn Forget>],
     /// `None`: all keys.

@@ -14,13 +14,15 @@ pub fn only<T>(results: Vec<Result<T>>) -> Result<T> {
 
 /// Returns the positions of the writes that the server refused because it had no room.
 ///
-/// The entries that these writes should have replaced must be removed. [`with_removal`] adds the outcome to the error.
+/// The entries that these writes should have replaced must be removed. [`with_removal`] adds the
+/// outcome to the error.
 pub fn refused_for_room<T>(results: &[Result<T>]) -> Vec<usize> {
     let is_full = |result: &Result<T>| matches!(result, Err(error) if error.kind() == ErrorKind::Full);
     (0..results.len()).filter(|&at| is_full(&results[at])).collect()
 }
 
-/// Returns the error of a write that was refused for want of room, extended by whether the older entry was removed.
+/// Returns the error of a write that was refused for want of room, extended by whether the older
+/// entry was removed.
 pub fn with_removal(error: &Error, removed: bool) -> Error {
     let outcome = if removed {
         "the older entry was removed"

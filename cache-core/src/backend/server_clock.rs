@@ -6,8 +6,9 @@ use crate::Moment;
 
 /// A reading of the server's clock, with the local times before and after the request.
 ///
-/// The server read its clock at some moment between the two, so its time is known within one round trip. Writers count
-/// from the earliest possible time and readers from the latest, so no entry lives longer than it was meant to.
+/// The server read its clock at some moment between the two, so its time is known within one round
+/// trip. Writers count from the earliest possible time and readers from the latest, so no entry
+/// lives longer than it was meant to.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerClock {
     /// The time by the server's clock, in Unix microseconds.
@@ -19,7 +20,8 @@ pub struct ServerClock {
 }
 
 impl ServerClock {
-    /// A reading is used for this long: the clocks of two machines drift apart, and a server's clock may be set.
+    /// A reading is used for this long: the clocks of two machines drift apart, and a server's
+    /// clock may be set.
     const FRESH: Duration = Duration::from_secs(60);
 
     /// Returns whether the reading can still be used.

@@ -11,12 +11,13 @@ use std::{
 
 use crate::{Key, Ticket};
 
-/// The bit that is set in the id of a claim's marker. A fill keeps the id of its ticket, so a value can have it as
-/// well.
+/// The bit that is set in the id of a claim's marker. A fill keeps the id of its ticket, so a value
+/// can have it as well.
 const CLAIM: u64 = 1 << 63;
 
-/// Returns an id that no other write has, in this process or another, and that is no claim's: a counter, hashed with a
-/// random seed. The standard library draws the seed, so no further dependency is needed.
+/// Returns an id that no other write has, in this process or another, and that is no claim's: a
+/// counter, hashed with a random seed. The standard library draws the seed, so no further
+/// dependency is needed.
 pub fn next() -> u64 {
     static SEED: OnceLock<RandomState> = OnceLock::new();
     static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -28,8 +29,8 @@ pub fn next_claim() -> u64 {
     next() | CLAIM
 }
 
-/// Returns whether the id is a claim's: its top bit is set. In eight bytes, little-endian, the last one is 128 or more;
-/// as a signed number it is negative.
+/// Returns whether the id is a claim's: its top bit is set. In eight bytes, little-endian, the last
+/// one is 128 or more; as a signed number it is negative.
 pub const fn is_claim(id: u64) -> bool {
     id & CLAIM != 0
 }
@@ -39,8 +40,8 @@ pub fn of_claim(ticket: Ticket) -> Option<u64> {
     ticket.version().filter(|&id| is_claim(id))
 }
 
-/// Returns the keys and ids of the leases that are no claims. A lease that was taken while a claim was held has the
-/// claim's id.
+/// Returns the keys and ids of the leases that are no claims. A lease that was taken while a claim
+/// was held has the claim's id.
 pub fn of_plain_leases(leases: &[(Key, Ticket)]) -> impl Iterator<Item = (&Key, u64)> {
     let plain = |ticket: &Ticket| ticket.version().filter(|&id| !is_claim(id));
     leases.iter().filter_map(move |(key, ticket)| Some((key, plain(ticket)?)))

@@ -5,8 +5,9 @@ use crate::{Error, ErrorKind, Result};
 
 /// [bincode](https://docs.rs/bincode/2) 2, little-endian, integers of fixed width.
 ///
-/// Fixed width is what makes decoding safe: bincode allocates what a length says before it reads, up to a limit that is
-/// counted in decoded bytes, and only with fixed widths no value decodes to more bytes than its encoding has.
+/// Fixed width is what makes decoding safe: bincode allocates what a length says before it reads,
+/// up to a limit that is counted in decoded bytes, and only with fixed widths no value decodes to
+/// more bytes than its encoding has.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bincode;
 

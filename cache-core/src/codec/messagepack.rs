@@ -3,7 +3,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Codec, cannot_decode, cannot_encode, trailing_bytes};
 use crate::Result;
 
-/// [MessagePack](https://docs.rs/rmp-serde/1), with the names of fields, so that fields may be added with a default.
+/// [MessagePack](https://docs.rs/rmp-serde/1), with the names of fields, so that fields may be
+/// added with a default.
 ///
 /// `Some(None)` decodes as `None`: the format has but one `nil`.
 #[derive(Clone, Copy, Debug, Default)]

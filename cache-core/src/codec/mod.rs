@@ -7,8 +7,8 @@
 //! | `Json` | `json` | 3 | values that others read, recursive types, `#[serde(flatten)]`, untagged enums |
 //! | `MessagePack` | `messagepack` | 4 | compact and self-describing |
 //!
-//! The id stands in the [`Envelope`](crate::backend::Envelope), so a switch of codecs reads old records as errors of kind `Codec`
-//! (in a chain: as misses), never as other values.
+//! The id stands in the [`Envelope`](crate::backend::Envelope), so a switch of codecs reads old
+//! records as errors of kind `Codec` (in a chain: as misses), never as other values.
 //!
 //! # Changed types
 //!
@@ -21,19 +21,23 @@
 //! A *length that lies* is not believed. At any time, decoding has allocated no more than
 //!
 //! - twice the input and 1 MiB,
-//! - 4 MiB for each collection that encloses what is being read, itself included: serde reserves up to 1 MiB ahead for
-//!   each, and a hash table rounds that up, and
-//! - what the elements that were really there take in memory, three times that while a vector grows. An empty `String`
-//!   is one byte in a record of `Postcard` and 24 in memory, so the element type says what 16 MiB of input may become.
+//! - 4 MiB for each collection that encloses what is being read, itself included: serde reserves up
+//!   to 1 MiB ahead for each, and a hash table rounds that up, and
+//! - what the elements that were really there take in memory, three times that while a vector
+//!   grows. An empty `String` is one byte in a record of `Postcard` and 24 in memory, so the
+//!   element type says what 16 MiB of input may become.
 //!
-//! `Json` adds up to 18 times the length of a string that stands where another type should: serde puts it into the error.
+//! `Json` adds up to 18 times the length of a string that stands where another type should: serde
+//! puts it into the error.
 //!
 //! Three things are *not* bounded; mind them if you do not trust who writes to the store:
 //!
-//! - Depth, except in JSON: a recursive type such as a tree overflows the stack on a few kilobytes. Use `Json`.
-//! - The count of elements that have no bytes, in `Bincode` and `Postcard`: `Vec<()>`, or a `Vec` of a struct whose fields
-//!   are all skipped, has nothing but its length, so a record that claims 2^63 of them is decoded for as long as that
-//!   takes, and into as much memory as they have. Use `Json` or `MessagePack`, or store the count.
+//! - Depth, except in JSON: a recursive type such as a tree overflows the stack on a few kilobytes.
+//!   Use `Json`.
+//! - The count of elements that have no bytes, in `Bincode` and `Postcard`: `Vec<()>`, or a `Vec`
+//!   of a struct whose fields are all skipped, has nothing but its length, so a record that claims
+//!   2^63 of them is decoded for as long as that takes, and into as much memory as they have. Use
+//!   `Json` or `MessagePack`, or store the count.
 //! - What your own `Deserialize` does.
 
 #[cfg(feature = "bincode")]
@@ -65,9 +69,9 @@ pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 
 /// Turns values into bytes and back.
 ///
-/// `decode(encode(v))` is `v`, and `decode` reports every input that is no encoding as an error of kind
-/// [`Codec`](crate::ErrorKind::Codec): it must not panic, must not allocate out of proportion to the input, and must
-/// check that it consumed every byte.
+/// `decode(encode(v))` is `v`, and `decode` reports every input that is no encoding as an error of
+/// kind [`Codec`](crate::ErrorKind::Codec): it must not panic, must not allocate out of proportion
+/// to the input, and must check that it consumed every byte.
 #[diagnostic::on_unimplemented(
     message = "the codec `{Self}` cannot encode and decode `{V}`",
     label = "`{V}` has no encoding",
@@ -77,7 +81,8 @@ pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
     note = "if the codec is `()`, choose one with `.codec(…)`, or enable the feature `bincode`"
 )]
 pub trait Codec<V>: Send + Sync + 'static {
-    /// What tells this codec's records from another's. Ids below 128 belong to this crate; take yours from 128 on.
+    /// What tells this codec's records from another's. Ids below 128 belong to this crate; take
+    /// yours from 128 on.
     const ID: u8;
 
     /// Appends the encoded value to `out`.

@@ -20,14 +20,16 @@ pub use self::types::DisplayKey;
 /// Bytes that a key holds without allocating; with the fingerprint, a `Key` fills one cache line.
 const INLINE: usize = 40;
 
-/// Something that identifies a cached value: a string, a number, a tuple of those, or a type of one's own.
+/// Something that identifies a cached value: a string, a number, a tuple of those, or a type of
+/// one's own.
 ///
-/// A key *is* the bytes that [`write_key`](Self::write_key) writes: two keys that write the same bytes are the same key,
-/// whatever their types, so `42` and `"42"` are one key. Numbers are written in decimal, so that the people who operate
-/// a store can read them.
+/// A key *is* the bytes that [`write_key`](Self::write_key) writes: two keys that write the same
+/// bytes are the same key, whatever their types, so `42` and `"42"` are one key. Numbers are
+/// written in decimal, so that the people who operate a store can read them.
 ///
-/// The fields of a tuple are joined by `:`; a `:` or `\` inside a field is escaped with `\`. So `("a:b", "c")` and
-/// `("a", "b:c")` differ, and tuples of the same types are equal only if their fields are.
+/// The fields of a tuple are joined by `:`; a `:` or `\` inside a field is escaped with `\`. So
+/// `("a:b", "c")` and `("a", "b:c")` differ, and tuples of the same types are equal only if their
+/// fields are.
 ///
 /// The feature `derive` implements this trait for structs and enums: `#[derive(CacheKey)]`. The
 /// feature `uuid` implements it for `uuid::Uuid`, and [`DisplayKey`] for whatever implements
@@ -69,8 +71,8 @@ pub trait CacheKey {
 
 /// Where a [`CacheKey`] writes its bytes.
 ///
-/// It also implements [`fmt::Write`], for `write!`. It keeps at most [`Key::MAX_LEN`] bytes and one; a longer key is
-/// refused by [`Key::new`].
+/// It also implements [`fmt::Write`], for `write!`. It keeps at most [`Key::MAX_LEN`] bytes and
+/// one; a longer key is refused by [`Key::new`].
 pub struct KeyWriter {
     bytes: SmallVec<[u8; INLINE]>,
     /// How many tuples surround what is being written: so often `:` and `\` are escaped.
@@ -100,7 +102,8 @@ impl KeyWriter {
         self
     }
 
-    /// Appends a field: a `:` before it unless it is the first, and what it writes escaped so that its end stays plain.
+    /// Appends a field: a `:` before it unless it is the first, and what it writes escaped so that
+    /// its end stays plain.
     pub fn field<K: CacheKey + ?Sized>(&mut self, field: &K) -> &mut Self {
         if self.has_field {
             self.put(b':', self.depth);
@@ -113,7 +116,8 @@ impl KeyWriter {
         self
     }
 
-    /// Puts one byte that `depth` tuples surround. Escaping at one depth may write bytes that the next escapes again.
+    /// Puts one byte that `depth` tuples surround. Escaping at one depth may write bytes that the
+    /// next escapes again.
     fn put(&mut self, byte: u8, depth: u32) {
         if self.bytes.len() > Key::MAX_LEN {
             return;
@@ -145,7 +149,8 @@ impl fmt::Debug for KeyWriter {
 /// The bytes of a key and their fingerprint, computed once and used by every tier.
 ///
 /// - It has 1 to [`Key::MAX_LEN`] bytes, any bytes.
-/// - Keys of up to 40 bytes do not allocate; longer ones do when they are made, and when they are cloned.
+/// - Keys of up to 40 bytes do not allocate; longer ones do when they are made, and when they are
+///   cloned.
 /// - Keys are equal if their bytes are; a fingerprint only finds them faster.
 #[derive(Clone)]
 pub struct Key {
@@ -155,7 +160,8 @@ pub struct Key {
 
 /// A 128-bit hash of a key's bytes: `SipHash`-1-3, keyed by a random seed of this process.
 ///
-/// Nobody outside the process can craft keys that collide. It differs between processes: never store or send it.
+/// Nobody outside the process can craft keys that collide. It differs between processes: never
+/// store or send it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fingerprint {
     /// The first half.
@@ -237,7 +243,8 @@ impl Fingerprint {
     }
 }
 
-/// The random seed of this process. The standard library draws it, so no further dependency is needed.
+/// The random seed of this process. The standard library draws it, so no further dependency is
+/// needed.
 #[inline]
 fn seed() -> &'static (u64, u64) {
     static SEED: OnceLock<(u64, u64)> = OnceLock::new();

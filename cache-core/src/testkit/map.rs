@@ -7,7 +7,8 @@ use std::{
 
 use crate::{Displaced, Entry, Fence, Key, LocalStore, Profile, Result, SharedClock, SystemClock};
 
-/// The reference store: a map behind a lock. It keeps every clause of the contract and evicts nothing.
+/// The reference store: a map behind a lock. It keeps every clause of the contract and evicts
+/// nothing.
 ///
 /// It is for tests: it grows without bound.
 #[derive(Clone)]

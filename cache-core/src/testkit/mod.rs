@@ -1,5 +1,5 @@
-//! For tests: the contract suite of [`Store`], a reference store, a scripted one and the broken ones that
-//! prove the suite.
+//! For tests: the contract suite of [`Store`], a reference store, a scripted one and the broken
+//! ones that prove the suite.
 //!
 //! A backend proves itself with a [`Harness`] and one line:
 //!
@@ -74,8 +74,8 @@ use crate::{LocalStore, SharedClock, Store};
 
 /// What the suite needs to test a backend.
 ///
-/// [`store`](Self::store) is called once per clause and gives an empty store with room for some hundred entries of up to
-/// 1 MiB: what the suite writes must not be evicted.
+/// [`store`](Self::store) is called once per clause and gives an empty store with room for some
+/// hundred entries of up to 1 MiB: what the suite writes must not be evicted.
 pub trait Harness: Send + Sync + 'static {
     /// The backend.
     type Store: Store<Value = String> + Clone + Debug;
@@ -97,7 +97,8 @@ pub trait Harness: Send + Sync + 'static {
         None
     }
 
-    /// Puts bytes under the key that are no value, if the store keeps bytes; whether it did. For clause S10.
+    /// Puts bytes under the key that are no value, if the store keeps bytes; whether it did. For
+    /// clause S10.
     fn corrupt(&self, store: &Self::Store, key: &crate::Key) -> impl Future<Output = bool> + Send {
         let _ = (store, key);
         async { false }
@@ -181,13 +182,16 @@ impl Clause {
     ///
     /// # Errors
     ///
-    /// How the backend breaks it: what it did, that it panicked, or that it did not come to an end within a minute.
+    /// How the backend breaks it: what it did, that it panicked, or that it did not come to an end
+    /// within a minute.
     pub fn check<H: Harness>(self, harness: H) -> Result<(), String> {
         let (report, verdict) = mpsc::channel();
-        // A store that hangs must fail the clause and not the whole run, so the test has a thread that can be given up.
+        // A store that hangs must fail the clause and not the whole run, so the test has a thread
+        // that can be given up.
         thread::spawn(move || {
             let tested = catch_unwind(AssertUnwindSafe(|| harness.run(clauses::check(self, &harness))));
-            // Before the verdict: the process may end with that, and a server of the harness would outlive it.
+            // Before the verdict: the process may end with that, and a server of the harness would
+            // outlive it.
             drop(harness);
             let _ = report.send(tested.unwrap_or_else(|panic| Err(format!("it panicked: {}", message(&*panic)))));
         });
@@ -203,8 +207,8 @@ fn message(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// Tests a backend for every clause of the contract of [`Store`]: one `#[test]` each. Takes an expression that makes a
-/// [`Harness`](crate::testkit::Harness).
+/// Tests a backend for every clause of the contract of [`Store`]: one `#[test]` each. Takes an
+/// expression that makes a [`Harness`](crate::testkit::Harness).
 #[macro_export]
 macro_rules! store_contract {
     ($harness:expr) => {

@@ -1,4 +1,5 @@
-//! Broken stores. Each breaks one clause, and the suite must find just that one: a suite that cannot fail proves nothing.
+//! Broken stores. Each breaks one clause, and the suite must find just that one: a suite that
+//! cannot fail proves nothing.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -11,7 +11,8 @@ use std::{
 
 use crate::{Claim, Entry, Error, ErrorKind, Key, Profile, Result, Store, Ticket, Write};
 
-/// A store around another that records every call, fails and stalls as it is told, and never answers as a local one.
+/// A store around another that records every call, fails and stalls as it is told, and never
+/// answers as a local one.
 ///
 /// A batch is one call. A clone follows the same script.
 #[derive(Clone, Debug)]
@@ -128,7 +129,8 @@ impl<S: Store> ScriptedStore<S> {
         }
     }
 
-    /// Stalls every call of this operation from now on, before it does anything, until the gate is opened.
+    /// Stalls every call of this operation from now on, before it does anything, until the gate is
+    /// opened.
     pub fn stall(&self, operation: Operation) -> Gate {
         let gate = Gate::default();
         lock(&self.script.gates).push((operation, gate.clone()));

@@ -1,8 +1,9 @@
-//! Another process with a cold cache and a thousand callers of one key (see `tests/loads_across_processes.rs`).
+//! Another process with a cold cache and a thousand callers of one key (see
+//! `tests/loads_across_processes.rs`).
 //!
-//! `load_peer <url of Redis or a database> <peer_wait in ms> <callers>` lets all callers ask at once for a key that nobody has. It prints
-//! `asking`, then `loading` when its loader is called, which goes on at the next line of its input, and at the end `loads`
-//! and how often it was called.
+//! `load_peer <url of Redis or a database> <peer_wait in ms> <callers>` lets all callers ask at
+//! once for a key that nobody has. It prints `asking`, then `loading` when its loader is called,
+//! which goes on at the next line of its input, and at the end `loads` and how often it was called.
 
 use std::{
     sync::{

@@ -1,7 +1,9 @@
-//! Another process at a Redis, to be run on a machine whose wall clock is wrong (see `tests/redis_clocks.rs`).
+//! Another process at a Redis, to be run on a machine whose wall clock is wrong (see
+//! `tests/redis_clocks.rs`).
 //!
-//! `redis_peer <url> write` writes the key `k` to live for 60 s; `redis_peer <url> read` prints what remains of it in
-//! nanoseconds. Before that, each prints what this machine takes for the time, in Unix milliseconds.
+//! `redis_peer <url> write` writes the key `k` to live for 60 s; `redis_peer <url> read` prints
+//! what remains of it in nanoseconds. Before that, each prints what this machine takes for the
+//! time, in Unix milliseconds.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

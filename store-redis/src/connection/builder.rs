@@ -25,8 +25,8 @@ pub struct RedisConnectionBuilder {
 impl RedisConnection {
     /// Returns a builder for a connection to `redis://[user:password@]host[:port][/database]`.
     ///
-    /// `rediss://` needs the feature `tls`. `unix://` is a socket. With `?protocol=resp3`, a broken connection is
-    /// noticed at once instead of at the next call.
+    /// `rediss://` needs the feature `tls`. `unix://` is a socket. With `?protocol=resp3`, a broken
+    /// connection is noticed at once instead of at the next call.
     pub fn builder(url: impl Into<String>) -> RedisConnectionBuilder {
         RedisConnectionBuilder::new(url.into())
     }
@@ -45,8 +45,9 @@ impl RedisConnectionBuilder {
         }
     }
 
-    /// Sets the number of TCP connections, 1 to 64, over which the keys are spread. Default: 1. A connection carries
-    /// all calls concurrently, and one is enough until its driver keeps a core busy, at about 100,000 calls per second.
+    /// Sets the number of TCP connections, 1 to 64, over which the keys are spread. Default: 1. A
+    /// connection carries all calls concurrently, and one is enough until its driver keeps a core
+    /// busy, at about 100,000 calls per second.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
@@ -60,25 +61,26 @@ impl RedisConnectionBuilder {
         self
     }
 
-    /// Sets the clock by which entries expire. The chain above must use the same clock. Default: [`SystemClock`].
+    /// Sets the clock by which entries expire. The chain above must use the same clock. Default:
+    /// [`SystemClock`].
     pub fn clock(mut self, clock: SharedClock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Sets whether records from before a restart of Redis, or from before another server has taken its place, remain
-    /// valid. Default: `false`. Such records then read as misses, because deletions and replacements may have been
-    /// undone.
+    /// Sets whether records from before a restart of Redis, or from before another server has taken
+    /// its place, remain valid. Default: `false`. Such records then read as misses, because
+    /// deletions and replacements may have been undone.
     ///
-    /// Use `true` only for a server that loses nothing: `appendonly yes`, `appendfsync always`, and no replica that
-    /// takes over. The cache is then warm after a restart.
+    /// Use `true` only for a server that loses nothing: `appendonly yes`, `appendfsync always`, and
+    /// no replica that takes over. The cache is then warm after a restart.
     pub fn trust_restarts(mut self, trust: bool) -> Self {
         self.trust_restarts = trust;
         self
     }
 
-    /// Sets the root certificates, in PEM, that the server's certificate is checked against, instead of the roots of
-    /// webpki.
+    /// Sets the root certificates, in PEM, that the server's certificate is checked against,
+    /// instead of the roots of webpki.
     #[cfg(feature = "tls")]
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificate = Some(pem.into());
@@ -89,8 +91,8 @@ impl RedisConnectionBuilder {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`connect_lazy`](Self::connect_lazy), those of the server and the network, and one of kind
-    /// `Timeout` after the timeout.
+    /// Returns the errors of [`connect_lazy`](Self::connect_lazy), those of the server and the
+    /// network, and one of kind `Timeout` after the timeout.
     ///
     /// # Cancel safety
     ///
@@ -101,12 +103,13 @@ impl RedisConnectionBuilder {
         Ok(connection)
     }
 
-    /// Connects at the first call, so that an application can start while Redis is down. Calls fail until Redis is up.
+    /// Connects at the first call, so that an application can start while Redis is down. Calls fail
+    /// until Redis is up.
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if the URL, the certificate or a number is invalid, and of kind `Closed`
-    /// outside a Tokio runtime.
+    /// Returns an error of kind `InvalidInput` if the URL, the certificate or a number is invalid,
+    /// and of kind `Closed` outside a Tokio runtime.
     pub fn connect_lazy(self) -> Result<RedisConnection> {
         runtime::current()?;
         if self.timeout.is_zero() || !(1..=64).contains(&self.connections) {
@@ -135,8 +138,8 @@ impl RedisConnectionBuilder {
         let info = info.set_tcp_settings(tcp);
         #[cfg(feature = "tls")]
         {
-            // With two providers compiled in and none installed, rustls panics. A provider that the application has
-            // installed is kept.
+            // With two providers compiled in and none installed, rustls panics. A provider that the
+            // application has installed is kept.
             if rustls::crypto::CryptoProvider::get_default().is_none() {
                 let _ = rustls::crypto::ring::default_provider().install_default();
             }

@@ -53,7 +53,8 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Returns the output of the future, or the error that `late` returns if the deadline passes first.
+    /// Returns the output of the future, or the error that `late` returns if the deadline passes
+    /// first.
     async fn before_deadline<F: Future>(
         &self,
         link: usize,
@@ -72,7 +73,8 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `Unavailable` if `server` is not the server that the link leads to now.
+    /// Returns an error of kind `Unavailable` if `server` is not the server that the link leads to
+    /// now.
     async fn send(&self, link: usize, server: Option<ServerSnapshot>, commands: &Pipeline) -> Result<Vec<Value>> {
         let (Connected { mut connection, runtime }, generation) = self.connect(link).await?;
         if server.is_some_and(|server| server.validity != self.connection.server().validity()) {
@@ -98,8 +100,9 @@ impl<'a> Call<'a> {
         self.send(link, None, commands).await?.pop().ok_or_else(error::unexpected).and_then(check)
     }
 
-    /// Sends commands, each on its link, and returns the replies in the same order. `server` is the server that the
-    /// commands were made for. Commands that run `script` work even if the server has not loaded it.
+    /// Sends commands, each on its link, and returns the replies in the same order. `server` is the
+    /// server that the commands were made for. Commands that run `script` work even if the server
+    /// has not loaded it.
     ///
     /// Each link gets one pipeline, and all are sent concurrently.
     pub(crate) async fn send_all(
@@ -134,8 +137,8 @@ impl<'a> Call<'a> {
         commands: Vec<Cmd>,
     ) -> Vec<Result<Value>> {
         let count = commands.len();
-        // A batch always loads the script first; a single command does so only after the server has reported it
-        // missing.
+        // A batch always loads the script first; a single command does so only after the server has
+        // reported it missing.
         let batch = script.filter(|_| count > 1);
         let mut pipeline = Pipeline::with_capacity(count + 1);
         for command in batch.map(Script::load).into_iter().chain(commands) {
@@ -160,8 +163,8 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Returns a snapshot of the server that this link leads to. Reads the server's clock if the last reading is not
-    /// fresh.
+    /// Returns a snapshot of the server that this link leads to. Reads the server's clock if the
+    /// last reading is not fresh.
     pub(crate) async fn take_snapshot(&self, link: usize) -> Result<ServerSnapshot> {
         loop {
             if let Some(snapshot) = self.fresh_snapshot() {

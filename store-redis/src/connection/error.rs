@@ -1,4 +1,5 @@
-//! Errors of Redis and of the driver as errors of the cache. No message shows a value or a credential.
+//! Errors of Redis and of the driver as errors of the cache. No message shows a value or a
+//! credential.
 
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use redis::{ConnectionAddr, RedisError, ServerError};
 
 use super::hint;
 
-/// Returns the error for a URL or certificate that the driver rejects. The driver's reason is a fixed text; the part
-/// after it may quote the URL.
+/// Returns the error for a URL or certificate that the driver rejects. The driver's reason is a
+/// fixed text; the part after it may quote the URL.
 pub(super) fn invalid(what: &str, error: &RedisError) -> Error {
     let reason = error.to_string();
     let reason = reason.split(" - ").next().unwrap_or_default();

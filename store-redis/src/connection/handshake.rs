@@ -14,7 +14,8 @@ use super::{
     server::{Identity, Server},
 };
 
-/// The `CLIENT ID` of a connection, with the run of the server that assigned it: ids are unique only within one run.
+/// The `CLIENT ID` of a connection, with the run of the server that assigned it: ids are unique
+/// only within one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ClientId {
     run_id: String,
@@ -39,8 +40,9 @@ impl LastClient {
         if self.generation > generation { Err(error::superseded()) } else { Ok(self.id.clone()) }
     }
 
-    /// Replaces `previous` by the connection of this generation. Returns whether it did: another connection may have
-    /// completed its handshake meanwhile, and must be closed as well if it is of an earlier generation.
+    /// Replaces `previous` by the connection of this generation. Returns whether it did: another
+    /// connection may have completed its handshake meanwhile, and must be closed as well if it is
+    /// of an earlier generation.
     fn replace(&mut self, generation: u64, previous: Option<&ClientId>, next: Option<&ClientId>) -> bool {
         let is_expected = self.generation <= generation && self.id.as_ref() == previous;
         if is_expected {
@@ -57,18 +59,19 @@ pub(super) struct Handshake<'a> {
     pub(super) generation: u64,
     /// Whether the link was connected before.
     pub(super) reconnected: bool,
-    /// The last working connection of the link. It is replaced after the server has answered the request to close it.
+    /// The last working connection of the link. It is replaced after the server has answered the
+    /// request to close it.
     pub(super) last: &'a Mutex<LastClient>,
 }
 
 impl Handshake<'_> {
-    /// Asks the server for its identity and its time, before the connection is used for anything else, and has it close
-    /// the previous connection of the link.
+    /// Asks the server for its identity and its time, before the connection is used for anything
+    /// else, and has it close the previous connection of the link.
     ///
     /// # Errors
     ///
-    /// Returns the error of the connection, or one of kind `Unavailable` if a later generation of the link has
-    /// completed its handshake meanwhile.
+    /// Returns the error of the connection, or one of kind `Unavailable` if a later generation of
+    /// the link has completed its handshake meanwhile.
     pub(super) async fn run(&self, connection: &mut MultiplexedConnection) -> Result<()> {
         let mut questions = Pipeline::with_capacity(4);
         questions.cmd("TIME").cmd("INFO").arg("server").cmd("INFO").arg("replication").cmd("CLIENT").arg("ID");
@@ -88,16 +91,17 @@ impl Handshake<'_> {
         Ok(())
     }
 
-    /// Has the server close the previous connection, so that its commands in flight do not take effect after commands
-    /// of this one. The previous id is kept until the server has answered: if this connection breaks first, the next
-    /// one repeats the request.
+    /// Has the server close the previous connection, so that its commands in flight do not take
+    /// effect after commands of this one. The previous id is kept until the server has answered: if
+    /// this connection breaks first, the next one repeats the request.
     async fn close_predecessor(&self, connection: &mut MultiplexedConnection, next: Option<&ClientId>) -> Result<()> {
         loop {
             let previous = lock(self.last).predecessor_of(self.generation)?;
             if let Some(id) = id_to_kill(previous.as_ref(), next) {
                 let mut kill = Pipeline::with_capacity(1);
                 kill.cmd("CLIENT").arg("KILL").arg("ID").arg(id);
-                // An error reply is accepted: the connection may be gone, or the user may lack the permission.
+                // An error reply is accepted: the connection may be gone, or the user may lack the
+                // permission.
                 ask(connection, &kill).await?;
             }
             if lock(self.last).replace(self.generation, previous.as_ref(), next) {

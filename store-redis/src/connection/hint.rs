@@ -2,8 +2,8 @@
 
 use redis::ConnectionAddr;
 
-/// Returns what to check if no connection could be set up. A server that receives the wrong protocol closes the
-/// connection or waits for more; it does not report the reason.
+/// Returns what to check if no connection could be set up. A server that receives the wrong
+/// protocol closes the connection or waits for more; it does not report the reason.
 pub(super) fn for_address(address: &ConnectionAddr) -> &'static str {
     match address {
         ConnectionAddr::Tcp(..) => {
@@ -18,8 +18,8 @@ pub(super) fn for_address(address: &ConnectionAddr) -> &'static str {
     }
 }
 
-/// Returns what is wrong with the certificate of the server or of the client, and the remedy. `cause` is the message of
-/// rustls.
+/// Returns what is wrong with the certificate of the server or of the client, and the remedy.
+/// `cause` is the message of rustls.
 pub(super) fn for_certificate(cause: &str) -> Option<&'static str> {
     let hints = [
         (

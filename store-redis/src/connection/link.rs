@@ -52,8 +52,9 @@ pub(super) type Connecting = Shared<BoxFuture<'static, Result<Connected>>>;
 
 /// A link to the target.
 ///
-/// The driver's own manager is not used for reconnecting: before a connection is used, the server that it leads to must
-/// be identified, and the manager does not report that it has made a new connection.
+/// The driver's own manager is not used for reconnecting: before a connection is used, the server
+/// that it leads to must be identified, and the manager does not report that it has made a new
+/// connection.
 pub(super) struct Link {
     pub(super) connecting: Connecting,
     /// The number of times that the link was replaced.
@@ -69,8 +70,8 @@ pub(super) struct Link {
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 impl Link {
-    /// Creates a link that connects when a call waits for it. The driver calls `on_breakage` when it notices by itself
-    /// that the connection has broken, which it does with RESP3.
+    /// Creates a link that connects when a call waits for it. The driver calls `on_breakage` when
+    /// it notices by itself that the connection has broken, which it does with RESP3.
     pub(super) fn new(target: &Arc<Target>, on_breakage: impl Fn() + Send + Sync + 'static) -> Self {
         let last = Arc::new(Mutex::default());
         let connecting = connect(Arc::clone(target), false, 0, Arc::clone(&last), on_breakage).boxed().shared();

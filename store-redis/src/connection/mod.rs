@@ -35,8 +35,8 @@ use self::{
 
 /// A connection to a Redis server, which several stores can share. Clones share one connection.
 ///
-/// It reconnects by itself: a call that finds the connection broken fails with `Unavailable` and starts the next
-/// attempt.
+/// It reconnects by itself: a call that finds the connection broken fails with `Unavailable` and
+/// starts the next attempt.
 #[derive(Clone)]
 pub struct RedisConnection(Arc<Shared>);
 
@@ -47,8 +47,8 @@ pub(crate) struct Shared {
     timeout: Duration,
 }
 
-/// A link is replaced if a call on it times out and it has not replied for this many timeouts: a connection that a
-/// middlebox has dropped never fails by itself.
+/// A link is replaced if a call on it times out and it has not replied for this many timeouts: a
+/// connection that a middlebox has dropped never fails by itself.
 const UNRESPONSIVE_AFTER: u32 = 10;
 
 impl RedisConnection {
@@ -66,8 +66,8 @@ impl RedisConnection {
         &self.0
     }
 
-    /// Returns a number that identifies the data of this namespace on this server. It is equal for all connections to
-    /// the same address.
+    /// Returns a number that identifies the data of this namespace on this server. It is equal for
+    /// all connections to the same address.
     pub(crate) fn domain(&self, namespace: &str) -> u64 {
         let info = self.0.target.client.get_connection_info();
         let mut hasher = DefaultHasher::new();
@@ -88,7 +88,8 @@ impl fmt::Debug for RedisConnection {
     }
 }
 
-/// Returns the function that the driver calls when it notices by itself that a connection has broken.
+/// Returns the function that the driver calls when it notices by itself that a connection has
+/// broken.
 fn on_breakage(shared: &Weak<Shared>, link: usize, generation: u64) -> impl Fn() + Send + Sync + 'static {
     let shared = Weak::clone(shared);
     move || {
@@ -103,7 +104,8 @@ impl Shared {
         self.links.len()
     }
 
-    /// Returns the link of a key. It is always the same, so that a process's own commands on a key keep their order.
+    /// Returns the link of a key. It is always the same, so that a process's own commands on a key
+    /// keep their order.
     pub(crate) fn link_of(&self, key: &Key) -> usize {
         let links = u64::try_from(self.links.len()).unwrap_or(u64::MAX);
         usize::try_from(key.fingerprint().high % links).unwrap_or_default()
@@ -147,7 +149,8 @@ impl Shared {
         }
     }
 
-    /// Replaces the link, unless another call has done so since. The next server may have another clock.
+    /// Replaces the link, unless another call has done so since. The next server may have another
+    /// clock.
     fn replace(&self, link: usize, generation: u64) {
         let on_breakage = on_breakage(&self.this, link, generation + 1);
         let mut current = self.link(link);

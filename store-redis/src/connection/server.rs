@@ -10,11 +10,11 @@ use cache_core::{
 /// Tells which records are valid: those of the current run of the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Validity {
-    /// The run of the server that records are bound to. `None` if it is unknown or irrelevant; records of every run are
-    /// valid then.
+    /// The run of the server that records are bound to. `None` if it is unknown or irrelevant;
+    /// records of every run are valid then.
     epoch: Option<u32>,
-    /// Records that were written before this time of the server's clock are invalid. In Unix milliseconds; 0 until the
-    /// connection has led to a second server.
+    /// Records that were written before this time of the server's clock are invalid. In Unix
+    /// milliseconds; 0 until the connection has led to a second server.
     pub(crate) since: u64,
 }
 
@@ -24,8 +24,9 @@ impl Validity {
         Binding { key, epoch: self.epoch.unwrap_or_default() }
     }
 
-    /// Returns whether a record is valid that is bound to this epoch and was written at this time of the server's
-    /// clock. Records of format versions without an epoch are valid until the connection leads to a second server.
+    /// Returns whether a record is valid that is bound to this epoch and was written at this time
+    /// of the server's clock. Records of format versions without an epoch are valid until the
+    /// connection leads to a second server.
     pub(crate) fn admits(self, epoch: Option<u32>, created: u64) -> bool {
         match epoch {
             Some(epoch) => self.epoch.is_none_or(|run| run == epoch) && created >= self.since,
@@ -34,9 +35,9 @@ impl Validity {
     }
 }
 
-/// The largest number of milliseconds that a record may be ahead of the latest possible time on the server: the
-/// estimates of two processes drift apart until they are renewed. A record further ahead was written before the
-/// server's clock was set back.
+/// The largest number of milliseconds that a record may be ahead of the latest possible time on the
+/// server: the estimates of two processes drift apart until they are renewed. A record further
+/// ahead was written before the server's clock was set back.
 pub(crate) const AHEAD_MILLIS: u64 = 1000;
 
 /// A consistent view of the server, with a clock that is fresh.
@@ -47,7 +48,8 @@ pub(crate) struct ServerSnapshot {
 }
 
 impl ServerSnapshot {
-    /// Returns the earliest possible time on the server, in Unix *micro*seconds. New records are dated by it.
+    /// Returns the earliest possible time on the server, in Unix *micro*seconds. New records are
+    /// dated by it.
     pub(crate) fn earliest_micros(&self, now: Moment) -> u64 {
         // If the server's clock was set back, new records must still be valid.
         self.clock.earliest_micros(now).max(self.validity.since.saturating_mul(1000))
@@ -61,9 +63,9 @@ impl ServerSnapshot {
 
 /// The state of the server, which all links share.
 ///
-/// A server that restarts from its file, or a replica that takes its place, can hold records again that were deleted or
-/// replaced. It has another run id. Every new connection asks for the run id before it carries anything else, and every
-/// record is bound to one.
+/// A server that restarts from its file, or a replica that takes its place, can hold records again
+/// that were deleted or replaced. It has another run id. Every new connection asks for the run id
+/// before it carries anything else, and every record is bound to one.
 pub(crate) struct Server {
     pub(super) clock: SharedClock,
     /// Whether restarts are trusted to lose nothing.
@@ -115,8 +117,8 @@ impl Server {
         lock(&self.state).is_current = false;
     }
 
-    /// Stores the identity that the server reported at `millis` by its own clock, `now` by the local one. `reconnected`
-    /// tells whether the link was connected before.
+    /// Stores the identity that the server reported at `millis` by its own clock, `now` by the
+    /// local one. `reconnected` tells whether the link was connected before.
     pub(super) fn identify(&self, identity: Identity, reconnected: bool, millis: u64, now: Moment) {
         let Identity { run_id, epoch } = identity;
         let mut state = lock(&self.state);
@@ -131,7 +133,8 @@ impl Server {
                 state.validity.since = match epoch {
                     // All records of this run were dated by this server.
                     Some(_) => millis,
-                    // Records of the previous server were dated by its clock, which may have been ahead.
+                    // Records of the previous server were dated by its clock, which may have been
+                    // ahead.
                     None => millis.max(previous_clock).max(state.validity.since),
                 };
             }
@@ -185,8 +188,8 @@ mod tests {
         assert_eq!(since_after(&[(None, false), (a, true), (a, true)]), 20);
     }
 
-    /// Returns the validity after a server whose clock shows 50 s, and 40 s later another whose clock shows `next`
-    /// seconds.
+    /// Returns the validity after a server whose clock shows 50 s, and 40 s later another whose
+    /// clock shows `next` seconds.
     fn across_clocks(run_ids: [Option<&str>; 2], next: u64) -> Validity {
         let server = Server::new(SystemClock::shared(), false);
         identify(&server, run_ids[0], false, 50_000, at(0));
@@ -203,7 +206,8 @@ mod tests {
         assert!(!named.admits(Some(Binding::epoch_of("a")), 90_000), "a record of the other server");
         assert!(!named.admits(None, 90_000), "a record of an older format");
         assert!(named.admits(named.epoch, 10_000) && !named.admits(named.epoch, 9_999));
-        // Without a run id only the clocks decide: the later of the two, one millisecond above the estimate.
+        // Without a run id only the clocks decide: the later of the two, one millisecond above the
+        // estimate.
         for (next, since) in [(10, 90_001), (90, 90_001), (95, 95_000)] {
             let unnamed = across_clocks([None, None], next);
             assert_eq!(unnamed, Validity { epoch: None, since });

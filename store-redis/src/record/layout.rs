@@ -18,8 +18,8 @@ impl<C> Layout<C> {
         matches!(self, Self::Plain(_))
     }
 
-    /// Returns the bytes of an entry with this life, under `id` or a new id. Returns `None` if the entry has no value
-    /// or is stale and the layout cannot represent that.
+    /// Returns the bytes of an entry with this life, under `id` or a new id. Returns `None` if the
+    /// entry has no value or is stale and the layout cannot represent that.
     pub(crate) fn seal<V>(
         &self,
         binding: Binding<'_>,

@@ -34,7 +34,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// No two pairs of a namespace and a key share a key in Redis, whatever bytes the keys have.
+        /// No two pairs of a namespace and a key share a key in Redis, whatever bytes the keys
+        /// have.
         #[test]
         fn namespaces_do_not_overlap(
             a in ("[a-b/.-]{1,3}", "[a-b:/.-]{1,4}"),

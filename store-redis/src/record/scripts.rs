@@ -1,8 +1,9 @@
-//! The Lua scripts for leases and for writes with a ticket. Each touches one key; the record or marker of the key is
-//! the lease.
+//! The Lua scripts for leases and for writes with a ticket. Each touches one key; the record or
+//! marker of the key is the lease.
 //!
-//! The scripts ignore invalid records: those of another epoch, those that were written before the time that the caller
-//! passes, and those of format versions without an epoch. A server that was restarted may hold such records again.
+//! The scripts ignore invalid records: those of another epoch, those that were written before the
+//! time that the caller passes, and those of format versions without an epoch. A server that was
+//! restarted may hold such records again.
 
 use std::sync::LazyLock;
 
@@ -36,13 +37,14 @@ macro_rules! script {
     };
 }
 
-/// Takes a lease. Returns the write id of the record or marker of the key; if there is none, sets the marker and
-/// returns its id.
+/// Takes a lease. Returns the write id of the record or marker of the key; if there is none, sets
+/// the marker and returns its id.
 ///
-/// A lease of the full TTL extends the life of a plain marker, but not of a claim, whose holder may have died. A
-/// shorter lease does not change the marker, which another caller may need for longer.
+/// A lease of the full TTL extends the life of a plain marker, but not of a claim, whose holder may
+/// have died. A shorter lease does not change the marker, which another caller may need for longer.
 ///
-/// ARGV: the marker, its life in milliseconds, the time before which records are invalid, the full TTL.
+/// ARGV: the marker, its life in milliseconds, the time before which records are invalid, the full
+/// TTL.
 pub(crate) static LEASE: Script = script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 37)
 if type(head) == 'string' and #head == 38 and head:sub(1, 4) == 'MLC\3' and head:sub(35, 38) == ARGV[1]:sub(35, 38)
@@ -56,15 +58,16 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ARGV[1]:sub(11, 18)"
 );
 
-/// Takes a claim. Sets the claim's marker and returns its id and 1. If another claim is held, returns the id of that
-/// one and 0. A plain marker is replaced, which voids its tickets.
+/// Takes a claim. Sets the claim's marker and returns its id and 1. If another claim is held,
+/// returns the id of that one and 0. A plain marker is replaced, which voids its tickets.
 ///
-/// If the key holds a record with a value, returns its id and 1. The caller has found no value, so this one is new, or
-/// the caller cannot read it; in the latter case no other process would load it. A claim from the future is replaced:
-/// it was taken before the server's clock was set back, and would live too long.
+/// If the key holds a record with a value, returns its id and 1. The caller has found no value, so
+/// this one is new, or the caller cannot read it; in the latter case no other process would load
+/// it. A claim from the future is replaced: it was taken before the server's clock was set back,
+/// and would live too long.
 ///
-/// ARGV: the marker, its life in milliseconds, the time before which records are invalid, the latest time of a valid
-/// claim.
+/// ARGV: the marker, its life in milliseconds, the time before which records are invalid, the
+/// latest time of a valid claim.
 pub(crate) static CLAIM: Script = script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 37)
 if type(head) == 'string' and #head == 38 and head:sub(1, 4) == 'MLC\3' and head:sub(35, 38) == ARGV[1]:sub(35, 38) then
@@ -89,8 +92,8 @@ return redis.call('UNLINK', KEYS[1])"
 
 /// Writes the record if the current write id is the ticket's. Returns 1 if it did, else 0.
 ///
-/// ARGV: the ticket's write id, the time before which records are invalid, the record, then PX and its life if it
-/// expires.
+/// ARGV: the ticket's write id, the time before which records are invalid, the record, then PX and
+/// its life if it expires.
 pub(crate) static FILL: Script = script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 37)
 if type(head) ~= 'string' or #head < 28 or head:sub(1, 8) ~= ARGV[1] or head:sub(25, 28) ~= ARGV[3]:sub(35, 38)

@@ -68,7 +68,8 @@ fn describe(dialect: &dyn Dialect, error: &sqlx::Error) -> String {
     }
 }
 
-/// Returns the error of a call that timed out. `waiting` tells whether it still waited for a connection.
+/// Returns the error of a call that timed out. `waiting` tells whether it still waited for a
+/// connection.
 pub(crate) fn timed_out(dialect: &dyn Dialect, timeout: Duration, waiting: bool) -> Error {
     let title = dialect.title();
     let message = if waiting {

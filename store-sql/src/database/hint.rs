@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::dialect::Dialect;
 
-/// Returns the message for an error of setting up a connection that the user of this crate can avoid.
+/// Returns the message for an error of setting up a connection that the user of this crate can
+/// avoid.
 pub(super) fn for_error(dialect: &dyn Dialect, error: &sqlx::Error) -> Option<String> {
     let title = dialect.title();
     let (mode, authority) = match dialect.name() {
@@ -67,7 +68,8 @@ pub(super) fn for_file(file: Option<&Path>) -> String {
 mod tests {
     use super::*;
 
-    /// Quotes the driver's message, because a test cannot choose whether the driver is built with TLS.
+    /// Quotes the driver's message, because a test cannot choose whether the driver is built with
+    /// TLS.
     #[test]
     fn without_the_feature_tls_it_is_named() {
         let error = sqlx::Error::Tls(

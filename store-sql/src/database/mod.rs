@@ -41,7 +41,8 @@ pub(crate) struct Database {
     pub(crate) dialect: &'static dyn Dialect,
     /// The file of a SQLite database.
     file: Option<Arc<Path>>,
-    /// The permit to write, if the database allows one writer at a time. Its queue is fair; SQLite itself polls.
+    /// The permit to write, if the database allows one writer at a time. Its queue is fair; SQLite
+    /// itself polls.
     write_permit: Option<Arc<Semaphore>>,
     last_response: Arc<Mutex<Instant>>,
     /// The permit to ping: one call at a time does it.
@@ -74,8 +75,8 @@ impl Database {
         Self { pool, dialect, file: None, write_permit: None, last_response, ping_permit }
     }
 
-    /// Returns the database at a URL, which is not connected yet. A call can wait for a connection of the pool for its
-    /// whole timeout.
+    /// Returns the database at a URL, which is not connected yet. A call can wait for a connection
+    /// of the pool for its whole timeout.
     pub(crate) fn at(url: &str, connections: u32, timeout: Duration) -> Result<Self> {
         let scheme = url.split(':').next().unwrap_or_default();
         macro_rules! pool {
@@ -112,7 +113,8 @@ impl Database {
                     .create_if_missing(!url.contains("mode=") || url.contains("mode=rwc"))
                     .busy_timeout(timeout)
                     .journal_mode(SqliteJournalMode::Wal)
-                    // With WAL, a crash of the machine may lose the last writes, but does not corrupt the file.
+                    // With WAL, a crash of the machine may lose the last writes, but does not
+                    // corrupt the file.
                     .synchronous(SqliteSynchronous::Normal))
             }
             _ => Err(invalid_url()),
@@ -126,8 +128,9 @@ impl Database {
 
     /// Waits for a connection.
     ///
-    /// The pool keeps trying to connect to a database that refuses, up to its own timeout, and does not report the
-    /// error. So while no call gets a response, one of the waiting calls pings the database and returns the error.
+    /// The pool keeps trying to connect to a database that refuses, up to its own timeout, and does
+    /// not report the error. So while no call gets a response, one of the waiting calls pings the
+    /// database and returns the error.
     async fn acquire_session(&self) -> sqlx::Result<Session> {
         let (mut acquiring, mut watching) = (pin!(self.pool.acquire()), pin!(self.watch()));
         poll_fn(|context| match acquiring.as_mut().poll(context) {

@@ -28,7 +28,8 @@ enum Connection {
     Sqlite(PoolConnection<sqlx::Sqlite>),
 }
 
-/// Runs the same expression for each database. Their types share no trait that would make a generic function short.
+/// Runs the same expression for each database. Their types share no trait that would make a generic
+/// function short.
 macro_rules! each {
     ($of:ident, $value:expr, $inner:ident => $do:expr) => {
         match $value {
@@ -66,8 +67,9 @@ impl Pool {
     }
 }
 
-/// A connection in use. If it is dropped without [`release`](Self::release), it is closed and not used again: the state
-/// of its transaction is unknown, and the database rolls back what is not committed.
+/// A connection in use. If it is dropped without [`release`](Self::release), it is closed and not
+/// used again: the state of its transaction is unknown, and the database rolls back what is not
+/// committed.
 pub(crate) struct Session {
     connection: Option<Connection>,
     runtime: Handle,
@@ -116,8 +118,8 @@ impl Drop for Session {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         each!(Connection, &mut connection, connection => connection.close_on_drop());
-        // sqlx spawns a task that closes the connection, and the future that held it may be dropped outside the
-        // runtime.
+        // sqlx spawns a task that closes the connection, and the future that held it may be dropped
+        // outside the runtime.
         let _entered = self.runtime.enter();
         drop(connection);
     }

@@ -8,12 +8,14 @@ use crate::dialect::key_locks::KeyLocks;
 pub(crate) enum Mode {
     /// The work only reads.
     Read,
-    /// The work is one statement that writes, and it is harmless if it takes effect late, after the caller has gone.
+    /// The work is one statement that writes, and it is harmless if it takes effect late, after the
+    /// caller has gone.
     Single,
     /// The work is a transaction, even if it has only one statement.
     ///
-    /// If the caller goes away before COMMIT, nothing takes effect later. If it goes away after COMMIT was sent, the
-    /// locks remain, and later writes of the same keys wait for them. So no write takes effect after a later one.
+    /// If the caller goes away before COMMIT, nothing takes effect later. If it goes away after
+    /// COMMIT was sent, the locks remain, and later writes of the same keys wait for them. So no
+    /// write takes effect after a later one.
     Transaction,
 }
 

@@ -1,13 +1,15 @@
 //! Advisory locks that make a removal wait for insertions that are not committed yet.
 //!
-//! In PostgreSQL a `DELETE` neither sees nor waits for a row that another transaction has inserted and not committed. A
-//! COMMIT can hang for long, for example while a synchronous standby is away, and its caller has given up by then. So a
-//! transaction that inserts holds a shared lock until its COMMIT has ended. A transaction that removes first takes the
-//! exclusive lock, and releases it before the removal begins, so insertions wait only while it waits. The database
-//! releases the locks at the end of their transaction.
+//! In PostgreSQL a `DELETE` neither sees nor waits for a row that another transaction has inserted
+//! and not committed. A COMMIT can hang for long, for example while a synchronous standby is away,
+//! and its caller has given up by then. So a transaction that inserts holds a shared lock until its
+//! COMMIT has ended. A transaction that removes first takes the exclusive lock, and releases it
+//! before the removal begins, so insertions wait only while it waits. The database releases the
+//! locks at the end of their transaction.
 //!
-//! Each lock is for one of 64 stripes of keys, so that a batch of any size needs no more locks than PostgreSQL has by
-//! default for each transaction (`max_locks_per_transaction`). Insertions share a stripe without waiting.
+//! Each lock is for one of 64 stripes of keys, so that a batch of any size needs no more locks than
+//! PostgreSQL has by default for each transaction (`max_locks_per_transaction`). Insertions share a
+//! stripe without waiting.
 
 use sha2::{Digest as _, Sha256};
 
@@ -26,7 +28,8 @@ pub(crate) struct KeyLocks {
 const STRIPES: i64 = 64;
 
 impl KeyLocks {
-    /// Creates an empty set of locks. Their numbers are the same in every process and every release.
+    /// Creates an empty set of locks. Their numbers are the same in every process and every
+    /// release.
     pub(crate) fn new(table: &str, namespace: &str) -> Self {
         // The zero byte separates the names; no table's name contains one.
         let hash = Sha256::new().chain_update(table).chain_update([0]).chain_update(namespace).finalize();
@@ -48,7 +51,8 @@ impl KeyLocks {
         self.removed = u64::MAX;
     }
 
-    /// Returns the numbers of the locks to hold until the COMMIT, in the order in which all transactions take them.
+    /// Returns the numbers of the locks to hold until the COMMIT, in the order in which all
+    /// transactions take them.
     pub(crate) fn shared(&self) -> impl Iterator<Item = i64> {
         numbers(self.base, self.inserted)
     }

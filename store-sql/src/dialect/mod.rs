@@ -25,9 +25,9 @@ use self::{
 
 /// The SQL of a database.
 ///
-/// The default methods are for databases with `ON CONFLICT … RETURNING`. In the text of a tail, `{table}` stands for
-/// the quoted table, `{latest}` for the latest time that a valid row can have, and `{greatest}` for
-/// [`Syntax::greatest`].
+/// The default methods are for databases with `ON CONFLICT … RETURNING`. In the text of a tail,
+/// `{table}` stands for the quoted table, `{latest}` for the latest time that a valid row can have,
+/// and `{greatest}` for [`Syntax::greatest`].
 pub(crate) trait Dialect: Debug + Send + Sync {
     /// Returns the name for messages.
     fn title(&self) -> &'static str;
@@ -47,8 +47,8 @@ pub(crate) trait Dialect: Debug + Send + Sync {
         format!("\"{table}\"")
     }
 
-    /// Returns the statements that begin a transaction that writes, sent as one. `locks` returns the keys that it may
-    /// insert and remove, and `timeout` is how long its caller waits.
+    /// Returns the statements that begin a transaction that writes, sent as one. `locks` returns
+    /// the keys that it may insert and remove, and `timeout` is how long its caller waits.
     fn begin(&self, locks: &dyn Fn() -> KeyLocks, timeout: Duration) -> Cow<'static, str>;
 
     /// Returns the suffix of a `SELECT` that locks the rows.
@@ -62,8 +62,8 @@ pub(crate) trait Dialect: Debug + Send + Sync {
          write_id = excluded.write_id, written_at = excluded.written_at, expires_at = excluded.expires_at"
     }
 
-    /// Returns the tail of an `INSERT` of markers. It does not change live rows, but extends the lives of plain
-    /// markers.
+    /// Returns the tail of an `INSERT` of markers. It does not change live rows, but extends the
+    /// lives of plain markers.
     fn lease_tail(&self) -> &'static str {
         // A live row with a value is not changed, so it is not returned either.
         " ON CONFLICT (namespace, id) DO UPDATE SET full_key = excluded.full_key, value = NULL, \
@@ -74,8 +74,8 @@ pub(crate) trait Dialect: Debug + Send + Sync {
          WHERE {table}.value IS NULL OR {table}.expires_at <= {now} RETURNING id, full_key, write_id"
     }
 
-    /// Returns the tail of an `INSERT` of a claim's marker. It replaces expired rows, plain markers, and markers from
-    /// the future.
+    /// Returns the tail of an `INSERT` of a claim's marker. It replaces expired rows, plain
+    /// markers, and markers from the future.
     fn claim_tail(&self) -> &'static str {
         " ON CONFLICT (namespace, id) DO UPDATE SET full_key = excluded.full_key, value = NULL, \
          write_id = excluded.write_id, written_at = excluded.written_at, expires_at = excluded.expires_at \
@@ -95,8 +95,8 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// Returns the statements that create the table of this name.
     fn create(&self, table: &str) -> String;
 
-    /// Returns a query that returns a row if the table of this name does not have the required schema, where other
-    /// statements would not fail.
+    /// Returns a query that returns a row if the table of this name does not have the required
+    /// schema, where other statements would not fail.
     fn find_schema_mismatch(&self, table: &str) -> Option<String> {
         let _ = table;
         None

@@ -16,7 +16,8 @@ use super::{
 pub(crate) struct MySql;
 
 static SYNTAX: Syntax = Syntax {
-    // Not UNIX_TIMESTAMP: in a time zone with daylight saving time, one hour of the year would occur twice.
+    // Not UNIX_TIMESTAMP: in a time zone with daylight saving time, one hour of the year would
+    // occur twice.
     now: "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000)",
     least: "LEAST",
     greatest: "GREATEST",
@@ -41,7 +42,8 @@ impl Dialect for MySql {
     }
 
     fn begin(&self, _: &dyn Fn() -> KeyLocks, _: Duration) -> Cow<'static, str> {
-        // In the default isolation level, absent keys are locked as gaps, and two writers of adjacent keys deadlock.
+        // In the default isolation level, absent keys are locked as gaps, and two writers of
+        // adjacent keys deadlock.
         "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION".into()
     }
 
@@ -52,7 +54,8 @@ impl Dialect for MySql {
     }
 
     fn lease_tail(&self) -> &'static str {
-        // Assignments run in order, and each sees the results of those before, so `expires_at` is assigned last.
+        // Assignments run in order, and each sees the results of those before, so `expires_at` is
+        // assigned last.
         " ON DUPLICATE KEY UPDATE \
          full_key = IF(expires_at IS NULL OR expires_at > {now}, full_key, VALUES(full_key)), \
          write_id = IF(expires_at IS NULL OR expires_at > {now}, write_id, VALUES(write_id)), \
@@ -61,8 +64,8 @@ impl Dialect for MySql {
     }
 
     fn claim_tail(&self) -> &'static str {
-        // As above, each assignment sees the results of those before. A write id is used only once, so `write_id =
-        // VALUES(write_id)` means that the marker was written.
+        // As above, each assignment sees the results of those before. A write id is used only once,
+        // so `write_id = VALUES(write_id)` means that the marker was written.
         " ON DUPLICATE KEY UPDATE \
          full_key = IF(value IS NULL AND (write_id >= 0 OR written_at > {latest}) OR expires_at <= {now}, \
          VALUES(full_key), full_key), \
@@ -91,8 +94,8 @@ impl Dialect for MySql {
     }
 
     fn find_schema_mismatch(&self, table: &str) -> Option<String> {
-        // Without the primary key, a replacement would silently become a second row. With a text column for the id,
-        // keys that differ only in case or trailing spaces would be equal.
+        // Without the primary key, a replacement would silently become a second row. With a text
+        // column for the id, keys that differ only in case or trailing spaces would be equal.
         Some(format!(
             "SELECT CAST('' AS BINARY), CAST(NULL AS BINARY), CAST(COUNT(*) AS SIGNED) FROM information_schema.columns \
              WHERE table_schema = DATABASE() AND table_name = '{table}' AND column_key = 'PRI' \
@@ -109,7 +112,8 @@ impl Dialect for MySql {
             1040 | 1129 | 1203 | 1226 => Fault::Unavailable,
             3024 | 1969 | 1317 => Fault::TimedOut,
             1153 | 1021 | 1037 | 1038 | 1041 | 1114 | 3675 => Fault::Full,
-            // A file could not be written. The message contains the system's error number; 28 means a full disk.
+            // A file could not be written. The message contains the system's error number; 28 means
+            // a full disk.
             1026 | 1030 | 3 if error.message().contains("28") => Fault::Full,
             1290 | 1792 | 1836 => Fault::ReadOnly,
             1044 | 1045 | 1095 | 1130 | 1142 | 1143 | 1227 | 1370 | 1410 | 1698 | 3118 | 3159 | 4151 => Fault::Denied,

@@ -41,15 +41,15 @@ impl Dialect for Postgres {
 
     fn begin(&self, locks: &dyn Fn() -> KeyLocks, timeout: Duration) -> Cow<'static, str> {
         let (locks, millis) = (locks(), timeout.as_millis().clamp(1, i32::MAX as u128));
-        // While the server waits for a lock or for the next statement, it does not notice that the caller has given up.
-        // It would keep the locks that other transactions wait for.
+        // While the server waits for a lock or for the next statement, it does not notice that the
+        // caller has given up. It would keep the locks that other transactions wait for.
         let limit = format!("SET LOCAL lock_timeout = {millis}");
         let mut text = String::new();
         if let Some(wait) = select("pg_advisory_xact_lock", locks.exclusive()) {
             let _ = write!(text, "BEGIN; {limit}; {wait}; COMMIT; ");
         }
-        // READ COMMITTED, whatever the default of the database: after the wait, the writes of other transactions are
-        // visible.
+        // READ COMMITTED, whatever the default of the database: after the wait, the writes of other
+        // transactions are visible.
         let _ = write!(
             text,
             "BEGIN ISOLATION LEVEL READ COMMITTED; {limit}; SET LOCAL idle_in_transaction_session_timeout = {millis}"

@@ -30,8 +30,8 @@ pub(crate) enum Argument<'a> {
     Int(Option<i64>),
 }
 
-/// A row that a statement returns. Every such statement returns the key and a number. Those with more columns also
-/// return how long ago and when the row was written, and the value.
+/// A row that a statement returns. Every such statement returns the key and a number. Those with
+/// more columns also return how long ago and when the row was written, and the value.
 pub(crate) struct Row {
     pub(crate) id: Vec<u8>,
     pub(crate) full_key: Option<Vec<u8>>,
@@ -74,7 +74,8 @@ impl<'a> Statement<'a> {
 
     /// Appends `(namespace = … AND id IN (…))`.
     ///
-    /// The list is filled up to a power of two by repeating the last id, so that few different texts are prepared.
+    /// The list is filled up to a power of two by repeating the last id, so that few different
+    /// texts are prepared.
     pub(crate) fn push_ids(&mut self, namespace: &'a str, ids: &[&'a [u8]]) -> &mut Self {
         self.push("(namespace = ").bind(Argument::Text(namespace)).push(" AND id IN (");
         let last = ids.last().copied();

@@ -5,9 +5,10 @@ use sha2::{Digest as _, Sha256};
 
 /// The columns `id` and `full_key` of a key.
 ///
-/// The id of a key of up to 255 bytes is the key itself, so that it can be queried by hand. The id of a longer key, or
-/// of a key that begins with a zero byte, is a zero byte and the SHA-256 digest; no key of the first kind begins with a
-/// zero byte. `full_key` then holds the whole key, which is compared.
+/// The id of a key of up to 255 bytes is the key itself, so that it can be queried by hand. The id
+/// of a longer key, or of a key that begins with a zero byte, is a zero byte and the SHA-256
+/// digest; no key of the first kind begins with a zero byte. `full_key` then holds the whole key,
+/// which is compared.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Identity {
     pub(crate) id: Vec<u8>,

@@ -1,4 +1,5 @@
-//! The table that holds the entries: its rows, the statements about them, and the check of its schema.
+//! The table that holds the entries: its rows, the statements about them, and the check of its
+//! schema.
 
 // From the bottom up: each module uses only those above it.
 pub(crate) mod identity;

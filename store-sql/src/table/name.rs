@@ -2,7 +2,8 @@
 
 use cache_core::{Error, ErrorKind, Result};
 
-/// Checks the name of a table: no character of a valid name is special inside quotes, in any of the databases.
+/// Checks the name of a table: no character of a valid name is special inside quotes, in any of the
+/// databases.
 ///
 /// # Errors
 ///

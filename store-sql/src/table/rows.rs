@@ -13,9 +13,10 @@ const COLUMNS: &str = "(namespace, id, full_key, value, write_id, written_at, ex
 /// The condition for rows that have not expired.
 const LIVE: &str = "(expires_at IS NULL OR expires_at > {now})";
 
-/// The largest number of milliseconds by which a row may be ahead of the statement that reads it. One clock sets and
-/// reads both times, but a busy server may run a statement some time after it has recorded when the statement began. A
-/// row further ahead was written before the clock was set back.
+/// The largest number of milliseconds by which a row may be ahead of the statement that reads it.
+/// One clock sets and reads both times, but a busy server may run a statement some time after it
+/// has recorded when the statement began. A row further ahead was written before the clock was set
+/// back.
 pub(crate) const AHEAD_MILLIS: i64 = 1000;
 
 /// The rows of one namespace in one table.
@@ -33,7 +34,8 @@ pub(crate) struct NewRow<'a> {
     /// `None` in a marker.
     pub(crate) value: Option<&'a [u8]>,
     pub(crate) write_id: u64,
-    /// The earliest possible time by the database's clock. `None` for the time at which the statement runs.
+    /// The earliest possible time by the database's clock. `None` for the time at which the
+    /// statement runs.
     pub(crate) written: Option<u64>,
     /// `None` if it does not expire.
     pub(crate) millis: Option<u64>,
@@ -45,8 +47,8 @@ pub(crate) const MAX_IDS: usize = 1024;
 /// The largest number of rows that a statement inserts.
 const MAX_INSERTED_ROWS: usize = 256;
 
-/// The largest number of bytes of values that a statement inserts, unless a single row has more: MariaDB accepts
-/// statements of 16 MiB.
+/// The largest number of bytes of values that a statement inserts, unless a single row has more:
+/// MariaDB accepts statements of 16 MiB.
 const MAX_INSERTED_BYTES: usize = 4 << 20;
 
 impl Rows {
@@ -74,8 +76,8 @@ impl Rows {
         select
     }
 
-    /// Selects the live values of these ids, with the remaining time, the time since they were written and the time at
-    /// which they were written, in milliseconds.
+    /// Selects the live values of these ids, with the remaining time, the time since they were
+    /// written and the time at which they were written, in milliseconds.
     pub(crate) fn select<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
         let mut select =
             self.statement("SELECT id, full_key, expires_at - {now}, {now} - written_at, written_at, value FROM ");
@@ -121,8 +123,9 @@ impl Rows {
                 bytes += row.value.map_or(0, <[u8]>::len);
                 bytes <= MAX_INSERTED_BYTES
             });
-            // Each number of rows is another text to prepare. With powers of two there are few texts, and a connection
-            // keeps them all prepared: closing one costs MySQL 40 ms, because it waits for an acknowledgement.
+            // Each number of rows is another text to prepare. With powers of two there are few
+            // texts, and a connection keeps them all prepared: closing one costs MySQL 40 ms,
+            // because it waits for an acknowledgement.
             let (some, others) = rest.split_at(1 << fitting.count().max(1).ilog2());
             statements.push(self.insert_some(some, tail));
             rest = others;
@@ -176,7 +179,8 @@ impl Rows {
         delete
     }
 
-    /// Deletes the markers of these ids that have one of these write ids. No two rows share a write id.
+    /// Deletes the markers of these ids that have one of these write ids. No two rows share a write
+    /// id.
     pub(crate) fn delete_markers<'a>(&'a self, ids: &[&'a [u8]], write_ids: &[u64]) -> Statement<'a> {
         let mut delete = self.delete(ids);
         delete.push(" AND value IS NULL AND write_id IN (");
@@ -209,7 +213,8 @@ impl Rows {
     }
 }
 
-/// Appends the time at which the row is written. If the clock was set back since it was read, no life becomes longer.
+/// Appends the time at which the row is written. If the clock was set back since it was read, no
+/// life becomes longer.
 fn push_written(statement: &mut Statement<'_>, row: &NewRow<'_>) {
     let Some(written) = row.written else {
         statement.push("{now}");

@@ -47,7 +47,8 @@ pub(super) enum OnVoidTicket {
     Remove,
 }
 
-/// Writes keys. Each key occurs once, and they are sorted by id, so that all transactions lock in the same order.
+/// Writes keys. Each key occurs once, and they are sorted by id, so that all transactions lock in
+/// the same order.
 pub(super) struct Install<'a> {
     pub(super) rows: &'a Rows,
     pub(super) plans: &'a [Plan],
@@ -60,7 +61,8 @@ impl Work for Install<'_> {
 
     fn mode(&self) -> Mode {
         match self.plans {
-            // It is harmless if it takes effect late: once another process has written the key, its ticket is void.
+            // It is harmless if it takes effect late: once another process has written the key, its
+            // ticket is void.
             [plan] if !self.removes() && plan.ticket.is_some() => Mode::Single,
             _ => Mode::Transaction,
         }
@@ -71,7 +73,8 @@ impl Work for Install<'_> {
         for Plan { identity, ticket, put } in self.plans {
             match (ticket, put) {
                 (None, Some(_)) => locks.insert(&identity.id),
-                // A write with a ticket changes an existing row, and waits for the lock of that row.
+                // A write with a ticket changes an existing row, and waits for the lock of that
+                // row.
                 _ if self.removes() => locks.remove(&identity.id),
                 _ => {}
             }

@@ -81,8 +81,8 @@ fn seal<V, C: Codec<V>>(envelope: &Envelope<C>, write: &Write<V>, life: Life, no
     Ok(Put { record, written: now.database / 1000, millis: life.ttl_millis(), write_id })
 }
 
-/// Removes the older entries of the keys whose new entries the database had no room for. It mostly accepts a removal
-/// even then.
+/// Removes the older entries of the keys whose new entries the database had no room for. It mostly
+/// accepts a removal even then.
 async fn remove_refused<V>(keyspace: &Keyspace, writes: &[Write<V>], results: &mut [Result<()>]) {
     let refused = refused_for_room(results);
     if refused.is_empty() {
@@ -97,8 +97,8 @@ async fn remove_refused<V>(keyspace: &Keyspace, writes: &[Write<V>], results: &m
     }
 }
 
-/// Executes the plans and returns one result each. A key that occurs again is written by a transaction of its own, so
-/// that a batch has the effect of its writes one after the other.
+/// Executes the plans and returns one result each. A key that occurs again is written by a
+/// transaction of its own, so that a batch has the effect of its writes one after the other.
 async fn install(
     keyspace: &Keyspace,
     plans: Vec<Result<Option<Plan>>>,

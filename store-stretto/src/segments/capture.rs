@@ -6,11 +6,12 @@ use cache_core::Displaced;
 
 use super::row::Row;
 
-/// Catches the rows that leave the store on this thread while the slot is open: the rows that an insertion or a removal
-/// displaces. The caller drops them after the fence's lock, without the reaper.
+/// Catches the rows that leave the store on this thread while the slot is open: the rows that an
+/// insertion or a removal displaces. The caller drops them after the fence's lock, without the
+/// reaper.
 ///
-/// The weight of these rows stays charged. An insertion exchanges it for the weight of its own row, so a writer that
-/// has made room cannot lose the room to another writer.
+/// The weight of these rows stays charged. An insertion exchanges it for the weight of its own row,
+/// so a writer that has made room cannot lose the room to another writer.
 pub(crate) struct CaptureSlot(());
 
 type AnyRow = Arc<dyn Any + Send + Sync>;
@@ -36,8 +37,8 @@ impl CaptureSlot {
         Self(())
     }
 
-    /// Closes the slot and returns the captured rows and `new`. The rows are of one store, because no other store is
-    /// called while the slot is open.
+    /// Closes the slot and returns the captured rows and `new`. The rows are of one store, because
+    /// no other store is called while the slot is open.
     pub(crate) fn close<V: Send + Sync + 'static>(self, new: Option<Arc<Row<V>>>) -> Displaced {
         let captured = SLOT.try_with(RefCell::take).ok().flatten();
         let captured = captured.into_iter().flat_map(|captured| captured.first.into_iter().chain(captured.more));
@@ -62,7 +63,8 @@ impl CaptureSlot {
     }
 }
 
-/// Puts the row and the weight that is charged for it into the open slot. Returns the row if no slot is open.
+/// Puts the row and the weight that is charged for it into the open slot. Returns the row if no
+/// slot is open.
 pub(super) fn capture<V: Send + Sync + 'static>(row: Arc<Row<V>>, charged: u64) -> Option<Arc<Row<V>>> {
     let mut row = Some(row);
     let _ = SLOT.try_with(|slot| {

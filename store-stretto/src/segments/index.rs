@@ -19,7 +19,8 @@ impl Hash for Index {
     }
 }
 
-/// Passes the halves of the fingerprint through: the high half is the index, the low half the conflict hash.
+/// Passes the halves of the fingerprint through: the high half is the index, the low half the
+/// conflict hash.
 #[derive(Debug)]
 pub(super) struct PassThroughKeyBuilder;
 
@@ -78,7 +79,8 @@ impl Hasher for HalvesHasher {
     }
 }
 
-/// The hasher of stretto's own maps, whose keys are indexes (uniform already) and seconds (consecutive).
+/// The hasher of stretto's own maps, whose keys are indexes (uniform already) and seconds
+/// (consecutive).
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct BuildSpreadHasher;
 
@@ -100,8 +102,9 @@ impl Hasher for SpreadHasher {
         }
     }
 
-    /// Hashes an index. Its low eight bits chose the shard and are equal for all rows of a map, while the map takes the
-    /// bucket from the low bits and the tag from the top seven. So the halves are swapped.
+    /// Hashes an index. Its low eight bits chose the shard and are equal for all rows of a map,
+    /// while the map takes the bucket from the low bits and the tag from the top seven. So the
+    /// halves are swapped.
     fn write_u64(&mut self, index: u64) {
         self.0 = index.rotate_left(32);
     }
@@ -138,8 +141,8 @@ mod tests {
         assert_eq!(PassThroughKeyBuilder.build_key(&Index(Fingerprint { high: 0, low: 0 })), (0, 1));
     }
 
-    /// All indexes of a shard agree in the low eight bits. A map of 256 buckets must still use them all, and so must
-    /// the seven bits of its tags.
+    /// All indexes of a shard agree in the low eight bits. A map of 256 buckets must still use them
+    /// all, and so must the seven bits of its tags.
     #[test]
     fn the_rows_of_one_shard_spread_over_its_map() {
         let shard = 0x5a_u64;

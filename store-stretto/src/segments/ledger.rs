@@ -1,7 +1,8 @@
 //! The accounting of one segment: the weight of its rows, and a list of them.
 //!
-//! Stretto bounds only the rows that it has admitted. The ledger also counts the rows that await admission and those
-//! that have left stretto and are not dropped yet, and it refuses rows that would exceed the limit.
+//! Stretto bounds only the rows that it has admitted. The ledger also counts the rows that await
+//! admission and those that have left stretto and are not dropped yet, and it refuses rows that
+//! would exceed the limit.
 
 use std::{
     collections::VecDeque,
@@ -77,8 +78,8 @@ impl<V> Ledger<V> {
         &self.reaper
     }
 
-    /// Charges `weight` in exchange for `credit`, which is charged already. Returns whether the sum stays within the
-    /// limit; if not, nothing changes.
+    /// Charges `weight` in exchange for `credit`, which is charged already. Returns whether the sum
+    /// stays within the limit; if not, nothing changes.
     pub(crate) fn charge(&self, weight: u64, credit: u64) -> bool {
         let exchange =
             |charged: u64| charged.saturating_sub(credit).checked_add(weight).filter(|&sum| sum <= self.limit);
@@ -117,7 +118,8 @@ impl<V> Ledger<V> {
         slot
     }
 
-    /// Replaces the row in the slot by one of the same weight. The caller holds the old row, unless it was a tombstone.
+    /// Replaces the row in the slot by one of the same weight. The caller holds the old row, unless
+    /// it was a tombstone.
     pub(crate) fn replace(&self, slot: u32, row: &Arc<Row<V>>, was_tombstone: bool) {
         if was_tombstone {
             self.rows.fetch_add(1, Ordering::Relaxed);
@@ -125,7 +127,8 @@ impl<V> Ledger<V> {
         self.directory().slots[slot as usize] = Some(Arc::clone(row));
     }
 
-    /// Notes that stretto's entry has become a tombstone, which stays charged. The caller holds the row.
+    /// Notes that stretto's entry has become a tombstone, which stays charged. The caller holds the
+    /// row.
     pub(crate) fn note_tombstone(&self, slot: u32, fingerprint: Fingerprint) {
         self.rows.fetch_sub(1, Ordering::Relaxed);
         let mut directory = self.directory();
@@ -133,8 +136,8 @@ impl<V> Ledger<V> {
         directory.tombstones.push(fingerprint);
     }
 
-    /// Removes the row from the list after stretto has removed its entry. The caller holds the row, unless it was a
-    /// tombstone.
+    /// Removes the row from the list after stretto has removed its entry. The caller holds the row,
+    /// unless it was a tombstone.
     pub(crate) fn remove(&self, slot: u32, weight: u64, had_row: bool) {
         self.weight.fetch_sub(weight, Ordering::Relaxed);
         if had_row {
@@ -145,11 +148,11 @@ impl<V> Ledger<V> {
         directory.free.push(slot);
     }
 
-    /// Returns the key of the row to be removed to make room: the oldest of the latest insertions that was not read, or
-    /// else one chosen by a clock algorithm over all rows.
+    /// Returns the key of the row to be removed to make room: the oldest of the latest insertions
+    /// that was not read, or else one chosen by a clock algorithm over all rows.
     ///
-    /// The latest insertions most likely await admission. Removing these first protects the rows that stretto has
-    /// admitted from a burst of new keys.
+    /// The latest insertions most likely await admission. Removing these first protects the rows
+    /// that stretto has admitted from a burst of new keys.
     pub(crate) fn choose_victim(&self, now: Moment) -> Option<Fingerprint> {
         let mut directory = self.directory();
         let directory = &mut *directory;
@@ -206,8 +209,8 @@ impl<V> Ledger<V> {
         }
     }
 
-    /// No code of the application runs under this lock. It may be taken under stretto's locks, never the other way
-    /// round.
+    /// No code of the application runs under this lock. It may be taken under stretto's locks,
+    /// never the other way round.
     fn directory(&self) -> MutexGuard<'_, Directory<V>> {
         lock(&self.directory)
     }

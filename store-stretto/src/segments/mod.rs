@@ -18,8 +18,8 @@ use crate::reaper::Reaper;
 pub(crate) struct Segments<V: Send + Sync + 'static>(Box<[Segment<V>]>);
 
 impl<V: Send + Sync + 'static> Segments<V> {
-    /// Starts `count` segments, a power of two. Together they admit `budget`, hold at most `limit`, and have `counters`
-    /// counters.
+    /// Starts `count` segments, a power of two. Together they admit `budget`, hold at most `limit`,
+    /// and have `counters` counters.
     pub(crate) fn start(count: u32, budget: u64, limit: u64, counters: usize, reaper: &Reaper) -> Result<Self> {
         let (count, counters) = (u64::from(count), counters / count as usize);
         let part = |whole: u64, nth: u64| whole / count + u64::from(nth < whole % count);
@@ -36,8 +36,8 @@ impl<V: Send + Sync + 'static> Segments<V> {
 
     /// Returns the number of the segment that holds the key with this fingerprint.
     pub(crate) fn number_of(&self, fingerprint: Fingerprint) -> usize {
-        // From the low half, as the high half is the index within the segment; not from its low bits, which choose the
-        // stripe of the fence.
+        // From the low half, as the high half is the index within the segment; not from its low
+        // bits, which choose the stripe of the fence.
         (fingerprint.low >> 32) as usize & (self.0.len() - 1)
     }
 

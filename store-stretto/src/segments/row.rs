@@ -10,8 +10,8 @@ use cache_core::{Entry, Key};
 
 /// A key and its entry. The row holds the key because stretto keeps no keys.
 ///
-/// A row can be dropped by a thread that writes another key. A panic in the `Drop` of its value is therefore caught
-/// here, after the panic hook has reported it.
+/// A row can be dropped by a thread that writes another key. A panic in the `Drop` of its value is
+/// therefore caught here, after the panic hook has reported it.
 pub(crate) struct Row<V> {
     pub(crate) key: Key,
     /// `None` only while the row is dropped.

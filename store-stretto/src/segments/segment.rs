@@ -26,8 +26,8 @@ type Rows<V> = Cache<
     BuildSpreadHasher,
 >;
 
-/// The largest number of unconfirmed messages to stretto's processor. Stretto's channel holds 2048 batches; if it were
-/// full, a removal would wait and an insertion would be lost.
+/// The largest number of unconfirmed messages to stretto's processor. Stretto's channel holds 2048
+/// batches; if it were full, a removal would wait and an insertion would be lost.
 const MAX_UNCONFIRMED: u64 = 1024;
 
 /// The number of tombstones that a flush removes before it waits for the processor again.
@@ -41,9 +41,10 @@ const MAX_VICTIMS: usize = 16;
 
 /// One stretto cache and its accounting.
 ///
-/// Rows are written so that stretto is never told of a change: a row of the same weight is replaced in place, any other
-/// row is removed and inserted. When stretto is busy it drops messages about changes and then no longer counts the row.
-/// It is told no TTL either, because it keeps a map for each second in which rows expire.
+/// Rows are written so that stretto is never told of a change: a row of the same weight is replaced
+/// in place, any other row is removed and inserted. When stretto is busy it drops messages about
+/// changes and then no longer counts the row. It is told no TTL either, because it keeps a map for
+/// each second in which rows expire.
 pub(crate) struct Segment<V: Send + Sync + 'static> {
     rows: Rows<V>,
     ledger: Arc<Ledger<V>>,
@@ -108,8 +109,8 @@ impl<V: Send + Sync + 'static> Segment<V> {
             return Ok(());
         }
         let value = CacheValue::new(Arc::clone(row), weight, &self.ledger);
-        // Stretto refuses the value during a `clear`, or if another key has the same index. A refused value is dropped
-        // and its weight released, so nothing is left behind.
+        // Stretto refuses the value during a `clear`, or if another key has the same index. A
+        // refused value is dropped and its weight released, so nothing is left behind.
         self.rows.try_insert(Index(fingerprint), value, cost)?;
         self.sent.fetch_add(1, Ordering::AcqRel);
         Ok(())
@@ -137,7 +138,8 @@ impl<V: Send + Sync + 'static> Segment<V> {
         if self.may_send() {
             let before = slot.len();
             self.rows.try_remove(&Index(fingerprint))?;
-            // Stretto sends no message if there was nothing to remove. A tombstone gives no row, but it is rare.
+            // Stretto sends no message if there was nothing to remove. A tombstone gives no row,
+            // but it is rare.
             if slot.len() > before {
                 self.sent.fetch_add(1, Ordering::AcqRel);
             }
@@ -238,7 +240,8 @@ impl<V: Send + Sync + 'static> Segment<V> {
         Ok(())
     }
 
-    /// Returns the TTLs that stretto has for these keys. No other thread may write meanwhile: `get_ttl` locks twice.
+    /// Returns the TTLs that stretto has for these keys. No other thread may write meanwhile:
+    /// `get_ttl` locks twice.
     #[cfg(test)]
     pub(crate) fn ttls<const N: usize>(&self, of: &[Fingerprint; N]) -> [std::time::Duration; N] {
         of.map(|fingerprint| self.rows.get_ttl(&Index(fingerprint)).unwrap())

@@ -10,12 +10,13 @@ use super::{
     row::Row,
 };
 
-/// The value that stretto holds: a row, or a tombstone if the row was taken out and stretto's entry could not be
-/// removed yet.
+/// The value that stretto holds: a row, or a tombstone if the row was taken out and stretto's entry
+/// could not be removed yet.
 ///
-/// The weight is charged to the ledger until the row is dropped or a caller of the store holds it. Stretto drops a
-/// `CacheValue` on any thread, sometimes under its own lock. So this `Drop` runs no code of the application: it gives
-/// the row to the open [`CaptureSlot`](super::capture::CaptureSlot) of the thread, or else to the reaper.
+/// The weight is charged to the ledger until the row is dropped or a caller of the store holds it.
+/// Stretto drops a `CacheValue` on any thread, sometimes under its own lock. So this `Drop` runs no
+/// code of the application: it gives the row to the open
+/// [`CaptureSlot`](super::capture::CaptureSlot) of the thread, or else to the reaper.
 pub(super) struct CacheValue<V: Send + Sync + 'static> {
     row: Option<Arc<Row<V>>>,
     pub(super) weight: u64,
@@ -69,7 +70,8 @@ impl<V: Send + Sync + 'static> Drop for CacheValue<V> {
         if let Some(row) = Arc::into_inner(row)
             && needs_drop::<V>()
         {
-            // The weight stays charged until the row is dropped, which bounds the rows that await their drop as well.
+            // The weight stays charged until the row is dropped, which bounds the rows that await
+            // their drop as well.
             self.ledger.reaper().defer_drop((row, charge));
         }
     }

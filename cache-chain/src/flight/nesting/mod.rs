@@ -1,14 +1,16 @@
 //! Nested calls: which flight waits for which.
 //!
-//! A loader, or the closure of an `Origin`, may call a chain. The flight in which this code runs then waits for another
-//! flight. Every such wait is an edge of one graph per process, because loaders call across chains. The graph serves two
-//! purposes:
+//! A loader, or the closure of an `Origin`, may call a chain. The flight in which this code runs
+//! then waits for another flight. Every such wait is an edge of one graph per process, because
+//! loaders call across chains. The graph serves two purposes:
 //!
-//! - A wait that would close a cycle is refused with an error that names the keys. It would never end.
-//! - A load that holds a permit lends it to the loads that it waits for; see [`permits`]. Otherwise loads that hold all
-//!   permits could wait for loads that need one.
+//! - A wait that would close a cycle is refused with an error that names the keys. It would never
+//!   end.
+//! - A load that holds a permit lends it to the loads that it waits for; see [`permits`]. Otherwise
+//!   loads that hold all permits could wait for loads that need one.
 //!
-//! A task-local names the flight whose code is running. Calls outside of a flight do not touch the graph.
+//! A task-local names the flight whose code is running. Calls outside of a flight do not touch the
+//! graph.
 
 mod permits;
 
@@ -47,7 +49,8 @@ fn graph() -> MutexGuard<'static, Graph> {
     lock(&GRAPH)
 }
 
-/// How many batches may be looked up inside of each other. More is taken for an `Origin` that reads itself.
+/// How many batches may be looked up inside of each other. More is taken for an `Origin` that reads
+/// itself.
 const MAX_DEPTH: usize = 128;
 
 /// The identity of a chain.
@@ -97,7 +100,8 @@ impl Node {
         }
     }
 
-    /// The node of a lookup of several keys. Nobody can join it, so a recursion through it is found by its depth.
+    /// The node of a lookup of several keys. Nobody can join it, so a recursion through it is found
+    /// by its depth.
     pub(crate) fn of_batch_lookup(chain: ChainId) -> Self {
         Self { depth: current().map_or(0, |current| current.depth + 1), ..Self::new(chain, None) }
     }
@@ -133,7 +137,8 @@ impl Wait {
     ///
     /// # Errors
     ///
-    /// Of kind [`Cycle`](ErrorKind::Cycle) if the flight waits, directly or through others, for the current one.
+    /// Of kind [`Cycle`](ErrorKind::Cycle) if the flight waits, directly or through others, for the
+    /// current one.
     pub(crate) fn begin(to: &Arc<Node>) -> Result<Option<Self>> {
         let Some(from) = current() else { return Ok(None) };
         if to.depth > MAX_DEPTH {
@@ -197,7 +202,8 @@ fn path(waits: &Waits, start: &Arc<Node>, end: &Node) -> Option<Vec<Arc<Node>>> 
     None
 }
 
-/// The error for the flight `from`, which would wait for the flights of this path, the last of which it is itself.
+/// The error for the flight `from`, which would wait for the flights of this path, the last of
+/// which it is itself.
 fn cycle_error(from: &Node, path: &[Arc<Node>]) -> Error {
     const SHOWN: usize = 8;
     let mut nodes: Vec<&Node> = vec![from];

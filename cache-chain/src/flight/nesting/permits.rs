@@ -1,12 +1,14 @@
 //! Which loads run without a permit of their own.
 //!
-//! A load that runs lends its permit to the loads of its chain that it waits for, directly or through others. A load of another
-//! chain needs a permit of that chain, so that the bound of that chain holds.
+//! A load that runs lends its permit to the loads of its chain that it waits for, directly or
+//! through others. A load of another chain needs a permit of that chain, so that the bound of that
+//! chain holds.
 //!
-//! Chains whose loads wait for each other are the exception, because each may hold the permits that the other needs. The links
-//! between chains show them: a load that runs waits for a load that is queued in another chain. A link that closes a cycle of
-//! chains admits all queued loads on the cycle. Without a cycle there is a chain among those that are linked whose loads wait
-//! for no queue but their own, so its permits become free.
+//! Chains whose loads wait for each other are the exception, because each may hold the permits that
+//! the other needs. The links between chains show them: a load that runs waits for a load that is
+//! queued in another chain. A link that closes a cycle of chains admits all queued loads on the
+//! cycle. Without a cycle there is a chain among those that are linked whose loads wait for no
+//! queue but their own, so its permits become free.
 //!
 //! Links exist only while loads are queued, so nothing is kept of chains that are dropped.
 
@@ -31,8 +33,8 @@ pub(super) struct Lent {
     is_queued: bool,
 }
 
-/// The queued loads that a load of another chain waits for: by the chain of the load that waits and has a permit, and by their own.
-/// No cycle of chains is left here.
+/// The queued loads that a load of another chain waits for: by the chain of the load that waits and
+/// has a permit, and by their own. No cycle of chains is left here.
 pub(super) struct Links(BTreeMap<(ChainId, ChainId), BTreeMap<u64, Arc<Node>>>);
 
 impl Links {
@@ -109,7 +111,8 @@ fn reached<I: Iterator<Item = ChainId>>(start: ChainId, next: impl Fn(ChainId) -
     reached
 }
 
-/// Lends permits of these chains to the flight and to all that it waits for. Each flight is visited once per chain.
+/// Lends permits of these chains to the flight and to all that it waits for. Each flight is visited
+/// once per chain.
 pub(super) fn pass_on(graph: &mut Graph, to: &Arc<Node>, passes: Vec<ChainId>) {
     let mut rest = vec![(Arc::clone(to), passes)];
     while let Some((node, mut passes)) = rest.pop() {
@@ -133,7 +136,8 @@ pub(super) fn pass_on(graph: &mut Graph, to: &Arc<Node>, passes: Vec<ChainId>) {
     }
 }
 
-/// Waits until the load of the current flight may run: it has a permit, or a load that holds one waits for it.
+/// Waits until the load of the current flight may run: it has a permit, or a load that holds one
+/// waits for it.
 pub(crate) async fn admission(permits: &Semaphore) -> Option<SemaphorePermit<'_>> {
     // The semaphore is never closed.
     let Some(current) = current() else { return permits.acquire().await.ok() };

@@ -11,11 +11,12 @@ use cache_core::{Fence, Key, Ticket};
 use super::key_locks::{KeyLock, KeyLocks};
 use crate::util::{fault::injected, sync::lock};
 
-/// A [`Fence`] for a store whose calls take time: the tickets are those of the fence, and a lock per key is held while the store
-/// works.
+/// A [`Fence`] for a store whose calls take time: the tickets are those of the fence, and a lock
+/// per key is held while the store works.
 ///
-/// Keys that share a stripe of the fence void each other's tickets now and then, which costs one more read of the tier below.
-/// They never wait for each other: code of the application may run while a key is locked, and may write another key.
+/// Keys that share a stripe of the fence void each other's tickets now and then, which costs one
+/// more read of the tier below. They never wait for each other: code of the application may run
+/// while a key is locked, and may write another key.
 #[derive(Debug, Default)]
 pub(super) struct SharedFence {
     fence: Fence,
@@ -25,7 +26,8 @@ pub(super) struct SharedFence {
 /// The type of a store and its domain; see [`cache_core::Profile::domain`].
 type Identity = (TypeId, u64);
 
-/// All fences in use. Two chains over one store share its fence; otherwise a fill by one would not see a write by the other.
+/// All fences in use. Two chains over one store share its fence; otherwise a fill by one would not
+/// see a write by the other.
 static FENCES: LazyLock<Mutex<HashMap<Identity, Weak<SharedFence>>>> = LazyLock::new(Mutex::default);
 
 impl SharedFence {
@@ -47,8 +49,8 @@ impl SharedFence {
         self.fence.lease(key)
     }
 
-    /// Whether a ticket is valid. The caller holds the key's lock, so the ticket stays valid until the caller voids it or a key
-    /// of the same stripe is written.
+    /// Whether a ticket is valid. The caller holds the key's lock, so the ticket stays valid until
+    /// the caller voids it or a key of the same stripe is written.
     pub(super) fn is_current(&self, key: &Key, ticket: Ticket) -> bool {
         self.fence.fill(key, ticket, || ()).is_some()
     }
@@ -72,5 +74,21 @@ impl SharedFence {
         if !injected!(HastyClear) {
             self.locks.idle().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fences_that_are_not_in_use_are_removed() {
+        struct Store;
+        let is_registered = |domain| lock(&FENCES).contains_key(&(TypeId::of::<Store>(), domain));
+        let kept = SharedFence::of::<Store>(1);
+        drop(SharedFence::of::<Store>(2));
+        drop(SharedFence::of::<Store>(3));
+        assert!(is_registered(1) && !is_registered(2));
+        drop(kept);
     }
 }

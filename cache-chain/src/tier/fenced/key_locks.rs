@@ -48,7 +48,8 @@ impl KeyLocks {
         KeyLock(locked, place)
     }
 
-    /// Locks several keys. Holds none of them while it waits for another, so that writes of the other keys do not wait.
+    /// Locks several keys. Holds none of them while it waits for another, so that writes of the
+    /// other keys do not wait.
     pub(super) async fn lock_all(&self, keys: &[Key]) -> Vec<KeyLock<'_>> {
         let keys: HashSet<&Key> = keys.iter().collect();
         let mut awaited: Option<KeyLock<'_>> = None;

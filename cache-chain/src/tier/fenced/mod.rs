@@ -11,9 +11,11 @@ use cache_core::{Claim, Entry, Key, Profile, Result, Store, Ticket, Write};
 
 use self::fence::SharedFence;
 
-/// A store without leases behind a fence of this process. The fence does not see the writes of other processes.
+/// A store without leases behind a fence of this process. The fence does not see the writes of
+/// other processes.
 ///
-/// All chains over one store share its fence; [`Profile::domain`] tells the stores of one type apart.
+/// All chains over one store share its fence; [`Profile::domain`] tells the stores of one type
+/// apart.
 #[derive(Clone, Debug)]
 pub(super) struct Fenced<S> {
     store: S,
@@ -221,7 +223,8 @@ mod tests {
         assert!(weak.upgrade().is_none());
     }
 
-    /// Writes that wait for each other's end would hang; a batch that waits for a busy key holds no other.
+    /// Writes that wait for each other's end would hang; a batch that waits for a busy key holds no
+    /// other.
     #[tokio::test]
     async fn a_batch_that_waits_for_one_key_does_not_lock_the_others() {
         let store = fenced();

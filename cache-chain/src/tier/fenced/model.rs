@@ -1,7 +1,9 @@
-//! The fenced store under shuttle: readers that fill what they have read below, and writers, on two keys that a batch covers
-//! both of. Every call of the store takes effect some time after it began and some time before it ends.
+//! The fenced store under shuttle: readers that fill what they have read below, and writers, on two
+//! keys that a batch covers both of. Every call of the store takes effect some time after it began
+//! and some time before it ends.
 //!
-//! In every execution all calls end, and afterwards the store holds for each key what the source below holds, or nothing.
+//! In every execution all calls end, and afterwards the store holds for each key what the source
+//! below holds, or nothing.
 
 use std::{
     collections::HashMap,

@@ -322,7 +322,8 @@ fn formats_that_name_the_fields_have_no_shape() {
     assert_eq!(Envelope::shaped_tag(7, Some(8)), 0xAA53_FE9F);
 }
 
-/// Seals a user, and opens the record as a user with swapped fields, both with the tag that `tag` makes.
+/// Seals a user, and opens the record as a user with swapped fields, both with the tag that `tag`
+/// makes.
 fn swap<C>(codec: C, tag: impl Fn(Option<u32>) -> u32) -> crate::Result<Opened<swapped::User>>
 where
     C: Codec<before::User> + Codec<swapped::User> + Copy,
