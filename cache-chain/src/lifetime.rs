@@ -108,7 +108,7 @@ mod tests {
             let left = expiry.remaining(now).as_duration().unwrap();
             assert!(left <= MINUTE && left >= MINUTE.mul_f64(0.9), "{left:?}");
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below ten")]
-            let tenth = (((MINUTE - left).as_secs_f64() / 0.6) as usize).min(9);
+            let tenth = (((60.0 - left.as_secs_f64()) / 0.6) as usize).min(9);
             tenths[tenth] += 1;
         }
         // Ten standard deviations.

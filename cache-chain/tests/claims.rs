@@ -51,7 +51,7 @@ impl Store for Claiming {
 
     async fn claim(&self, key: &Key) -> Result<Claim> {
         if let Some(value) = self.arriving.lock().unwrap().take() {
-            self.map.insert(key, Entry::new(value, Expiry::Never), 0)?;
+            drop(self.map.insert(key, Entry::new(value, Expiry::Never), 0)?);
         }
         let ticket = Store::lease(&self.map, key).await?;
         let granted = self.claims.lock().unwrap().insert(key.clone(), ticket).is_none();

@@ -44,7 +44,7 @@ async fn a_lookup_that_finds_nothing_leaves_nothing_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_lookups_that_find_nothing_leaves_nothing_behind() {
     let server = RedisServer::start().await;
-    let builder = RedisStore::builder(server.url()).namespace("n").deadline(Duration::from_secs(30));
+    let builder = RedisStore::builder(server.url()).namespace("n").timeout(Duration::from_secs(30));
     let origin = Origin::new(|_| async { Ok::<_, io::Error>(None::<u32>) });
     let patient = Tier::new(builder.connect().await.unwrap()).timeout(Duration::from_secs(30));
     let chain = ChainCache::builder().tier(MapStore::new()).tier(patient).tier(origin).build().unwrap();

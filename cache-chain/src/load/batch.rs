@@ -142,15 +142,15 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         I: IntoIterator<Item = (K, T)>,
         Fut: Future<Output = Result<I, E>> + Send + 'static,
     {
-        let loader = Arc::clone(self);
+        let this = Arc::clone(self);
         self.reader.flights.batch_load(Box::pin(async move {
             let Ok(Request { ids, keys, mut leases, failed }) = request.await else { return Err(lost()) };
-            loader.reader.lease_rest(&keys, &mut leases, |at, place| failed[at].contains(&place)).await;
+            this.reader.lease_rest(&keys, &mut leases, |at, place| failed[at].contains(&place)).await;
             let loading = async {
                 let loaded = load(ids).await.map_err(loader_error)?;
                 loaded.into_iter().map(|(id, loaded)| Ok((Key::new(&id)?, loaded.into_loaded()))).collect()
             };
-            let (loaded, time) = loader.call_loader(loading).await;
+            let (loaded, time) = this.call_loader(loading).await;
             Ok(Batch { loaded: loaded?, leases: keys.into_iter().zip(leases).collect(), time })
         }))
     }
@@ -164,12 +164,12 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         replaces: bool,
     ) -> (Waiter<LoadResult<V>>, bool) {
         self.loads.join(key, || {
-            let (loader, key, batch) = (Arc::clone(self), key.clone(), batch());
+            let (this, key, batch) = (Arc::clone(self), key.clone(), batch());
             Box::pin(async move {
                 let Some(mut batch) = batch else { return Err(lost()) };
                 batch.begin_wait()?;
                 let batch = batch.await?;
-                let none = || loader.reader.returns.none_of(&key);
+                let none = || this.reader.returns.none_of(&key);
                 let (loaded, time, leases) = match &*batch {
                     Ok(batch) => {
                         // A key that the loader does not return is absent.
@@ -178,7 +178,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
                     }
                     Err(error) => (Err(error.clone()), Duration::ZERO, none()),
                 };
-                let (entry, _) = loader.commit(&key, loaded, time, leases, replaces).await?;
+                let (entry, _) = this.commit(&key, loaded, time, leases, replaces).await?;
                 Ok(LoadOutcome { entry, place: None })
             })
         })

@@ -162,7 +162,7 @@ impl PendingDeletes {
         state.bytes = state.keys.keys().map(memory).sum();
         match state.all {
             All::Nothing(noted) | All::CreatedAfter { failure: noted, .. } if noted <= mark.0 => {
-                state.all = All::Everything
+                state.all = All::Everything;
             }
             _ => {}
         }
