@@ -4,7 +4,6 @@
 //! as `{ last, first }`. The probe finds the names and types: it deserializes the type from dummy
 //! values, as often as there are variants of enums to see, and describes what the type asks for.
 
-mod access;
 mod deserializer;
 mod state;
 
