@@ -2,6 +2,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a harness panics wherever a test is to fail")]
 
 mod certificates;
+pub mod claims;
 mod cut_proxy;
 mod entries;
 mod mariadb;

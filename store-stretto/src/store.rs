@@ -77,6 +77,7 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
         &self.inner.fence
     }
 
+    #[inline]
     fn get(&self, key: &Key) -> Option<Entry<V>> {
         let row = self.inner.segments.of(key.fingerprint()).get(key.fingerprint())?;
         row.mark_read();
@@ -109,6 +110,7 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
 }
 
 impl<V: Send + Sync + 'static> Inner<V> {
+    #[inline]
     fn is_expired(&self, entry: &Entry<V>) -> bool {
         match entry.expiry() {
             Expiry::Never => false,

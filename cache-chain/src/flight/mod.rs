@@ -141,6 +141,7 @@ impl<T: Send + Sync + 'static> FlightGroup<T> {
     }
 
     /// Returns a mark for [`has_ended_since`](Self::has_ended_since).
+    #[inline]
     pub(crate) fn mark(&self, key: &Key) -> Mark {
         Mark(self.0.ended[low(key) % BUCKETS].load(Ordering::Acquire))
     }

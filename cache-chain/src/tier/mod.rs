@@ -193,6 +193,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     /// The store's synchronous interface, if it is in this process.
+    #[inline]
     pub(crate) fn local(&self) -> Option<&dyn LocalStore<Value = V>> {
         self.store.local()
     }
@@ -218,6 +219,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     /// Counts a hit that was served without a lookup.
+    #[inline]
     pub(crate) fn count_hit(&self) {
         self.counters.hits.increment();
     }

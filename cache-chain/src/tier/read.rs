@@ -147,6 +147,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         }
     }
 
+    #[inline]
     pub(crate) fn is_fresh(&self, entry: &Entry<V>) -> bool {
         !entry.turns_stale() || !entry.is_stale(self.clock.now())
     }

@@ -23,11 +23,13 @@ thread_local! {
 }
 
 impl Counter {
+    #[inline]
     pub(crate) fn add(&self, count: usize) {
         let shard = SHARD.with(Cell::get);
         self.0[shard].0.fetch_add(count as u64, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn increment(&self) {
         self.add(1);
     }

@@ -13,6 +13,7 @@ use stretto::KeyBuilder;
 pub(super) struct Index(pub(super) Fingerprint);
 
 impl Hash for Index {
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.0.high);
         state.write_u64(self.0.low);
@@ -27,6 +28,7 @@ pub(super) struct PassThroughKeyBuilder;
 impl KeyBuilder for PassThroughKeyBuilder {
     type Key = Index;
 
+    #[inline]
     fn hash_index<Q>(&self, key: &Q) -> u64
     where
         Index: Borrow<Q>,
@@ -35,6 +37,7 @@ impl KeyBuilder for PassThroughKeyBuilder {
         self.build_key(key).0
     }
 
+    #[inline]
     fn hash_conflict<Q>(&self, key: &Q) -> u64
     where
         Index: Borrow<Q>,
@@ -43,6 +46,7 @@ impl KeyBuilder for PassThroughKeyBuilder {
         self.build_key(key).1
     }
 
+    #[inline]
     fn build_key<Q>(&self, key: &Q) -> (u64, u64)
     where
         Index: Borrow<Q>,
@@ -69,11 +73,13 @@ impl Hasher for HalvesHasher {
         }
     }
 
+    #[inline]
     fn write_u64(&mut self, word: u64) {
         self.high = self.low;
         self.low = word;
     }
 
+    #[inline]
     fn finish(&self) -> u64 {
         self.high
     }
@@ -87,6 +93,7 @@ pub(super) struct BuildSpreadHasher;
 impl BuildHasher for BuildSpreadHasher {
     type Hasher = SpreadHasher;
 
+    #[inline]
     fn build_hasher(&self) -> SpreadHasher {
         SpreadHasher(0)
     }
@@ -105,6 +112,7 @@ impl Hasher for SpreadHasher {
     /// Hashes an index. Its low eight bits chose the shard and are equal for all rows of a map,
     /// while the map takes the bucket from the low bits and the tag from the top seven. So the
     /// halves are swapped.
+    #[inline]
     fn write_u64(&mut self, index: u64) {
         self.0 = index.rotate_left(32);
     }
@@ -114,6 +122,7 @@ impl Hasher for SpreadHasher {
         self.0 = second.cast_unsigned().wrapping_mul(GOLDEN);
     }
 
+    #[inline]
     fn finish(&self) -> u64 {
         self.0
     }

@@ -35,6 +35,7 @@ impl<V: Send + Sync + 'static> Segments<V> {
     }
 
     /// Returns the number of the segment that holds the key with this fingerprint.
+    #[inline]
     pub(crate) fn number_of(&self, fingerprint: Fingerprint) -> usize {
         // From the low half, as the high half is the index within the segment; not from its low
         // bits, which choose the stripe of the fence.
@@ -42,6 +43,7 @@ impl<V: Send + Sync + 'static> Segments<V> {
     }
 
     /// Returns the segment that holds the key with this fingerprint.
+    #[inline]
     pub(crate) fn of(&self, fingerprint: Fingerprint) -> &Segment<V> {
         &self.0[self.number_of(fingerprint)]
     }

@@ -24,17 +24,20 @@ impl<V> Row<V> {
         Self { key, entry: Some(entry), was_read: AtomicBool::new(false) }
     }
 
+    #[inline]
     pub(crate) fn entry(&self) -> &Entry<V> {
         self.entry.as_ref().expect("only `drop` takes the entry")
     }
 
     /// Marks the row as read.
+    #[inline]
     pub(crate) fn mark_read(&self) {
         if !self.was_read() {
             self.was_read.store(true, Ordering::Relaxed);
         }
     }
 
+    #[inline]
     pub(crate) fn was_read(&self) -> bool {
         self.was_read.load(Ordering::Relaxed)
     }

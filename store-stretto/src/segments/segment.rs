@@ -81,6 +81,7 @@ impl<V: Send + Sync + 'static> Segment<V> {
         })
     }
 
+    #[inline]
     pub(crate) fn get(&self, fingerprint: Fingerprint) -> Option<Arc<Row<V>>> {
         // Stretto's reference holds a lock; it ends with this statement.
         self.rows.get(&Index(fingerprint))?.value().row().cloned()

@@ -32,6 +32,7 @@ impl<V: Send + Sync + 'static> CacheValue<V> {
     }
 
     /// Returns the row, or `None` for a tombstone.
+    #[inline]
     pub(super) fn row(&self) -> Option<&Arc<Row<V>>> {
         self.row.as_ref()
     }
