@@ -1,4 +1,5 @@
-//! `cargo run --release -p cache-bench -- resurrection`: this cache beside its peers, in the same scenarios.
+//! `cargo run --release -p cache-bench -- resurrection`: this cache beside its peers, in the same
+//! scenarios.
 
 mod origin;
 mod report;

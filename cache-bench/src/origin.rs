@@ -14,7 +14,8 @@ use cache_core::testkit::Gate;
 pub(crate) const OLD: &str = "old";
 /// The value that replaces it.
 pub(crate) const NEW: &str = "new";
-/// What a load finds once the row is deleted: a value as well, since not every peer can load "nothing".
+/// What a load finds once the row is deleted: a value as well, since not every peer can load
+/// "nothing".
 pub(crate) const GONE: &str = "gone";
 
 /// The row that everything here is about. A clone is the same row.

@@ -1,4 +1,5 @@
-//! The scenarios. Each is driven by gates, so it takes the same course in every cache; every wait has a bound.
+//! The scenarios. Each is driven by gates, so it takes the same course in every cache; every wait
+//! has a bound.
 
 use std::{pin::Pin, time::Duration};
 
@@ -38,7 +39,7 @@ pub(crate) fn scenarios<S: Subject>() -> [Scenario; 10] {
     ]
 }
 
-async fn written_during_load<S: Subject>(write: Write) -> Outcome {
+async fn written_during_load<S: Subject>(write: Write) -> Found {
     let [cache] = S::caches(&Stop::default());
     let (database, stop, first) = held(&cache, End::Value).await?;
     change(&database, &cache, write).await?;
@@ -48,7 +49,7 @@ async fn written_during_load<S: Subject>(write: Write) -> Outcome {
     finds("a later get", &cache, &database).await
 }
 
-async fn get_after_delete<S: Subject>() -> Outcome {
+async fn get_after_delete<S: Subject>() -> Found {
     let [cache] = S::caches(&Stop::default());
     let (database, stop, first) = held(&cache, End::Value).await?;
     change(&database, &cache, Write::Del).await?;
@@ -60,7 +61,7 @@ async fn get_after_delete<S: Subject>() -> Outcome {
     finds("a later get", &cache, &database).await
 }
 
-async fn deleted_during_backfill<S: Subject>() -> Outcome {
+async fn deleted_during_backfill<S: Subject>() -> Found {
     let (database, reads) = (Database::with(OLD), Stop::default());
     let [writer, cache] = S::caches(&reads);
     change(&database, &writer, Write::Set(OLD)).await?;
@@ -74,7 +75,7 @@ async fn deleted_during_backfill<S: Subject>() -> Outcome {
 }
 
 /// As between two processes over one Redis, and a third that starts later.
-async fn deleted_beside<S: Subject>() -> Outcome {
+async fn deleted_beside<S: Subject>() -> Found {
     let [cache, beside, third] = S::caches(&Stop::default());
     let (database, stop, first) = held(&cache, End::Value).await?;
     change(&database, &beside, Write::Del).await?;
@@ -84,7 +85,7 @@ async fn deleted_beside<S: Subject>() -> Outcome {
     finds("a third cache's get", &third, &database).await
 }
 
-async fn leader_cancelled<S: Subject>() -> Outcome {
+async fn leader_cancelled<S: Subject>() -> Found {
     let [cache] = S::caches(&Stop::default());
     let (database, stop, leader) = held(&cache, End::Value).await?;
     let waiter = begin(&cache, &database).await;
@@ -95,7 +96,7 @@ async fn leader_cancelled<S: Subject>() -> Outcome {
     is_current("the waiter", ended("the waiter", waiter).await?, &database)
 }
 
-async fn leader_ends<S: Subject>(end: End) -> Outcome {
+async fn leader_ends<S: Subject>(end: End) -> Found {
     let [cache] = S::caches(&Stop::default());
     let (database, stop, leader) = held(&cache, end).await?;
     let waiter = begin(&cache, &database).await;
@@ -109,7 +110,7 @@ async fn leader_ends<S: Subject>(end: End) -> Outcome {
     finds("the next get", &cache, &database).await
 }
 
-async fn two_caches<S: Subject>() -> Outcome {
+async fn two_caches<S: Subject>() -> Found {
     let ([cache], [other]) = (S::caches(&Stop::default()), S::caches::<1>(&Stop::default()));
     let (database, stop, first) = held(&cache, End::Value).await?;
     finds("the other cache's get", &other, &Database::with(NEW)).await?;
@@ -136,7 +137,8 @@ async fn begin<S: Subject>(cache: &S, database: &Database) -> Get {
 async fn begin_with<S: Subject>(cache: &S, load: Load) -> Get {
     let cache = cache.clone();
     let get = tokio::spawn(async move { cache.load(load).await });
-    // On one thread the tasks take turns: it, and what it spawned, has run until it waits for something.
+    // On one thread the tasks take turns: it, and what it spawned, has run until it waits for
+    // something.
     for _ in 0..64 {
         yield_now().await;
     }
@@ -144,18 +146,18 @@ async fn begin_with<S: Subject>(cache: &S, load: Load) -> Get {
 }
 
 /// In the database and then in the cache, as an application does it.
-async fn change<S: Subject>(database: &Database, cache: &S, write: Write) -> Outcome {
+async fn change<S: Subject>(database: &Database, cache: &S, write: Write) -> Found {
     database.write(if let Write::Set(value) = write { value } else { GONE });
     bounded("the write", cache.write(write)).await?
 }
 
 /// Whether a get that begins now returns what is in the database.
-async fn finds<S: Subject>(who: &str, cache: &S, database: &Database) -> Outcome {
+async fn finds<S: Subject>(who: &str, cache: &S, database: &Database) -> Found {
     bounded("the settling", cache.settled()).await??;
     is_current(who, ended(who, begin(cache, database).await).await?, database)
 }
 
-fn is_current(who: &str, found: Answer, database: &Database) -> Outcome {
+fn is_current(who: &str, found: Answer, database: &Database) -> Found {
     let current = database.read();
     match found {
         Ok(value) if value == current => Ok(()),

@@ -23,8 +23,9 @@ pub(crate) trait Subject: Clone + Send + Sync + 'static {
     /// Whether there is a tier below the first, which the caller supplies.
     const TIERED: bool;
 
-    /// Caches whose first tiers are their own and empty, all over one lower tier, if there is one: also empty, and its
-    /// reads pass by the stop once they have found a value. Called within a runtime.
+    /// Caches whose first tiers are their own and empty, all over one lower tier, if there is one:
+    /// also empty, and its reads pass by the stop once they have found a value. Called within a
+    /// runtime.
     fn caches<const N: usize>(reads: &Stop) -> [Self; N];
 
     /// The value under [`KEY`]; the cache runs the load if it has none.

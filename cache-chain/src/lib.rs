@@ -1,45 +1,33 @@
 #![doc = include_str!("../README.md")]
 
-mod backfill;
-mod breaker;
-mod budget;
-mod builder;
-mod calls;
-mod chain;
-mod claim;
-mod completion;
-mod detached;
-mod erased;
+// From the bottom up: each module uses those above it only.
+mod util;
+
 mod flight;
-mod flights;
-mod guard;
-mod journal;
-mod keep;
-mod leases;
-mod left_out;
-mod load;
-mod load_many;
-mod loaded;
-mod mend;
-mod nesting;
+mod lifetime;
 mod outcome;
-mod panics;
-mod pauses;
-mod random;
-mod read;
-mod read_through;
-mod runtime;
 mod stats;
-mod sync;
-mod through;
+
 mod tier;
-mod tier_write;
+
+mod backfill;
+mod repair;
+
+mod read;
+
+mod load;
 mod write;
 
+mod chain;
+
+#[cfg(feature = "testkit")]
+pub use cache_core::testkit;
 pub use cache_core::{
-    Cache, CacheKey, Clock, DelegateCache, Error, ErrorKind, Failure, Key, KeyWriter, MAX_TTL, Origin, Result,
-    SharedClock, Store, Ttl, codec,
+    Cache, Clock, DelegateCache, DisplayKey, Error, ErrorKind, Failure, Key, KeyWriter, MAX_TTL, ManualClock, Moment,
+    Origin, Result, SharedClock, Store, SystemClock, Ttl, codec, without_derive::CacheKey,
 };
+#[cfg(feature = "derive")]
+pub use cache_derive::CacheKeyOfCacheChain as CacheKey;
 #[cfg(feature = "redis")]
 pub use store_redis as redis;
 #[cfg(feature = "sql")]
@@ -48,11 +36,9 @@ pub use store_sql as sql;
 pub use store_stretto as stretto;
 
 pub use crate::{
-    builder::ChainBuilder,
-    chain::ChainCache,
-    loaded::{Load, Loaded},
-    outcome::{Outcome, Source},
-    read_through::ReadThrough,
+    chain::{ChainBuilder, ChainCache},
+    load::{Load, Loaded, ReadThrough},
+    outcome::{Found, Source},
     stats::{BackfillStats, LoadStats, Stats, TierStats},
-    tier::Tier,
+    tier::{Tier, breaker::Breaker},
 };

@@ -1,53 +1,66 @@
-//! Where a value came from, for those who ask.
+//! What a detailed read returns.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use cache_core::Ttl;
 
-/// What a read found, and where; see [`ChainCache::get_detailed`](crate::ChainCache::get_detailed).
+/// The result of a detailed read; see
+/// [`ChainCache::get_detailed`](crate::ChainCache::get_detailed).
 ///
 /// `Debug` does not show the value.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Outcome<V> {
-    /// The value, `None` if there is none.
+pub struct Found<V> {
+    /// The value, `None` if the key has none.
     pub value: Option<V>,
-    /// Where it was found, or that it is not there.
+    /// Where the value came from.
     pub source: Source,
-    /// Whether it should have been replaced by now.
+    /// Whether the value has outlived its TTL and is served within
+    /// [`ReadThrough::stale_for`](crate::ReadThrough::stale_for).
     pub stale: bool,
-    /// How long ago it was made, as far as its store knows.
+    /// The time since the value was loaded or set, `None` if the store does not keep it.
     pub age: Option<Duration>,
-    /// How much longer it may be served, stale or not.
+    /// For how much longer the value may be served, fresh or stale.
     pub ttl: Ttl,
 }
 
-/// Where a value was found.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// Where a value came from.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Source {
-    /// In a tier: its place, 0 for the first.
-    Tier(usize),
-    /// It was loaded, for this caller or for one that it waited with.
+    /// The tier of this name, such as "L1 stretto".
+    Tier(Arc<str>),
+    /// A loader: the caller's, or that of a concurrent caller.
     Loaded,
-    /// Nowhere: no tier has it, and nothing was loaded.
+    /// No tier has the key, and nothing was loaded.
     Nowhere,
 }
 
-impl<V> Outcome<V> {
+impl<V> Found<V> {
     pub(crate) fn nowhere() -> Self {
         Self { value: None, source: Source::Nowhere, stale: false, age: None, ttl: Ttl::Never }
     }
 }
 
-impl<V> fmt::Debug for Outcome<V> {
+impl<V> fmt::Debug for Found<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outcome")
-            .field("found", &self.value.is_some())
+        f.debug_struct("Found")
+            .field("is_some", &self.value.is_some())
             .field("source", &self.source)
             .field("stale", &self.stale)
             .field("age", &self.age)
             .field("ttl", &self.ttl)
             .finish()
+    }
+}
+
+/// The tier of this name, "a loader" or "nowhere".
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tier(name) => name,
+            Self::Loaded => "a loader",
+            Self::Nowhere => "nowhere",
+        })
     }
 }

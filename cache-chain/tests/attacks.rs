@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, ErrorKind, Loaded, ReadThrough, Tier};
+use cache_chain::{Breaker, ChainCache, ErrorKind, Loaded, ReadThrough, Tier};
 use cache_core::{
     Expiry, ManualClock, Store,
     testkit::{Gate, MapStore, Operation, Phase, ScriptedStore},
@@ -80,7 +80,8 @@ async fn g4_what_expires_while_a_tier_below_is_asked_is_not_served() {
     }
 }
 
-/// A caller that is not polled for long is not served what has expired meanwhile, nor is anything stale got.
+/// A caller that is not polled for long is not served what has expired meanwhile, nor is anything
+/// stale got.
 #[tokio::test]
 async fn g4_what_expires_before_its_reader_is_polled_again_is_not_served() {
     for loading in [false, true] {
@@ -103,8 +104,8 @@ async fn g4_what_expires_before_its_reader_is_polled_again_is_not_served() {
     }
 }
 
-/// Found fresh, deleted, and stale by the time its reader is polled again: the refresh that begins then must not give what was
-/// deleted to those who come after.
+/// Found fresh, deleted, and stale by the time its reader is polled again: the refresh that begins
+/// then must not give what was deleted to those who come after.
 #[tokio::test]
 async fn g1_a_refresh_does_not_bring_what_was_found_before_a_del() {
     let (chain, memory, below, clock) = local_over_scripted(ReadThrough::new().stale_for(100 * SECOND), |tier| tier);
@@ -128,16 +129,16 @@ async fn g1_a_refresh_does_not_bring_what_was_found_before_a_del() {
 async fn the_longest_durations_are_no_panic() {
     let rig = Rig::built(
         2,
-        |_, tier| tier.timeout(Duration::MAX).breaker(1, Duration::MAX),
+        |_, tier| tier.timeout(Duration::MAX).breaker(Breaker::new().failures(1).probe_interval(Duration::MAX)),
         |chain| {
             let settings = ReadThrough::new()
-                .patience(Duration::MAX)
+                .peer_wait(Duration::MAX)
                 .soft_timeout(Duration::MAX)
                 .hard_timeout(Duration::MAX)
-                .failure_pause(Duration::MAX)
-                .absent_ttl(Duration::MAX)
+                .failure_cooldown(Duration::MAX)
+                .negative_ttl(Duration::MAX)
                 .stale_for(Duration::MAX);
-            chain.deadline(Duration::MAX).default_ttl(Duration::MAX).read_through(settings)
+            chain.timeout(Duration::MAX).default_ttl(Duration::MAX).read_through(settings)
         },
     );
     assert_eq!(rig.chain.get_or_load("k", || load("v")).await.unwrap(), "v");
@@ -213,7 +214,7 @@ async fn a_refresh_takes_one_task_and_counts_once() {
     settle().await;
     assert_eq!(tasks() - before, 1);
     let stats = chain.stats().loads;
-    assert_eq!((stats.refreshes, stats.begun, stats.stale), (1, 1, 1000));
+    assert_eq!((stats.refreshes, stats.started, stats.stale_served), (1, 1, 1000));
     gate.open();
     settle().await;
     assert_eq!(chain.get("k").await.unwrap().as_deref(), Some("new"));
@@ -240,7 +241,7 @@ async fn g7_a_get_does_not_use_up_the_time_of_a_load() {
         .clock(clock.shared())
         .tier(MapStore::with_clock(clock.shared()))
         .tier(Tier::new(below.clone()).timeout(100 * SECOND))
-        .deadline(chain_deadline)
+        .timeout(chain_deadline)
         .build()
         .unwrap();
     below.stall(Operation::Get);
@@ -256,7 +257,7 @@ async fn g7_a_get_does_not_use_up_the_time_of_a_load() {
 /// A store that panics while it makes up for a failed write does not end all mending.
 #[tokio::test(start_paused = true)]
 async fn g7_mending_survives_a_panic() {
-    let rig = Rig::with(2, |_, tier| tier.breaker(0, SECOND));
+    let rig = Rig::with(2, |_, tier| tier.no_breaker());
     rig.chain.set("k", owned("old")).await.unwrap();
     rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
     rig.chain.del("k").await.unwrap_err();
@@ -280,14 +281,14 @@ async fn g7_mending_survives_a_panic() {
 fn g7_repairs_survive_the_runtime_of_the_caller() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let home = runtime();
-    let rig = home.block_on(async { Rig::with(2, |_, tier| tier.breaker(0, SECOND)) });
+    let rig = home.block_on(async { Rig::with(2, |_, tier| tier.no_breaker()) });
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let home = std::thread::spawn(move || home.block_on(ended));
     rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
     runtime().block_on(rig.chain.del("k")).unwrap_err();
     rig.stores[1].heal();
     // The paused clock of the chain's runtime advances by itself.
-    while rig.chain.stats().tiers[1].distrusted > 0 {
+    while rig.chain.stats().tiers[1].pending_deletes > 0 {
         std::thread::yield_now();
     }
     drop(end);
@@ -297,7 +298,7 @@ fn g7_repairs_survive_the_runtime_of_the_caller() {
 /// That a key is not read yet is no failure of its tier, which answers.
 #[tokio::test(start_paused = true)]
 async fn g7_a_distrusted_key_does_not_open_the_breaker() {
-    let rig = Rig::with(2, |_, tier| tier.breaker(3, 10 * SECOND));
+    let rig = Rig::with(2, |_, tier| tier.breaker(Breaker::new().failures(3).probe_interval(10 * SECOND)));
     rig.put(1, "other", "v", Expiry::Never);
     for operation in [Operation::Set, Operation::Del] {
         rig.stores[1].fail(operation, ErrorKind::ReadOnly);
@@ -314,7 +315,7 @@ async fn g7_a_distrusted_key_does_not_open_the_breaker() {
 /// A tier that hangs costs a batch its timeout once, the lease included.
 #[tokio::test(start_paused = true)]
 async fn g7_a_lease_that_hangs_takes_what_is_left_of_the_timeout() {
-    let rig = Rig::with(2, |_, tier| tier.timeout(SECOND).breaker(0, SECOND));
+    let rig = Rig::with(2, |_, tier| tier.timeout(SECOND).no_breaker());
     rig.put(1, "k", "v", Expiry::Never);
     rig.stores[0].at_every_step(|operation, _| async move {
         if operation == Operation::Get {
@@ -330,12 +331,12 @@ async fn g7_a_lease_that_hangs_takes_what_is_left_of_the_timeout() {
 /// A store that panics has failed to write.
 #[tokio::test(start_paused = true)]
 async fn g7_a_write_that_panicked_leaves_its_key_distrusted() {
-    let rig = Rig::with(2, |_, tier| tier.breaker(0, SECOND));
+    let rig = Rig::with(2, |_, tier| tier.no_breaker());
     rig.put(1, "k", "old", Expiry::Never);
     rig.stores[1].at_every_step(|operation, _| async move { assert_ne!(operation, Operation::Del, "it panics") });
     let chain = rig.chain.clone();
     assert!(tokio::spawn(async move { chain.del("k").await }).await.unwrap_err().is_panic());
-    assert_eq!(rig.chain.stats().tiers[1].distrusted, 1);
+    assert_eq!(rig.chain.stats().tiers[1].pending_deletes, 1);
     rig.stores[1].at_every_step(|_, _| async {});
     assert_eq!(rig.chain.get("k").await.unwrap(), None);
 }
@@ -347,7 +348,8 @@ impl Wake for Owner {
     fn wake(self: Arc<Self>) {}
 }
 
-/// The waker of a caller may be the last to hold the task of another: both are dropped where no lock is held.
+/// The waker of a caller may be the last to hold the task of another: both are dropped where no
+/// lock is held.
 #[tokio::test]
 async fn g3_a_waker_that_owns_a_caller_is_dropped_without_a_deadlock() {
     for replaced in [true, false] {
@@ -424,7 +426,8 @@ async fn g1_who_comes_after_a_write_joins_nothing_older() {
     }
 }
 
-/// One who has looked and begins to load later finds what another has loaded meanwhile, in a local tier.
+/// One who has looked and begins to load later finds what another has loaded meanwhile, in a local
+/// tier.
 #[tokio::test]
 async fn g3_what_was_loaded_since_the_look_is_not_loaded_again() {
     let (chain, _, below, _) = local_over_scripted(ReadThrough::new(), |tier| tier);
@@ -436,7 +439,7 @@ async fn g3_what_was_loaded_since_the_look_is_not_loaded_again() {
     gate.open();
     assert_eq!(quick.await.unwrap(), "once");
     assert_eq!(slow.await.unwrap(), "once");
-    assert_eq!(chain.stats().loads.begun, 1);
+    assert_eq!(chain.stats().loads.started, 1);
 }
 
 /// What is stale in a second local tier is loaded anew all the same.
@@ -469,10 +472,11 @@ async fn the_shortest_life_survives_the_largest_jitter() {
     }
 }
 
-/// A backfill that was under way when a deletion failed is not made before the deletion is made up for.
+/// A backfill that was under way when a deletion failed is not made before the deletion is made up
+/// for.
 #[tokio::test(start_paused = true)]
 async fn g7_a_backfill_under_way_is_not_made_where_a_write_failed() {
-    let rig = Rig::with(3, |_, tier| tier.breaker(0, SECOND));
+    let rig = Rig::with(3, |_, tier| tier.no_breaker());
     rig.put(2, "k", "old", Expiry::Never);
     let gate = rig.stores[0].stall(Operation::Fill);
     assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("old"));
@@ -488,7 +492,11 @@ async fn g7_a_backfill_under_way_is_not_made_where_a_write_failed() {
 #[tokio::test(start_paused = true)]
 async fn g7_a_probe_that_cannot_repair_has_failed() {
     for many in [false, true] {
-        let rig = Rig::with(2, |at, tier| if at == 1 { tier.breaker(1, SECOND) } else { tier });
+        let rig =
+            Rig::with(
+                2,
+                |at, tier| if at == 1 { tier.breaker(Breaker::new().failures(1).probe_interval(SECOND)) } else { tier },
+            );
         rig.put(1, "other", "v", Expiry::Never);
         rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
         rig.chain.del("k").await.unwrap_err();
@@ -510,7 +518,8 @@ async fn g7_a_probe_that_cannot_repair_has_failed() {
 /// That no time was left for a lease is not held against its tier.
 #[tokio::test(start_paused = true)]
 async fn g7_what_was_not_asked_has_not_failed() {
-    let rig = Rig::with(2, |_, tier| tier.timeout(SECOND).breaker(1, 10 * SECOND));
+    let rig =
+        Rig::with(2, |_, tier| tier.timeout(SECOND).breaker(Breaker::new().failures(1).probe_interval(10 * SECOND)));
     rig.put(1, "k", "v", Expiry::Never);
     rig.stores[0].at_every_step(|operation, phase| async move {
         if (operation, phase) == (Operation::Get, Phase::Before) {
@@ -528,7 +537,7 @@ async fn g7_what_was_not_asked_has_not_failed() {
 /// A load that succeeds ends the pause that a failed one began.
 #[tokio::test]
 async fn a_success_ends_the_pause_after_a_failure() {
-    let settings = ReadThrough::new().stale_for(SECOND).failure_pause(1000 * SECOND);
+    let settings = ReadThrough::new().stale_for(SECOND).failure_cooldown(1000 * SECOND);
     let (chain, _, _, clock) = local_over_scripted(settings, |tier| tier);
     let loading = |value: &'static str| move || ready(Ok::<_, io::Error>(Loaded::new(owned(value)).ttl(SECOND)));
     let failing = || ready(Err::<String, _>(io::Error::other("no")));
@@ -546,7 +555,7 @@ async fn a_success_ends_the_pause_after_a_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn g5_a_load_does_not_wait_for_a_fill_that_hangs() {
-    let rig = Rig::built(1, |_, tier| tier, |chain| chain.deadline(SECOND));
+    let rig = Rig::built(1, |_, tier| tier, |chain| chain.timeout(SECOND));
     rig.stores[0].stall(Operation::Fill);
     let value = rig.chain.get_or_load("k", || load("v")).await;
     assert_eq!(value.unwrap(), "v");
@@ -578,7 +587,7 @@ async fn g7_a_clear_that_was_given_up_does_not_hold_up_writes_for_ever() {
 
 #[tokio::test(start_paused = true)]
 async fn stats_of_a_tier_that_is_passed_over() {
-    let rig = Rig::with(2, |_, tier| tier.breaker(1, 10 * SECOND));
+    let rig = Rig::with(2, |_, tier| tier.breaker(Breaker::new().failures(1).probe_interval(10 * SECOND)));
     rig.stores[1].fail(Operation::Get, ErrorKind::Unavailable);
     for _ in 0..10 {
         let _ = rig.chain.get("k").await;

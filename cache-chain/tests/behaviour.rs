@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, ErrorKind, MAX_TTL, Tier, Ttl};
+use cache_chain::{ChainCache, ErrorKind, MAX_TTL, Tier, Ttl};
 use cache_core::{
     Expiry, Key, ManualClock,
     testkit::{MapStore, Operation, ScriptedStore},
@@ -88,7 +88,8 @@ async fn a_batch_asks_each_tier_once_for_what_the_tiers_above_lack() {
     }
 }
 
-/// A store whose tickets are those of single keys would take the second write of a key for that of another writer.
+/// A store whose tickets are those of single keys would take the second write of a key for that of
+/// another writer.
 #[tokio::test]
 async fn of_a_key_given_twice_the_last_value_is_written_once() {
     let rig = Rig::new(2);
@@ -194,7 +195,7 @@ async fn g5_the_queue_keeps_one_entry_per_key_within_its_bytes() {
         .tier(upper.clone())
         .tier(lower)
         .backfill_bytes(10_000)
-        .backfill_weigher(|_, value: &String| value.len())
+        .weigher(|_, value: &String| value.len())
         .build()
         .unwrap();
     upper.stall(Operation::Fill);
@@ -279,9 +280,9 @@ async fn bad_input_is_refused_with_a_clear_error_and_nothing_is_lost() {
     assert!(message(ChainCache::builder().build()).contains("at least one tier"));
     let tier = || Tier::new(MapStore::<u8>::new()).name("memory");
     let built = ChainCache::builder().tier(tier().max_ttl(Duration::ZERO)).build();
-    assert_eq!(message(built), "the maximum TTL of tier memory is zero; leave it out or give it some");
+    assert_eq!(message(built), "the max_ttl of tier memory is zero; leave it out or set it above zero");
     let built = ChainCache::builder().tier(tier().default_ttl(Duration::ZERO)).build();
-    assert!(message(built).contains("default TTL of tier memory"));
+    assert!(message(built).contains("default_ttl of tier memory"));
     let built = ChainCache::builder().tier(tier().timeout(Duration::ZERO)).build();
     assert!(message(built).contains("timeout of tier memory"));
     assert!(message(ChainCache::builder().tier(tier()).backfill_items(0).build()).contains("no room"));
@@ -343,8 +344,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever is done in whatever order, no tier keeps a value beyond the deadline that its writer gave it, and a value
-    /// with a deadline never loses it.
+    /// Whatever is done in whatever order, no tier keeps a value beyond the deadline that its
+    /// writer gave it, and a value with a deadline never loses it.
     #[test]
     fn g6_no_path_lengthens_a_life(steps in prop::collection::vec(step(), 1..40), cap in 1..5_000_000_u64) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

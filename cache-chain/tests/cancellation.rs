@@ -1,10 +1,11 @@
-//! Every operation, dropped at every await point, leaves a consistent chain; a write that was started completes.
+//! Every operation, dropped at every await point, leaves a consistent chain; a write that was
+//! started completes.
 
 mod support;
 
 use std::task::{Context, Waker};
 
-use cache_chain::{Cache, ChainCache};
+use cache_chain::ChainCache;
 use cache_core::{
     Expiry,
     testkit::{drop_after, yield_now},
@@ -83,7 +84,8 @@ async fn dropped_reads_leave_no_trace() {
         drop_after(polls, rig.chain.wait()).await;
         settle().await;
         rig.chain.wait().await.unwrap();
-        // Read to the end, it is backfilled; else it is not. Either way no tier holds anything else.
+        // Read to the end, it is backfilled; else it is not. Either way no tier holds anything
+        // else.
         for (tier, value) in values(&rig, "k").into_iter().enumerate() {
             assert!(value.is_none_or(|value| value == "old"), "tier {tier} after {polls} polls");
         }
@@ -129,7 +131,8 @@ async fn a_panic_beside_a_write_does_not_take_it_along() {
     assert_eq!(values(&rig, "k"), vec![Some("new".to_owned()); 3]);
 }
 
-/// A write whose caller gave up goes on; the one that comes after it has the last word all the same.
+/// A write whose caller gave up goes on; the one that comes after it has the last word all the
+/// same.
 #[tokio::test]
 async fn a_later_write_outlasts_one_whose_caller_gave_up() {
     use cache_core::testkit::Operation;

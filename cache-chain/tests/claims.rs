@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, ErrorKind, Loaded, ReadThrough};
+use cache_chain::{ChainCache, ErrorKind, Loaded, ReadThrough};
 use cache_core::{
-    Claim, Entry, Key, Profile, Result, Store, Ticket, Write,
+    Claim, Entry, Expiry, Key, LocalStore, Profile, Result, Store, Ticket, Write,
     testkit::{Gate, MapStore, Operation, ScriptedStore},
 };
 use support::{key, settle};
@@ -24,6 +24,8 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Claiming {
     map: MapStore<String>,
     claims: Arc<Mutex<HashMap<Key, Ticket>>>,
+    /// What another process stores just before the next claim.
+    arriving: Arc<Mutex<Option<String>>>,
 }
 
 impl Claiming {
@@ -48,9 +50,12 @@ impl Store for Claiming {
     }
 
     async fn claim(&self, key: &Key) -> Result<Claim> {
+        if let Some(value) = self.arriving.lock().unwrap().take() {
+            drop(self.map.insert(key, Entry::new(value, Expiry::Never), 0)?);
+        }
         let ticket = Store::lease(&self.map, key).await?;
         let granted = self.claims.lock().unwrap().insert(key.clone(), ticket).is_none();
-        Ok(Claim { ticket, granted })
+        Ok(if granted { Claim::granted(ticket) } else { Claim::refused(ticket) })
     }
 
     async fn release(&self, key: &Key, _ticket: Ticket) -> Result<()> {
@@ -97,7 +102,7 @@ async fn load(chain: &ChainCache<String>, value: &'static str, gate: &Gate) -> R
 #[tokio::test(start_paused = true)]
 async fn a_process_waits_for_what_another_loads() {
     let shared = Claiming::default();
-    let [one, two] = [(); 2].map(|()| process(&shared, ReadThrough::new().patience(Duration::MAX)));
+    let [one, two] = [(); 2].map(|()| process(&shared, ReadThrough::new().peer_wait(Duration::MAX)));
     let (gate, open) = (Gate::default(), Gate::default());
     open.open();
     let second = async {
@@ -110,17 +115,36 @@ async fn a_process_waits_for_what_another_loads() {
     });
     assert_eq!((first.unwrap().as_str(), second.unwrap().as_str()), ("one", "one"));
     let loads = [&one, &two].map(|chain| chain.stats().loads);
-    assert_eq!((loads[0].begun, loads[0].elsewhere), (1, 0));
-    assert_eq!((loads[1].begun, loads[1].elsewhere), (0, 1));
+    assert_eq!((loads[0].started, loads[0].loaded_by_peer), (1, 0));
+    assert_eq!((loads[1].started, loads[1].loaded_by_peer), (0, 1));
     two.wait().await.unwrap();
-    assert_eq!(two.get_detailed("k").await.unwrap().source, cache_chain::Source::Tier(0), "it is filled above");
+    assert_eq!(
+        two.get_detailed("k").await.unwrap().source,
+        cache_chain::Source::Tier("L1 map".into()),
+        "it is filled above"
+    );
     assert_eq!(shared.claimed(), 0);
+}
+
+/// The other process has released its claim by then, so this one is granted.
+#[tokio::test]
+async fn a_granted_claim_looks_again_unless_the_key_was_vacant() {
+    let shared = Claiming::default();
+    let chain = process(&shared, ReadThrough::new());
+    let (gate, open) = (Gate::default(), Gate::default());
+    open.open();
+    *shared.arriving.lock().unwrap() = Some("theirs".to_owned());
+    assert_eq!(load(&chain, "ours", &gate).await.unwrap(), "theirs");
+    let loads = chain.stats().loads;
+    assert_eq!((loads.started, loads.loaded_by_peer), (0, 1));
+    settle().await;
+    assert_eq!(shared.claimed(), 0, "the claim is returned");
 }
 
 #[tokio::test(start_paused = true)]
 async fn patience_ends() {
     let shared = Claiming::default();
-    let [one, two] = [(); 2].map(|()| process(&shared, ReadThrough::new().patience(SECOND)));
+    let [one, two] = [(); 2].map(|()| process(&shared, ReadThrough::new().peer_wait(SECOND)));
     let (gate, open) = (Gate::default(), Gate::default());
     open.open();
     let started = Instant::now();
@@ -139,7 +163,7 @@ async fn patience_ends() {
 #[tokio::test(start_paused = true)]
 async fn without_patience_nothing_is_claimed() {
     let shared = Claiming::default();
-    let chain = process(&shared, ReadThrough::new().patience(Duration::ZERO));
+    let chain = process(&shared, ReadThrough::new().no_peer_wait());
     let gate = Gate::default();
     let claimed = async {
         settle().await;
@@ -180,7 +204,7 @@ async fn who_gets_the_claim_looks_again() {
     shared.claims.lock().unwrap().insert(key("k"), Ticket::unconditional());
     let other = async {
         settle().await;
-        let other = process(&shared, ReadThrough::new().patience(Duration::ZERO));
+        let other = process(&shared, ReadThrough::new().no_peer_wait());
         other.set("k", "theirs".to_owned()).await.unwrap();
         shared.claims.lock().unwrap().clear();
     };
@@ -229,7 +253,7 @@ async fn a_refresh_claims_nothing() {
     clock.advance(SECOND);
     assert_eq!(load(&chain, "new", &gate).await.unwrap(), "old");
     settle().await;
-    assert_eq!((chain.stats().loads.begun, shared.claimed()), (1, 0));
+    assert_eq!((chain.stats().loads.started, shared.claimed()), (1, 0));
     gate.open();
 }
 
@@ -238,7 +262,7 @@ async fn a_refresh_claims_nothing() {
 async fn a_tier_that_works_grants_claims_beside_one_that_fails() {
     let (shared, failing) = (Claiming::default(), ScriptedStore::new(Claiming::default()));
     failing.fail(Operation::Get, ErrorKind::Unavailable);
-    let settings = || ReadThrough::new().patience(Duration::MAX);
+    let settings = || ReadThrough::new().peer_wait(Duration::MAX);
     let process = || {
         let chain = ChainCache::builder().tier(failing.clone()).tier(shared.clone()).read_through(settings());
         chain.build().unwrap()
@@ -257,6 +281,6 @@ async fn a_tier_that_works_grants_claims_beside_one_that_fails() {
         gate.open();
     });
     assert_eq!((first.unwrap().as_str(), second.unwrap().as_str()), ("one", "one"));
-    assert_eq!((one.stats().loads.begun, two.stats().loads.begun), (1, 0));
+    assert_eq!((one.stats().loads.started, two.stats().loads.started), (1, 0));
     assert_eq!(failing.calls_of(Operation::Claim), 0);
 }

@@ -1,4 +1,5 @@
-//! Writes whose callers have left: in order, bounded, and waited for; and repairs, which give way to newer writes.
+//! Writes whose callers have left: in order, bounded, and waited for; and repairs, which give way
+//! to newer writes.
 
 mod support;
 
@@ -7,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ErrorKind};
+use cache_chain::{Breaker, ErrorKind, Tier};
 use cache_core::testkit::Operation;
 use support::{Rig, settle};
 
@@ -32,7 +33,7 @@ fn leave<F: Future>(call: F) -> Option<F::Output> {
 /// As a service under load writes one hot key while a tier hangs and the callers do not wait.
 #[tokio::test(start_paused = true)]
 async fn abandoned_writes_of_one_key_are_bounded_and_the_key_is_writable_at_once_afterwards() {
-    let rig = Rig::with(2, |_, tier| tier.timeout(60 * SECOND).breaker(0, SECOND));
+    let rig = Rig::with(2, |_, tier| tier.timeout(60 * SECOND).no_breaker());
     let gate = rig.stores[1].stall(Operation::Set);
     let mut refused = 0;
     for number in 0..5000 {
@@ -51,6 +52,24 @@ async fn abandoned_writes_of_one_key_are_bounded_and_the_key_is_writable_at_once
     assert_eq!(values(&rig, "hot"), [None, None], "later writes were refused, so what the line wrote is outdated");
     rig.chain.set("hot", owned("new")).await.unwrap();
     assert_eq!(values(&rig, "hot"), [Some(owned("new")), Some(owned("new"))]);
+}
+
+/// Large values of many keys.
+#[tokio::test(start_paused = true)]
+async fn abandoned_writes_are_bounded_by_their_bytes() {
+    let tier = |_, tier: Tier<String>| tier.timeout(60 * SECOND).no_breaker();
+    let rig = Rig::built(2, tier, |chain| chain.weigher(|_, value: &String| value.len() << 20));
+    let gate = rig.stores[1].stall(Operation::Set);
+    for number in 0..7 {
+        assert!(leave(rig.chain.set(number, owned("some ten M"))).is_none());
+        settle().await;
+    }
+    let error = leave(rig.chain.set("refused", owned("v"))).unwrap().unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("64 MiB"), "{error}");
+    gate.open();
+    rig.chain.wait().await.unwrap();
+    rig.chain.set("k", owned("v")).await.unwrap();
+    assert_eq!(values(&rig, "k"), [Some(owned("v")), Some(owned("v"))]);
 }
 
 #[tokio::test]
@@ -110,7 +129,7 @@ async fn an_abandoned_clear_that_hangs_delays_writes_for_a_second_and_wait_not_a
 /// A deletion that is on its way must not remove what was written after it and acknowledged.
 #[tokio::test(start_paused = true)]
 async fn a_repair_does_not_delete_a_newer_value() {
-    let rig = Rig::with(2, |_, tier| tier.timeout(60 * SECOND).breaker(0, SECOND));
+    let rig = Rig::with(2, |_, tier| tier.timeout(60 * SECOND).no_breaker());
     rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
     rig.chain.del("k").await.unwrap_err();
     rig.stores[1].heal();
@@ -125,12 +144,12 @@ async fn a_repair_does_not_delete_a_newer_value() {
     set.unwrap();
     tokio::time::sleep(5 * SECOND).await;
     assert_eq!(values(&rig, "k"), [Some(owned("new")), Some(owned("new"))]);
-    assert_eq!(rig.chain.stats().tiers[1].distrusted, 0);
+    assert_eq!(rig.chain.stats().tiers[1].pending_deletes, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_repair_ends_when_its_work_is_done() {
-    let rig = Rig::with(2, |_, tier| tier.breaker(0, SECOND));
+    let rig = Rig::with(2, |_, tier| tier.no_breaker());
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     settle().await;
     let before = alive();
@@ -140,12 +159,14 @@ async fn a_repair_ends_when_its_work_is_done() {
     settle().await;
     assert_eq!(alive(), before + 1, "the task that repairs");
     tokio::time::sleep(2 * SECOND).await;
-    assert_eq!((alive(), rig.chain.stats().tiers[1].distrusted), (before, 0));
+    assert_eq!((alive(), rig.chain.stats().tiers[1].pending_deletes), (before, 0));
 }
 
 /// Opens the breaker of the second tier, whose reads fail from now on.
 async fn opened() -> Rig {
-    let rig = Rig::with(3, |at, tier| if at == 1 { tier.breaker(3, 10 * SECOND) } else { tier.breaker(0, SECOND) });
+    let rig = Rig::with(3, |at, tier| {
+        if at == 1 { tier.breaker(Breaker::new().failures(3).probe_interval(10 * SECOND)) } else { tier.no_breaker() }
+    });
     rig.stores[1].fail(Operation::Get, ErrorKind::Unavailable);
     for number in 0..3 {
         assert!(rig.chain.get(number).await.is_err());
@@ -179,4 +200,31 @@ async fn g7_a_repair_that_asks_nothing_does_not_close_the_breaker() {
         assert!(rig.chain.get("k").await.is_err());
     }
     assert!(rig.stores[1].calls_of(Operation::Get) <= asked + 1, "at most one probe");
+}
+
+/// A `clear` takes as long as there are keys to remove. Reads do not wait for its end to use a tier
+/// that has recovered.
+#[tokio::test(start_paused = true)]
+async fn a_clear_that_takes_long_does_not_stay_the_probe() {
+    let settings = |at, tier: Tier<String>| {
+        if at == 0 { tier.timeout(SECOND).breaker(Breaker::new().failures(1).probe_interval(SECOND)) } else { tier }
+    };
+    let rig = Rig::with(2, settings);
+    rig.stores[0].fail(Operation::Get, ErrorKind::Unavailable);
+    rig.chain.get("k").await.unwrap_err();
+    rig.stores[0].heal();
+    let _gate = rig.stores[0].stall(Operation::Clear);
+    tokio::time::advance(SECOND).await;
+    let chain = rig.chain.clone();
+    let clearing = tokio::spawn(async move { chain.clear().await });
+    settle().await;
+    assert_eq!(rig.stores[0].calls_of(Operation::Clear), 1, "it is the probe");
+    let asked = rig.stores[0].calls_of(Operation::Get);
+    rig.chain.get("k").await.unwrap_err();
+    assert_eq!(rig.stores[0].calls_of(Operation::Get), asked);
+    tokio::time::advance(2 * SECOND).await;
+    assert_eq!(rig.chain.get("k").await.unwrap(), None);
+    assert_eq!(rig.chain.get("k").await.unwrap(), None);
+    assert_eq!(rig.stores[0].calls_of(Operation::Get), asked + 2);
+    clearing.abort();
 }

@@ -78,7 +78,7 @@ async fn a_weigher_may_give_the_largest_number() {
     let chain = ChainCache::builder()
         .tier(upper.clone())
         .tier(lower.clone())
-        .backfill_weigher(|_, value: &u64| if *value == 1 { usize::MAX } else { 0 })
+        .weigher(|_, value: &u64| if *value == 1 { usize::MAX } else { 0 })
         .build()
         .unwrap();
     let below = ChainCache::builder().tier(lower).build().unwrap();
@@ -297,7 +297,7 @@ async fn backfills_stay_within_their_bytes() {
         .tier(upper.clone())
         .tier(lower.clone())
         .backfill_bytes(limit)
-        .backfill_weigher(|_, _: &Large| 1000)
+        .weigher(|_, _: &Large| 1000)
         .build()
         .unwrap();
     let below = ChainCache::builder().tier(lower).build().unwrap();

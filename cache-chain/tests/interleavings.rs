@@ -1,7 +1,7 @@
-//! G1, by exhaustion: the real chain over controlled stores, through every order in which the effects of concurrent
-//! operations can happen.
+//! G1, by exhaustion: the real chain over controlled stores, through every order in which the
+//! effects of concurrent operations can happen.
 
-use cache_chain::{Cache, ChainCache, Tier};
+use cache_chain::{ChainCache, Tier};
 use cache_core::{
     Key, LocalStore,
     testkit::{
@@ -128,7 +128,8 @@ fn g1_random_orders_of_larger_scenarios() {
     }
 }
 
-/// The check can fail: without leases, each of these writes is undone by the backfill of an older value.
+/// The check can fail: without leases, each of these writes is undone by the backfill of an older
+/// value.
 #[test]
 fn the_search_finds_what_leases_prevent() {
     let tasks: &[&[&[Do]]] =

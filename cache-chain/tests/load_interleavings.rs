@@ -1,5 +1,5 @@
-//! G1 for read-through, by exhaustion: loads, and writers that change the origin and then invalidate, through every order in
-//! which their effects can happen.
+//! G1 for read-through, by exhaustion: loads, and writers that change the origin and then
+//! invalidate, through every order in which their effects can happen.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ const KEY: &str = "k";
 
 type Scripted = ScriptedStore<MapStore<u32>>;
 
-/// What an application makes of a chain: reads load from the origin, writes change the origin and then invalidate.
+/// What an application makes of a chain: reads load from the origin, writes change the origin and
+/// then invalidate.
 struct CacheAside {
     chain: ChainCache<u32>,
     origin: Scripted,
@@ -135,7 +136,7 @@ impl Scenario<'_> {
             let Some(held) = LocalStore::get(map, &key) else { continue };
             assert_eq!(held.value(), truth.as_ref(), "at rest, tier {at} is wrong; schedule {path:?}");
         }
-        assert_eq!(cache.chain.stats().loads.under_way, 0, "a flight is left; schedule {path:?}");
+        assert_eq!(cache.chain.stats().loads.in_flight, 0, "a flight is left; schedule {path:?}");
     }
 
     fn run_through(&self, mut schedules: Schedules) -> usize {
@@ -162,8 +163,11 @@ fn g1_no_order_of_effects_caches_what_was_loaded_before_a_write() {
         &[&[GetMany], &[Set(1), Get]],
         &[&[Get], &[Set(1)], &[Set(2)]],
         &[&[Get], &[Get], &[Set(1)]],
+        &[&[Get], &[Get], &[Del]],
+        &[&[Get], &[Set(1)], &[Del]],
     ];
-    let two: &[&[&[Do]]] = &[&[&[Get], &[Set(1)]], &[&[Get], &[Clear]], &[&[GetMany], &[Del]]];
+    let two: &[&[&[Do]]] =
+        &[&[&[Get], &[Set(1)]], &[&[Get], &[Clear]], &[&[GetMany], &[Del]], &[&[Get], &[Set(1), Get]]];
     let mut tried = 0;
     for (tiers, scenarios) in [(1, one), (2, two)] {
         for tasks in scenarios {

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, Error, ErrorKind, ReadThrough, Result};
+use cache_chain::{ChainCache, Error, ErrorKind, ReadThrough, Result};
 use cache_core::{
     Key, Origin,
     testkit::{Gate, MapStore, join_all},
@@ -63,7 +63,7 @@ async fn a_loader_that_reads_its_own_key_fails_at_once() {
     let load = || async move { own.get_or_load("own", || async { Ok::<_, Error>(1) }).await };
     let message = message_of_cycle(in_time(chain.get_or_load("own", load)).await);
     assert!(message.contains(r#""own" -> "own";"#), "{message}");
-    assert_eq!(chain.stats().loads.under_way, 0);
+    assert_eq!(chain.stats().loads.in_flight, 0);
 }
 
 /// Two requests whose loaders read each other's key, in one chain or in two.
@@ -84,7 +84,7 @@ async fn crossed(first: Chain, second: Chain) {
         let message = message_of_cycle(result);
         assert!(message.contains(r#""one" -> "two" -> "one""#) || message.contains(r#""two" -> "one" -> "two""#));
     }
-    assert_eq!((first.stats().loads.under_way, second.stats().loads.under_way), (0, 0));
+    assert_eq!((first.stats().loads.in_flight, second.stats().loads.in_flight), (0, 0));
 }
 
 #[tokio::test]
@@ -199,7 +199,7 @@ async fn a_batch_that_reads_one_of_its_keys_fails_at_once() {
         };
         let message = message_of_cycle(in_time(chain.get_or_load_many([1, 2], load)).await);
         assert!(message.contains(r#""2" -> "2""#), "{message}");
-        assert_eq!(chain.stats().loads.under_way, 0);
+        assert_eq!(chain.stats().loads.in_flight, 0);
     }
 }
 
@@ -215,8 +215,8 @@ impl<F: Future + Unpin> Future for Counted<F> {
     }
 }
 
-/// Each level of the graph waits for the two below. An event in one load wakes that load alone, and its end wakes each waiter
-/// once.
+/// Each level of the graph waits for the two below. An event in one load wakes that load alone, and
+/// its end wakes each waiter once.
 #[tokio::test]
 async fn the_cost_of_a_graph_of_loads_is_linear() {
     const LEVELS: u64 = 60;
@@ -249,7 +249,8 @@ async fn the_cost_of_a_graph_of_loads_is_linear() {
     assert_eq!(in_time(load(levels.clone(), LEVELS)).await.unwrap(), 1_548_008_755_920);
     let loads = usize::try_from(LEVELS).unwrap() + 1;
     assert_eq!(levels.calls.load(SeqCst), loads);
-    // Its ten yields, its first poll, and one for the end of each of two loads. The timers add none.
+    // Its ten yields, its first poll, and one for the end of each of two loads. The timers add
+    // none.
     let polls = levels.polls.load(SeqCst);
     assert!(polls <= 13 * loads, "{polls} polls");
 }
@@ -294,10 +295,11 @@ async fn nested_loads_take_no_permit() {
     }
     let chain = with(ReadThrough::new().concurrent_loads(1));
     assert_eq!(in_time(deep(chain.clone(), 50)).await.unwrap(), 50);
-    assert_eq!(chain.stats().loads.under_way, 0);
+    assert_eq!(chain.stats().loads.in_flight, 0);
 }
 
-/// A nested call may join a load that waits for a permit, also one of a batch, and through another chain.
+/// A nested call may join a load that waits for a permit, also one of a batch, and through another
+/// chain.
 #[tokio::test]
 async fn a_load_that_waits_for_its_turn_is_admitted_when_a_running_one_waits_for_it() {
     let other = with(ReadThrough::new().concurrent_loads(1));
@@ -335,7 +337,8 @@ async fn a_load_that_waits_for_its_turn_is_admitted_when_a_running_one_waits_for
     }
 }
 
-/// The permit is lent along all waits: the load that is joined may itself wait for one that is queued.
+/// The permit is lent along all waits: the load that is joined may itself wait for one that is
+/// queued.
 #[tokio::test]
 async fn a_permit_is_lent_along_a_chain_of_waits() {
     let (one, two) = (with(ReadThrough::new().concurrent_loads(1)), chain());
@@ -367,7 +370,8 @@ async fn a_permit_is_lent_along_a_chain_of_waits() {
     assert_eq!((held.unwrap(), between.unwrap()), (7, 7));
 }
 
-/// A caller that is kept and not polled holds up nobody: neither those who wait with it nor those who wait for its permit.
+/// A caller that is kept and not polled holds up nobody: neither those who wait with it nor those
+/// who wait for its permit.
 #[tokio::test]
 async fn a_caller_that_is_not_polled_holds_up_nobody() {
     let chain = with(ReadThrough::new().concurrent_loads(1));
@@ -422,7 +426,8 @@ async fn a_nested_call_that_was_given_up_is_no_part_of_a_cycle() {
     assert_eq!((below.unwrap(), above.unwrap()), (7, 7));
 }
 
-/// A load lends the permit of its own chain alone: the bound of another chain holds for nested loads, too.
+/// A load lends the permit of its own chain alone: the bound of another chain holds for nested
+/// loads, too.
 #[tokio::test]
 async fn no_permit_is_lent_to_a_load_of_another_chain() {
     let (one, two) = (chain(), with(ReadThrough::new().concurrent_loads(1)));

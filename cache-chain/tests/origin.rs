@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use cache_chain::{Cache, ChainCache, ErrorKind};
+use cache_chain::{ChainCache, ErrorKind};
 use cache_core::{Key, Origin, testkit::MapStore};
 
 type Rows = Arc<Mutex<HashMap<String, u32>>>;

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use cache_chain::{Cache, ErrorKind};
+use cache_chain::ErrorKind;
 use cache_core::{Expiry, testkit::Operation};
 use support::Rig;
 

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use cache_chain::{Cache, ChainCache, ErrorKind, Ttl};
+use cache_chain::{ChainCache, ErrorKind, Ttl};
 use cache_core::{
     Expiry,
     testkit::{MapStore, Operation, ScriptedStore},
@@ -23,7 +23,8 @@ async fn g5_reads_never_wait_for_a_backfill_that_hangs() {
     below.set_many((0..10_000_u64).map(|at| (at, at))).await.unwrap();
     upper.stall(Operation::Fill);
 
-    // Time is paused: were a read to wait for the queue, only the tier's timeout would let it go on, and time would pass.
+    // Time is paused: were a read to wait for the queue, only the tier's timeout would let it go
+    // on, and time would pass.
     let started = tokio::time::Instant::now();
     for at in 0..10_000_u64 {
         assert_eq!(chain.get(at).await.unwrap(), Some(at));
@@ -140,7 +141,10 @@ async fn g7_writes_report_every_tier_that_failed() {
 /// There, what the store holds of another type reads as the zero value without an error.
 #[tokio::test]
 async fn a_wrong_type_is_an_error_and_no_default_value() {
-    use cache_core::{Binding, Envelope, Life, Opened, codec::Bincode};
+    use cache_core::{
+        backend::{Binding, Envelope, Life, Opened},
+        codec::Bincode,
+    };
 
     let life = Life::new(0, None);
     let binding = Binding { key: b"k", epoch: 0 };

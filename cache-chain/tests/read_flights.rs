@@ -1,4 +1,5 @@
-//! Reads and loads where the caller's runtime, its time or its patience differ from those of the chain.
+//! Reads and loads where the caller's runtime, its time or its patience differ from those of the
+//! chain.
 
 mod support;
 
@@ -12,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, Error, ErrorKind, ReadThrough, Tier};
+use cache_chain::{Breaker, ChainCache, Error, ErrorKind, ReadThrough, Tier};
 use cache_core::{
     Expiry,
     testkit::{Gate, MapStore, Operation, ScriptedStore, block_on},
@@ -30,10 +31,11 @@ fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// The deadline of a lookup is that of the caller that began it. A caller that joined it late has time to look again.
+/// The deadline of a lookup is that of the caller that began it. A caller that joined it late has
+/// time to look again.
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_joins_a_lookup_has_its_own_time() {
-    let rig = Rig::built(2, |_, tier| tier.timeout(100 * SECOND), |chain| chain.deadline(SECOND));
+    let rig = Rig::built(2, |_, tier| tier.timeout(100 * SECOND), |chain| chain.timeout(SECOND));
     rig.put(1, "k", "v", Expiry::Never);
     let first = rig.stores[0].stall(Operation::Get);
     let started = tokio::time::Instant::now();
@@ -55,10 +57,13 @@ async fn a_caller_that_joins_a_lookup_has_its_own_time() {
     assert_eq!(late.unwrap().as_deref(), Some("v"), "after {:?}", started.elapsed());
 }
 
-/// A lookup goes on when its caller has left, so that the breaker learns that the tier does not answer; only so many do.
+/// A lookup goes on when its caller has left, so that the breaker learns that the tier does not
+/// answer; only so many do.
 #[tokio::test(start_paused = true)]
 async fn lookups_without_callers_tell_the_breaker_and_are_bounded() {
-    let rig = Rig::with(2, |_, tier| tier.timeout(10 * SECOND).breaker(50, 1000 * SECOND));
+    let rig = Rig::with(2, |_, tier| {
+        tier.timeout(10 * SECOND).breaker(Breaker::new().failures(50).probe_interval(1000 * SECOND))
+    });
     rig.stores[1].stall(Operation::Get);
     for many in [false, true] {
         for number in 0..50 {
@@ -106,7 +111,7 @@ fn elsewhere(settings: ReadThrough) -> (Runtime, ChainCache<String>, Scripted) {
     let home = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
     let below: Scripted = ScriptedStore::new(MapStore::new());
     let chain = home.block_on(async {
-        let lower = Tier::new(below.clone()).timeout(SECOND / 10).breaker(0, SECOND);
+        let lower = Tier::new(below.clone()).timeout(SECOND / 10).no_breaker();
         ChainCache::builder().tier(MapStore::new()).tier(lower).read_through(settings).build().unwrap()
     });
     (home, chain, below)
@@ -188,7 +193,8 @@ fn a_lookup_ends_in_time_although_its_first_callers_runtime_is_idle() {
     assert_eq!(second.expect("it hangs").unwrap_err().kind(), ErrorKind::Timeout);
 }
 
-/// When the chain's runtime ends, all waiters are told, as are later callers. The first tier still answers.
+/// When the chain's runtime ends, all waiters are told, as are later callers. The first tier still
+/// answers.
 #[test]
 fn the_end_of_the_chains_runtime_is_an_error_for_its_callers() {
     let (home, chain, below) = elsewhere(ReadThrough::new());
@@ -211,6 +217,6 @@ fn the_end_of_the_chains_runtime_is_an_error_for_its_callers() {
         assert_eq!(chain.get_or_load("k", load).await.unwrap_err().kind(), ErrorKind::Closed);
         assert_eq!(chain.get_or_load_many(["k"], many).await.unwrap_err().kind(), ErrorKind::Closed);
         assert_eq!(chain.get("cached").await.unwrap().as_deref(), Some("v"));
-        assert_eq!(chain.stats().loads.under_way, 0);
+        assert_eq!(chain.stats().loads.in_flight, 0);
     });
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, Tier};
+use cache_chain::{ChainCache, Tier};
 use cache_core::{
     Entry, Expiry, Origin, Store, Ticket, Write,
     testkit::{Gate, MapStore, Operation, ScriptedStore},
@@ -25,7 +25,8 @@ fn lease_less() -> Scripted {
     ScriptedStore::new(MapStore::new()).without_leases()
 }
 
-/// Chain A has read the old value below and is about to fill it into the store that it shares with chain B. B deletes the key.
+/// Chain A has read the old value below and is about to fill it into the store that it shares with
+/// chain B. B deletes the key.
 #[tokio::test(start_paused = true)]
 async fn g1_holds_for_two_chains_over_one_store_without_leases() {
     let (shared, below) = (lease_less(), ScriptedStore::new(MapStore::new()));
@@ -51,7 +52,8 @@ async fn g1_holds_for_two_chains_over_one_store_without_leases() {
     assert_eq!(one.get("k").await.unwrap(), None);
 }
 
-/// A fill of one chain is in flight when the other chain deletes, or clears: the deletion waits for it.
+/// A fill of one chain is in flight when the other chain deletes, or clears: the deletion waits for
+/// it.
 #[tokio::test(start_paused = true)]
 async fn a_deletion_by_one_chain_waits_for_the_fill_of_another() {
     for clears in [false, true] {

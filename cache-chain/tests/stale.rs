@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, ErrorKind, Loaded, ReadThrough, Source, Ttl};
+use cache_chain::{ChainCache, ErrorKind, Loaded, ReadThrough, Source, Ttl};
 use cache_core::{
     Clock, Key, LocalStore, ManualClock,
     testkit::{Gate, MapStore, ScriptedStore},
@@ -23,7 +23,8 @@ const TICK: Duration = Duration::from_nanos(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A chain of memory over a scripted store, on a manual clock, and a loader that brings the number of its call.
+/// A chain of memory over a scripted store, on a manual clock, and a loader that brings the number
+/// of its call.
 struct Rig {
     chain: ChainCache<usize>,
     memory: MapStore<usize>,
@@ -54,7 +55,8 @@ impl Rig {
         Self { chain, memory, lower, clock, calls: Arc::default(), failing: Arc::default() }
     }
 
-    /// The call's number, 1 for the first, which takes a second by the clock; an error if it is to fail.
+    /// The call's number, 1 for the first, which takes a second by the clock; an error if it is to
+    /// fail.
     fn load(
         &self,
     ) -> impl FnOnce() -> std::pin::Pin<Box<dyn Future<Output = io::Result<usize>> + Send>> + Send + use<> {
@@ -90,7 +92,7 @@ async fn past_its_soft_deadline_a_value_is_served_stale_and_loaded_once() {
     assert_eq!(rig.calls.load(SeqCst), 2, "and loaded in the background");
     assert_eq!(rig.get_or_load().await, (2, false));
     let stats = rig.chain.stats().loads;
-    assert_eq!((stats.begun, stats.refreshes, stats.stale, stats.under_way), (2, 1, 1, 0));
+    assert_eq!((stats.started, stats.refreshes, stats.stale_served, stats.in_flight), (2, 1, 1, 0));
     rig.chain.wait().await.unwrap();
     let below = LocalStore::get(rig.lower.inner(), &Key::new("k").unwrap()).unwrap();
     assert_eq!(below.value(), Some(&2), "the tier below has the new value, too");
@@ -111,7 +113,7 @@ async fn a_refresh_is_shared() {
         assert_eq!(rig.chain.get_or_load("k", load).await.unwrap(), 1);
     }
     settle().await;
-    assert_eq!((rig.calls.load(SeqCst), rig.chain.stats().loads.under_way), (2, 1));
+    assert_eq!((rig.calls.load(SeqCst), rig.chain.stats().loads.in_flight), (2, 1));
     gate.open();
     settle().await;
     assert_eq!(rig.get_or_load().await, (2, false));
@@ -154,14 +156,14 @@ async fn a_stale_value_below_is_served_and_loaded() {
     drop(LocalStore::remove(&rig.memory, &Key::new("k").unwrap()).unwrap());
     rig.clock.advance(MINUTE);
     let outcome = rig.chain.get_or_load_detailed("k", rig.load()).await.unwrap();
-    assert_eq!((outcome.value, outcome.source, outcome.stale), (Some(1), Source::Tier(1), true));
+    assert_eq!((outcome.value, outcome.source, outcome.stale), (Some(1), Source::Tier("L2 map".into()), true));
     settle().await;
     assert_eq!(rig.get_or_load().await, (2, false));
 }
 
 #[tokio::test]
 async fn g4_a_failing_loader_is_left_alone_and_nothing_is_served_past_the_hard_deadline() {
-    let rig = Rig::new(ReadThrough::new().stale_for(MINUTE).failure_pause(10 * SECOND));
+    let rig = Rig::new(ReadThrough::new().stale_for(MINUTE).failure_cooldown(10 * SECOND));
     assert_eq!(rig.get_or_load().await, (1, false));
     let loaded_at = rig.clock.now();
     rig.failing.store(1, SeqCst);
@@ -204,8 +206,9 @@ async fn the_time_that_a_load_took_is_kept_with_its_value() {
     assert_eq!((entry.load_time(), entry.turns_stale()), (SECOND, false), "the load took a second by the clock");
 }
 
-/// `XFetch`: with a load of a second and a factor of 1, a value is due a second before its end with a chance of 1/e, ten
-/// seconds before it with one of 1/22026, and a minute before it never, as good as.
+/// `XFetch`: with a load of a second and a factor of 1, a value is due a second before its end with
+/// a chance of 1/e, ten seconds before it with one of 1/22026, and a minute before it never, as
+/// good as.
 #[tokio::test]
 async fn early_refresh_is_likely_towards_the_end_and_only_then() {
     let mut refreshed = [0; 3];
@@ -237,8 +240,8 @@ async fn without_early_refresh_nothing_is_loaded_before_its_end() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// At any time: fresh before the soft deadline, stale up to the hard one, gone from then on; and for `get` gone from the
-    /// soft one on. Jitter shortens all of that and never lengthens it.
+    /// At any time: fresh before the soft deadline, stale up to the hard one, gone from then on;
+    /// and for `get` gone from the soft one on. Jitter shortens all of that and never lengthens it.
     #[test]
     fn soft_and_hard_deadlines_and_jitter(
         ttl in 1..100_000_u64,

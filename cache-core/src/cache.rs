@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use crate::{CacheKey, Error, ErrorKind, Result, Ttl};
 
-/// A typed cache: over one store ([`DelegateCache`](crate::DelegateCache)) or over several (`ChainCache`).
+/// A typed cache: over one store ([`DelegateCache`](crate::DelegateCache)) or over several
+/// (`ChainCache`).
 ///
-/// A miss is `None`, a fault is an `Err`. Every key is checked before anything is done: an empty one or one longer than
-/// [`Key::MAX_LEN`](crate::Key::MAX_LEN) is an error of kind [`InvalidInput`](ErrorKind::InvalidInput) everywhere below.
+/// A miss is `None`, a fault is an `Err`. Every key is checked before anything is done: an empty
+/// one or one longer than [`Key::MAX_LEN`](crate::Key::MAX_LEN) is an error of kind
+/// [`InvalidInput`](ErrorKind::InvalidInput) everywhere below.
 ///
 /// # Cancel safety
 ///
-/// A dropped read leaves no trace. A dropped write has happened or has not; `ChainCache` finishes what it started.
+/// A dropped read leaves no trace. A dropped write has happened or has not; `ChainCache` finishes
+/// what it started.
 ///
 /// Its futures are not boxed, so there is no `dyn Cache`; be generic over `C: Cache<Value = V>`.
 pub trait Cache: Send + Sync {
@@ -65,14 +68,16 @@ pub trait Cache: Send + Sync {
     /// As the stores fail; some keys may still be there then.
     fn clear(&self) -> impl Future<Output = Result<()>> + Send;
 
-    /// Returns when what was buffered before has been applied: backfills and the stores' own buffers.
+    /// Returns when what was buffered before has been applied: backfills and the stores' own
+    /// buffers.
     ///
     /// # Errors
     ///
     /// As the stores fail.
     fn wait(&self) -> impl Future<Output = Result<()>> + Send;
 
-    /// The values of `keys`, in their order. Each tier is asked once, and once for the leases of what it lacks.
+    /// The values of `keys`, in their order. Each tier is asked once, and once for the leases of
+    /// what it lacks.
     ///
     /// # Errors
     ///
@@ -82,12 +87,13 @@ pub trait Cache: Send + Sync {
         keys: impl IntoIterator<Item = K>,
     ) -> impl Future<Output = Result<Vec<Option<Self::Value>>>> + Send;
 
-    /// Stores several values as [`set`](Self::set) does. Each tier is written once, and all but the last give their leases
-    /// before. Of a key given twice the last value counts.
+    /// Stores several values as [`set`](Self::set) does. Each tier is written once, and all but the
+    /// last give their leases before. Of a key given twice the last value counts.
     ///
     /// # Errors
     ///
-    /// Of the first key that has one; every other key is written all the same. None is if a key is unfit.
+    /// Of the first key that has one; every other key is written all the same. None is if a key is
+    /// unfit.
     fn set_many<K: CacheKey>(
         &self,
         values: impl IntoIterator<Item = (K, Self::Value)>,
@@ -97,7 +103,8 @@ pub trait Cache: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Of the first key that has one; every other key is removed all the same. None is if a key is unfit.
+    /// Of the first key that has one; every other key is removed all the same. None is if a key is
+    /// unfit.
     fn del_many<K: CacheKey>(&self, keys: impl IntoIterator<Item = K>) -> impl Future<Output = Result<()>> + Send;
 }
 

@@ -10,7 +10,7 @@ use crate::{Cache, CacheKey, Entry, Expiry, Key, Result, SharedClock, Store, Sys
 ///
 /// ```
 /// # #[cfg(feature = "testkit")] {
-/// use cache_core::{Cache, DelegateCache, testkit::MapStore};
+/// use cache_core::{DelegateCache, testkit::MapStore};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let cache = DelegateCache::new(MapStore::<String>::new());
@@ -72,30 +72,26 @@ impl<S: Store> DelegateCache<S> {
     }
 }
 
-impl<S: Store> Cache for DelegateCache<S> {
-    type Value = S::Value;
-
-    fn set(&self, key: impl CacheKey, value: S::Value) -> impl Future<Output = Result<()>> + Send {
-        let key = Key::new(&key);
-        async move { self.store.set(self.write(key?, value, self.default_ttl)).await }
-    }
-
-    fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<S::Value>>> + Send {
+/// The methods of [`Cache`], which need no import of the trait.
+impl<S: Store> DelegateCache<S> {
+    /// Returns the value of the key, `None` if the store has none.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key cannot
+    /// be used; else fails as the store does.
+    #[doc(alias = "fetch")]
+    pub fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<S::Value>>> + Send {
         let key = Key::new(&key);
         async move { Ok(self.read(&key?).await?.and_then(Entry::into_value)) }
     }
 
-    fn set_with_ttl(
-        &self,
-        key: impl CacheKey,
-        value: S::Value,
-        ttl: Duration,
-    ) -> impl Future<Output = Result<()>> + Send {
-        let key = Key::new(&key);
-        async move { self.store.set(self.write(key?, value, Ttl::checked(ttl)?)).await }
-    }
-
-    fn get_with_ttl(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<(S::Value, Ttl)>>> + Send {
+    /// Returns the value of the key and its remaining TTL.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn get_with_ttl(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<(S::Value, Ttl)>>> + Send {
         let key = Key::new(&key);
         async move {
             let entry = self.read(&key?).await?;
@@ -106,20 +102,12 @@ impl<S: Store> Cache for DelegateCache<S> {
         }
     }
 
-    fn del(&self, key: impl CacheKey) -> impl Future<Output = Result<()>> + Send {
-        let key = Key::new(&key);
-        async move { self.store.del(&key?).await }
-    }
-
-    async fn clear(&self) -> Result<()> {
-        self.store.clear().await
-    }
-
-    async fn wait(&self) -> Result<()> {
-        self.store.wait().await
-    }
-
-    fn get_many<K: CacheKey>(
+    /// Returns the values of the keys, in their order, by one call of the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), if one of the keys fails.
+    pub fn get_many<K: CacheKey>(
         &self,
         keys: impl IntoIterator<Item = K>,
     ) -> impl Future<Output = Result<Vec<Option<S::Value>>>> + Send {
@@ -131,7 +119,41 @@ impl<S: Store> Cache for DelegateCache<S> {
         }
     }
 
-    fn set_many<K: CacheKey>(
+    /// Sets the value of the key, with the default TTL.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key cannot
+    /// be used; else fails as the store does, and whether the value was set is unknown then.
+    #[doc(alias = "insert")]
+    pub fn set(&self, key: impl CacheKey, value: S::Value) -> impl Future<Output = Result<()>> + Send {
+        let key = Key::new(&key);
+        async move { self.store.set(self.write(key?, value, self.default_ttl)).await }
+    }
+
+    /// Sets the value of the key, with this TTL.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set); of kind [`InvalidInput`](crate::ErrorKind::InvalidInput) if the TTL
+    /// is zero.
+    pub fn set_with_ttl(
+        &self,
+        key: impl CacheKey,
+        value: S::Value,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<()>> + Send {
+        let key = Key::new(&key);
+        async move { self.store.set(self.write(key?, value, Ttl::checked(ttl)?)).await }
+    }
+
+    /// Sets values with the default TTL, by one call of the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set): the first error, in the order of the values; the others may have been
+    /// set. If any key cannot be used, nothing is set.
+    pub fn set_many<K: CacheKey>(
         &self,
         values: impl IntoIterator<Item = (K, S::Value)>,
     ) -> impl Future<Output = Result<()>> + Send {
@@ -140,9 +162,101 @@ impl<S: Store> Cache for DelegateCache<S> {
         async move { self.store.set_many(writes?).await.into_iter().collect() }
     }
 
-    fn del_many<K: CacheKey>(&self, keys: impl IntoIterator<Item = K>) -> impl Future<Output = Result<()>> + Send {
+    /// Deletes the key. It is no error if the store has no value for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set).
+    #[doc(alias = "invalidate")]
+    #[doc(alias = "remove")]
+    pub fn del(&self, key: impl CacheKey) -> impl Future<Output = Result<()>> + Send {
+        let key = Key::new(&key);
+        async move { self.store.del(&key?).await }
+    }
+
+    /// Deletes the keys, by one call of the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_many`](Self::set_many).
+    pub fn del_many<K: CacheKey>(&self, keys: impl IntoIterator<Item = K>) -> impl Future<Output = Result<()>> + Send {
         let keys = Key::many(keys);
         async move { self.store.del_many(&keys?).await.into_iter().collect() }
+    }
+
+    /// Deletes all keys of the store's namespace.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the store does; some keys may be left then.
+    #[doc(alias = "invalidate_all")]
+    pub async fn clear(&self) -> Result<()> {
+        self.store.clear().await
+    }
+
+    /// Waits until the store has applied what it buffered.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the store does.
+    pub async fn wait(&self) -> Result<()> {
+        self.store.wait().await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Cache for DelegateCache<S> {
+    type Value = S::Value;
+
+    fn set(&self, key: impl CacheKey, value: S::Value) -> impl Future<Output = Result<()>> + Send {
+        self.set(key, value)
+    }
+
+    fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<S::Value>>> + Send {
+        self.get(key)
+    }
+
+    fn set_with_ttl(
+        &self,
+        key: impl CacheKey,
+        value: S::Value,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<()>> + Send {
+        self.set_with_ttl(key, value, ttl)
+    }
+
+    fn get_with_ttl(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<(S::Value, Ttl)>>> + Send {
+        self.get_with_ttl(key)
+    }
+
+    fn del(&self, key: impl CacheKey) -> impl Future<Output = Result<()>> + Send {
+        self.del(key)
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.clear().await
+    }
+
+    async fn wait(&self) -> Result<()> {
+        self.wait().await
+    }
+
+    fn get_many<K: CacheKey>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> impl Future<Output = Result<Vec<Option<S::Value>>>> + Send {
+        self.get_many(keys)
+    }
+
+    fn set_many<K: CacheKey>(
+        &self,
+        values: impl IntoIterator<Item = (K, S::Value)>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        self.set_many(values)
+    }
+
+    fn del_many<K: CacheKey>(&self, keys: impl IntoIterator<Item = K>) -> impl Future<Output = Result<()>> + Send {
+        self.del_many(keys)
     }
 }
 

@@ -6,8 +6,8 @@ use crate::{Expiry, Moment, Ttl};
 
 /// A value on its way into or out of a store, and until when it holds.
 ///
-/// - It may say that there *is* no value (a negative entry, [`absent`](Self::absent)); that is no value of any type, so it
-///   cannot be taken for one.
+/// - It may say that there *is* no value (a negative entry, [`absent`](Self::absent)); that is no
+///   value of any type, so it cannot be taken for one.
 /// - [`expiry`](Self::expiry) is hard: nothing is served past it. Before it an entry may turn
 ///   [stale](Self::is_stale): good enough while a new one is being loaded, or when it cannot be.
 /// - It may know when it was made and how long that took.
@@ -70,7 +70,8 @@ impl<V> Entry<V> {
         Self { value, expiry: expiry.into(), fresh_until: Stamp::NONE, created: Stamp::NONE, load_micros: 0 }
     }
 
-    /// The same, stale from `moment` on: never later than it expires. What never expires is never stale.
+    /// The same, stale from `moment` on: never later than it expires. What never expires is never
+    /// stale.
     pub fn fresh_until(mut self, moment: Expiry) -> Self {
         self.fresh_until = if self.expiry == Stamp::NONE { Stamp::NONE } else { moment.into() };
         self

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range};
 
-use crate::{Codec, Error, ErrorKind, Life, Result};
+use crate::{Codec, Error, ErrorKind, Result, codec::MAX_PAYLOAD, life::Life};
 
 /// Seals values into records and opens them again.
 ///
@@ -25,11 +25,12 @@ use crate::{Codec, Error, ErrorKind, Life, Result};
 /// | 54..58 | extended: how old it was when it was written, in milliseconds; 0 with the flag |
 /// | 42.. or 58.. | payload |
 ///
-/// Records of versions 1 and 2 are read, too. In them bytes 34..38 are the length of the payload, the checksum leaves out the
-/// key, and every record of version 2 is extended, without the flag.
+/// Records of versions 1 and 2 are read, too. In them bytes 34..38 are the length of the payload,
+/// the checksum leaves out the key, and every record of version 2 is extended, without the flag.
 ///
-/// Anything else is an error of kind [`Codec`](ErrorKind::Codec): another codec, another schema, another key, a record that was
-/// cut, changed or goes on. The checksum finds accidents; it does not authenticate.
+/// Anything else is an error of kind [`Codec`](ErrorKind::Codec): another codec, another schema,
+/// another key, a record that was cut, changed or goes on. The checksum finds accidents; it does
+/// not authenticate.
 #[derive(Clone)]
 pub struct Envelope<C> {
     codec: C,
@@ -41,7 +42,8 @@ pub struct Envelope<C> {
 pub struct Binding<'a> {
     /// The key. A record that is found under another, as after a `RENAME`, does not open.
     pub key: &'a [u8],
-    /// Which life of the server the record was written in, for stores on a server that may lose or revive data; else 0.
+    /// Which life of the server the record was written in, for stores on a server that may lose or
+    /// revive data; else 0.
     pub epoch: u32,
 }
 
@@ -95,7 +97,7 @@ const EXTENDED: u8 = 32;
 
 impl Envelope<()> {
     /// The most bytes of payload that a record may have: 16 MiB.
-    pub const MAX_PAYLOAD: usize = 16 << 20;
+    pub const MAX_PAYLOAD: usize = MAX_PAYLOAD;
 
     /// Where in a record the id of the write is, for stores that compare it in place.
     pub const WRITE_ID: Range<usize> = 10..18;
@@ -109,6 +111,11 @@ impl Envelope<()> {
     /// The tag of a schema by name.
     pub fn schema_tag(name: &str) -> u32 {
         crc32fast::hash(name.as_bytes())
+    }
+
+    /// The tag of a schema with this tag and this [shape](Codec::shape).
+    pub fn shaped_tag(tag: u32, shape: Option<u32>) -> u32 {
+        shape.map_or(tag, |shape| crc32fast::hash([tag.to_le_bytes(), shape.to_le_bytes()].as_flattened()))
     }
 
     /// The record that marks a lease which is taken at `created`.
@@ -140,7 +147,8 @@ impl<C> Envelope<C> {
     ///
     /// # Errors
     ///
-    /// Of kind `Codec` if the value has no encoding or one of more than [`Envelope::MAX_PAYLOAD`] bytes.
+    /// Of kind `Codec` if the value has no encoding or one of more than [`Envelope::MAX_PAYLOAD`]
+    /// bytes.
     pub fn seal<V>(&self, binding: Binding<'_>, value: &V, life: Life, write_id: u64) -> Result<Vec<u8>>
     where
         C: Codec<V>,
@@ -172,7 +180,8 @@ impl<C> Envelope<C> {
     ///
     /// # Errors
     ///
-    /// Of kind `Codec` if it is no record of this key, codec and schema, or its payload does not decode.
+    /// Of kind `Codec` if it is no record of this key, codec and schema, or its payload does not
+    /// decode.
     pub fn open<V>(&self, key: &[u8], record: &[u8]) -> Result<Opened<V>>
     where
         C: Codec<V>,

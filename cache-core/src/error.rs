@@ -9,33 +9,50 @@ type Source = Box<dyn StdError + Send + Sync + 'static>;
 
 /// What went wrong in a cache, a store or a codec.
 ///
-/// Match on [`kind`](Self::kind); read [`source`](StdError::source) for the cause. `Display` says what failed and, where
-/// there is something to be done, what to do; it never repeats the source, and neither it nor `Debug` shows a value or a
-/// credential. A clone shares the same error, so that several waiters can be told of one failure.
+/// Match on [`kind`](Self::kind); read [`source`](StdError::source) for the cause. `Display` says
+/// what failed and, where there is something to be done, what to do; it does not repeat the source.
+/// The alternate form, `{:#}`, appends the sources, as that of `anyhow` does. Neither form, nor
+/// `Debug`, shows a value or a credential. A clone shares the same error, so that several waiters
+/// can be told of one failure.
 #[derive(Clone, thiserror::Error)]
 #[error(transparent)]
 pub struct Error(Arc<Inner>);
 
 #[derive(Debug, thiserror::Error)]
-#[error("{message}")]
 struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     #[source]
     source: Option<Source>,
     failures: Box<[Failure]>,
+    will_be_repaired: bool,
+}
+
+/// The message and, in the alternate form, the sources.
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let mut source = self.source().filter(|_| f.alternate());
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
 }
 
 /// The kinds of [`Error`], as far as a caller acts on them differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The caller's input cannot be used: an empty key, a zero TTL, a wrong URL. Nothing was read or written.
+    /// The caller's input cannot be used: an empty key, a zero TTL, a wrong URL. Nothing was read
+    /// or written.
     InvalidInput,
-    /// Stored bytes are not a value of this type: another codec or schema, a cut or forged record; or a value that does
-    /// not encode. A chain counts it and treats it as a miss.
+    /// Stored bytes are not a value of this type: another codec or schema, a cut or forged record;
+    /// or a value that does not encode. A chain counts it and treats it as a miss.
     Codec,
-    /// The backend could not be reached or dropped the connection. The outcome of a write is unknown.
+    /// The backend could not be reached or dropped the connection. The outcome of a write is
+    /// unknown.
     Unavailable,
     /// The backend did not answer in time. The outcome of a write is unknown.
     Timeout,
@@ -55,8 +72,8 @@ pub enum ErrorKind {
     Absent,
     /// Code of the application panicked: a loader, or a value's `Clone`.
     Panicked,
-    /// Loads wait for each other in a cycle: a loader reads a key whose loader, directly or through others, waits for this
-    /// one. The message names the keys.
+    /// Loads wait for each other in a cycle: a loader reads a key whose loader, directly or through
+    /// others, waits for this one. The message names the keys.
     Cycle,
     /// Anything else that a backend reports.
     Backend,
@@ -99,8 +116,8 @@ impl Error {
 
     /// The error of an operation on several tiers, of which `failures` failed.
     ///
-    /// Its kind is that of the failures if they agree, else [`ErrorKind::Partial`]; its message names every tier that
-    /// failed and why. Its source is what caused the first failure.
+    /// Its kind is that of the failures if they agree, else [`ErrorKind::Partial`]; its message
+    /// names every tier that failed and why. Its source is what caused the first failure.
     pub fn from_failures(operation: &str, failures: Vec<Failure>) -> Self {
         let mut kinds = failures.iter().map(|failure| failure.error.kind());
         let first = kinds.next().unwrap_or(ErrorKind::Partial);
@@ -119,7 +136,29 @@ impl Error {
     }
 
     fn build(kind: ErrorKind, message: Cow<'static, str>, source: Option<Source>, failures: Box<[Failure]>) -> Self {
-        Self(Arc::new(Inner { kind, message, source, failures }))
+        Self(Arc::new(Inner { kind, message, source, failures, will_be_repaired: false }))
+    }
+
+    /// Says whether the failed parts of a write are repaired in the background. For the chain that
+    /// makes this error.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn repaired_later(mut self, will_be_repaired: bool) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.will_be_repaired = will_be_repaired;
+        }
+        self
+    }
+
+    /// Whether this is the error of a write to a chain that makes up for it: the chain reads none
+    /// of the failed tiers for the written keys, and deletes the keys there as soon as the tiers
+    /// answer again, for as long as the process runs. So an application that has changed its own
+    /// data need not undo that, nor retry.
+    ///
+    /// `false` if the write had no effect, as for a key that cannot be used, or if the failed tier
+    /// is not repaired, as an [`Origin`](crate::Origin).
+    pub fn will_be_repaired(&self) -> bool {
+        self.0.will_be_repaired
     }
 
     /// What kind of failure this is.
@@ -127,7 +166,8 @@ impl Error {
         self.0.kind
     }
 
-    /// The source, if it is an `E`: how to take a loader's own error back. Everybody who waited for the load shares it.
+    /// The source, if it is an `E`: how to take a loader's own error back. Everybody who waited for
+    /// the load shares it.
     ///
     /// ```
     /// use cache_core::{Error, ErrorKind};
@@ -171,7 +211,7 @@ impl StdError for Cause {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, message, source, failures } = &*self.0;
+        let Inner { kind, message, source, failures, .. } = &*self.0;
         let mut out = f.debug_struct("Error");
         out.field("kind", kind).field("message", message);
         if let Some(source) = source {
@@ -203,6 +243,9 @@ mod tests {
         let error = Error::with_source(ErrorKind::Unavailable, "cannot reach the server", "connection refused");
         assert_eq!(error.to_string(), "cannot reach the server");
         assert_eq!(error.source().unwrap().to_string(), "connection refused");
+        assert_eq!(format!("{error:#}"), "cannot reach the server: connection refused");
+        let nested = Error::with_source(ErrorKind::Loader, "the loader failed", error);
+        assert_eq!(format!("{nested:#}"), "the loader failed: cannot reach the server: connection refused");
     }
 
     #[test]

@@ -13,10 +13,12 @@ use crate::{
 #[cfg(all(test, any(loom, shuttle)))]
 mod model;
 
-/// Proof of when a reader or a writer started on a key; what [`Store::lease`](crate::Store::lease) returns.
+/// Proof of when a reader or a writer started on a key; what [`Store::lease`](crate::Store::lease)
+/// returns.
 ///
-/// This is the lease of "Scaling Memcache at Facebook" (NSDI 2013, section 3.2.1) made the contract of every tier. A
-/// ticket is *void* once a `set`, a `del` or a `clear` of its key has come since the lease.
+/// This is the lease of "Scaling Memcache at Facebook" (NSDI 2013, section 3.2.1) made the contract
+/// of every tier. A ticket is *void* once a `set`, a `del` or a `clear` of its key has come since
+/// the lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ticket(Option<u64>);
 
@@ -26,7 +28,8 @@ impl Ticket {
         Self(Some(version))
     }
 
-    /// A ticket that is never void: what it installs is installed whatever came before. The last tier is written with it.
+    /// A ticket that is never void: what it installs is installed whatever came before. The last
+    /// tier is written with it.
     pub const fn unconditional() -> Self {
         Self(None)
     }
@@ -39,14 +42,16 @@ impl Ticket {
 
 /// Versions of keys, in stripes, for stores in this process.
 ///
-/// `lease` reads a stripe's version. `fill` installs only if the version is still the ticket's, under the stripe's lock.
-/// `set`, `void` and `void_all` raise the version under the same lock. Keys that share a stripe void each other's tickets
-/// now and then: that costs one more read of the tier below, never a wrong value. A hit does not touch the fence.
+/// `lease` reads a stripe's version. `fill` installs only if the version is still the ticket's,
+/// under the stripe's lock. `set`, `void` and `void_all` raise the version under the same lock.
+/// Keys that share a stripe void each other's tickets now and then: that costs one more read of the
+/// tier below, never a wrong value. A hit does not touch the fence.
 ///
-/// The closures run under the stripe's lock: they must not wait, nor run code of the application such as the `Clone` or
-/// `Drop` of a value. What they return is dropped outside.
+/// The closures run under the stripe's lock: they must not wait, nor run code of the application
+/// such as the `Clone` or `Drop` of a value. What they return is dropped outside.
 ///
-/// Shuttle and loom check it (`cargo xtask model`), along with the protocols that look right and are not.
+/// Shuttle and loom check it (`cargo xtask model`), along with the protocols that look right and
+/// are not.
 pub struct Fence {
     stripes: Box<[Stripe]>,
 }
@@ -59,7 +64,8 @@ struct Stripe {
 
 impl Stripe {
     fn lock(&self) -> MutexGuard<'_, ()> {
-        // A closure that panicked left the version consistent: it is raised before the closure runs.
+        // A closure that panicked left the version consistent: it is raised before the closure
+        // runs.
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -74,8 +80,8 @@ impl Stripe {
 }
 
 impl Fence {
-    /// 4096 stripes, 64 KiB. With 10,000 writes a second and reads of 1 ms below, 0.24 % of the fills are refused
-    /// for a neighbour's write.
+    /// 4096 stripes, 64 KiB. With 10,000 writes a second and reads of 1 ms below, 0.24 % of the
+    /// fills are refused for a neighbour's write.
     pub const STRIPES: usize = 4096;
 
     /// A fence of [`Fence::STRIPES`] stripes.
@@ -105,7 +111,8 @@ impl Fence {
         if stripe.is_current(ticket) { Some(install()) } else { None }
     }
 
-    /// Voids all tickets of `key`, then runs `install`, or `remove` if this ticket was void already.
+    /// Voids all tickets of `key`, then runs `install`, or `remove` if this ticket was void
+    /// already.
     pub fn set<T>(&self, key: &Key, ticket: Ticket, install: impl FnOnce() -> T, remove: impl FnOnce() -> T) -> T {
         let stripe = self.stripe(key);
         let _locked = stripe.lock();
@@ -116,14 +123,15 @@ impl Fence {
 
     /// Which stripe guards `key`.
     pub(crate) fn stripe_of(&self, key: &Key) -> usize {
-        // The remainder of a power of two takes the low bits, so the truncation on 32-bit targets is harmless.
+        // The remainder of a power of two takes the low bits, so the truncation on 32-bit targets
+        // is harmless.
         #[allow(clippy::cast_possible_truncation, reason = "only the low bits are used")]
         let low = key.fingerprint().low as usize;
         low & (self.stripes.len() - 1)
     }
 
-    /// As [`set`](Self::set) for several keys of one stripe, which must not void each other's tickets: `apply` is told which of
-    /// the tickets were good.
+    /// As [`set`](Self::set) for several keys of one stripe, which must not void each other's
+    /// tickets: `apply` is told which of the tickets were good.
     pub(crate) fn set_together<T>(&self, stripe: usize, tickets: &[Ticket], apply: impl FnOnce(&[bool]) -> T) -> T {
         let stripe = &self.stripes[stripe];
         let _locked = stripe.lock();
@@ -140,8 +148,8 @@ impl Fence {
         remove()
     }
 
-    /// Voids all tickets of all keys. A fill that is being installed meanwhile is installed when this returns, so remove
-    /// everything *after* this.
+    /// Voids all tickets of all keys. A fill that is being installed meanwhile is installed when
+    /// this returns, so remove everything *after* this.
     pub fn void_all(&self) {
         for stripe in &self.stripes {
             let _locked = stripe.lock();

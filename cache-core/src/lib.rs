@@ -18,18 +18,26 @@ mod sync;
 pub mod testkit;
 mod time;
 
+#[cfg(feature = "derive")]
+pub use cache_derive::CacheKey;
+
 pub use crate::{
     cache::Cache,
     codec::Codec,
     delegate::DelegateCache,
     entry::Entry,
-    envelope::{Binding, Envelope, Opened},
     error::{Error, ErrorKind, Failure, Result},
     fence::{Fence, Ticket},
-    key::{CacheKey, Fingerprint, Key, KeyWriter},
-    life::Life,
+    key::{CacheKey, DisplayKey, Key, KeyWriter},
     local::{Displaced, LocalStore},
     origin::Origin,
     store::{Claim, Profile, Store, Write},
     time::{Clock, Expiry, MAX_TTL, ManualClock, Moment, SharedClock, SystemClock, Ttl},
 };
+
+/// The trait without the derive macro of the same name, for a crate that re-exports it with a macro
+/// of its own.
+#[doc(hidden)]
+pub mod without_derive {
+    pub use crate::key::CacheKey;
+}

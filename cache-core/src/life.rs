@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::{Entry, Expiry, Moment, Ttl};
 
-/// When a record was written, when it expires and what else its entry says besides the value, in milliseconds by the clock
-/// of the store that keeps it.
+/// When a record was written, when it expires and what else its entry says besides the value, in
+/// milliseconds by the clock of the store that keeps it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Life {
     /// When it was written.
     pub created: u64,
@@ -16,7 +17,8 @@ pub struct Life {
     pub stale: Option<u64>,
     /// How long it took to load.
     pub load_millis: u32,
-    /// How old the entry was when it was written here, `None` if nobody knew, or if it was older than 49 days.
+    /// How old the entry was when it was written here, `None` if nobody knew, or if it was older
+    /// than 49 days.
     pub age_millis: Option<u32>,
 }
 
@@ -26,11 +28,30 @@ impl Life {
         Self { created, expires, stale: None, load_millis: 0, age_millis: Some(0) }
     }
 
-    /// The life of an entry that is set at `now`, which is `created` in *micro*seconds by the store's clock, or somewhat later
-    /// there. `None` if the entry has expired.
+    /// Sets when it turns stale.
+    pub const fn stale_at(mut self, stale: Option<u64>) -> Self {
+        self.stale = stale;
+        self
+    }
+
+    /// Sets how long it took to load.
+    pub const fn load_millis(mut self, millis: u32) -> Self {
+        self.load_millis = millis;
+        self
+    }
+
+    /// Sets how old the entry was when it was written.
+    pub const fn age_millis(mut self, millis: Option<u32>) -> Self {
+        self.age_millis = millis;
+        self
+    }
+
+    /// The life of an entry that is set at `now`, which is `created` in *micro*seconds by the
+    /// store's clock, or somewhat later there. `None` if the entry has expired.
     ///
-    /// What remains is rounded down to whole milliseconds, but to no less than one: a set must not become nothing. The age is
-    /// rounded up; an entry that does not say when it was made is made now.
+    /// What remains is rounded down to whole milliseconds, but to no less than one: a set must not
+    /// become nothing. The age is rounded up; an entry that does not say when it was made is made
+    /// now.
     pub fn of_set<V>(entry: &Entry<V>, now: Moment, created: u64) -> Option<Self> {
         let mut life = Self::of(entry, now, created, 1)?;
         if entry.created().is_none() {
@@ -39,8 +60,8 @@ impl Life {
         Some(life)
     }
 
-    /// The same for an entry that fills: `None` also if less than a millisecond remains, since no life may become longer.
-    /// Where the entry does not say when it was made, nobody knows.
+    /// The same for an entry that fills: `None` also if less than a millisecond remains, since no
+    /// life may become longer. Where the entry does not say when it was made, nobody knows.
     pub fn of_fill<V>(entry: &Entry<V>, now: Moment, created: u64) -> Option<Self> {
         Self::of(entry, now, created, 0)
     }
@@ -74,7 +95,8 @@ impl Life {
         })
     }
 
-    /// The entry of this life, which was asked for at `asked`, when the store's clock showed `store_now` at the latest.
+    /// The entry of this life, which was asked for at `asked`, when the store's clock showed
+    /// `store_now` at the latest.
     ///
     /// It may have expired. It looks no younger than it is.
     pub fn entry<V>(self, value: Option<V>, asked: Moment, store_now: u64) -> Entry<V> {
@@ -95,13 +117,14 @@ impl Life {
         self.expires.map(|expires| expires.saturating_sub(self.created))
     }
 
-    /// How long it stays fresh at `now`, `None` if it does not turn stale; never longer than was written.
+    /// How long it stays fresh at `now`, `None` if it does not turn stale; never longer than was
+    /// written.
     pub fn fresh(self, now: u64) -> Option<Duration> {
         Self { expires: self.stale, ..self }.remaining(now)
     }
 
-    /// What remains at `now`, `None` if it does not expire; never more than the TTL that was written, however the clocks
-    /// of writer and reader differ. Zero once it has expired.
+    /// What remains at `now`, `None` if it does not expire; never more than the TTL that was
+    /// written, however the clocks of writer and reader differ. Zero once it has expired.
     pub fn remaining(self, now: u64) -> Option<Duration> {
         let left = self.expires?.saturating_sub(now);
         self.ttl_millis().map(|written| Duration::from_millis(left.min(written)))
@@ -132,7 +155,8 @@ mod tests {
         assert_eq!(of(Ttl::After(Duration::from_micros(1_999)), 1).unwrap().expires, Some(5_001));
         let most = u64::try_from(MAX_TTL.as_millis()).unwrap();
         assert_eq!(left(of(Ttl::After(Duration::MAX), 1)), Some(Some(most)));
-        // Below a millisecond a write lives for one, and a fill not at all: it must not lengthen a life.
+        // Below a millisecond a write lives for one, and a fill not at all: it must not lengthen a
+        // life.
         assert_eq!(left(of(Ttl::After(Duration::from_nanos(1)), 1)), Some(Some(1)));
         assert_eq!(of(Ttl::After(Duration::from_nanos(1)), 0), None);
         assert_eq!(of(Ttl::After(Duration::ZERO), 1), None);

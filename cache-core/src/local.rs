@@ -2,19 +2,24 @@
 
 use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
 
+use smallvec::SmallVec;
+
 use crate::{Entry, Fence, Key, Profile, Result, Store, Ticket, Write};
 
 /// A store in this process that answers at once, such as a map in memory.
 ///
-/// It needs no leases of its own: core implements [`Store`] for every `LocalStore`, with its [`fence`](Self::fence)
-/// guarding `fill` and `set`. A chain reads a local first tier without building a future.
+/// It needs no leases of its own: core implements [`Store`] for every `LocalStore`, with its
+/// [`fence`](Self::fence) guarding `fill` and `set`. A chain reads a local first tier without
+/// building a future.
 ///
 /// This trait is for authors of backends; applications use [`Cache`](crate::Cache).
 ///
 /// - `get` gives an expired entry never, and compares the whole key.
-/// - `insert` makes the entry visible before it returns, or leaves the key *absent*: never the old value.
-/// - `insert` and `remove` run under the fence's lock. They must not wait for anybody, nor drop or clone a value of the
-///   application there: what they push out they return as [`Displaced`], and it is dropped after the lock.
+/// - `insert` makes the entry visible before it returns, or leaves the key *absent*: never the old
+///   value.
+/// - `insert` and `remove` run under the fence's lock. They must not wait for anybody, nor drop or
+///   clone a value of the application there: what they push out they return as [`Displaced`], and
+///   it is dropped after the lock.
 pub trait LocalStore: Send + Sync + 'static {
     /// The type of the values.
     type Value: Clone + Send + Sync + 'static;
@@ -28,13 +33,15 @@ pub trait LocalStore: Send + Sync + 'static {
     /// The entry of `key`, unless it has expired.
     fn get(&self, key: &Key) -> Option<Entry<Self::Value>>;
 
-    /// How much room the entry takes, in whatever unit the store counts; it is called before the lock is taken.
+    /// How much room the entry takes, in whatever unit the store counts; it is called before the
+    /// lock is taken.
     fn weigh(&self, key: &Key, entry: &Entry<Self::Value>) -> u64 {
         let _ = (key, entry);
         1
     }
 
-    /// Stores the entry of this weight, or leaves the key absent if the store has no place for it (which is not an error).
+    /// Stores the entry of this weight, or leaves the key absent if the store has no place for it
+    /// (which is not an error).
     ///
     /// # Errors
     ///
@@ -55,7 +62,8 @@ pub trait LocalStore: Send + Sync + 'static {
     /// Only if the store itself is broken.
     fn clear(&self) -> Result<()>;
 
-    /// Returns when what was buffered before has been applied. It may block the thread for as long as that takes.
+    /// Returns when what was buffered before has been applied. It may block the thread for as long
+    /// as that takes.
     ///
     /// # Errors
     ///
@@ -63,10 +71,11 @@ pub trait LocalStore: Send + Sync + 'static {
     fn wait(&self) -> Result<()>;
 }
 
-/// What an insertion or a removal pushed out of a [`LocalStore`], to be dropped once no lock is held.
+/// What an insertion or a removal pushed out of a [`LocalStore`], to be dropped once no lock is
+/// held.
 #[derive(Default)]
 #[must_use = "drop it after the lock"]
-pub struct Displaced(Option<Row>, Option<Row>);
+pub struct Displaced(SmallVec<[Row; 2]>);
 
 type Row = Arc<dyn Any + Send + Sync>;
 
@@ -76,15 +85,23 @@ impl Displaced {
         Self::default()
     }
 
-    /// The old row, and the new one if it was refused.
-    pub fn rows<T: Any + Send + Sync>(old: Option<Arc<T>>, refused: Option<Arc<T>>) -> Self {
-        Self(old.map(|row| row as _), refused.map(|row| row as _))
+    /// These rows: the old one if there was one, the new one if it was refused, and those that had
+    /// to make room. More than two are kept on the heap.
+    pub fn rows<T: Any + Send + Sync>(rows: impl IntoIterator<Item = Arc<T>>) -> Self {
+        rows.into_iter().map(|row| row as Row).collect()
+    }
+}
+
+/// Rows of several types.
+impl FromIterator<Row> for Displaced {
+    fn from_iter<I: IntoIterator<Item = Row>>(rows: I) -> Self {
+        Self(rows.into_iter().collect())
     }
 }
 
 impl fmt::Debug for Displaced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Displaced").field("old", &self.0.is_some()).field("refused", &self.1.is_some()).finish()
+        f.debug_struct("Displaced").field("rows", &self.0.len()).finish()
     }
 }
 

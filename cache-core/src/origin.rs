@@ -6,14 +6,15 @@ use crate::{Entry, Error, ErrorKind, Expiry, Key, Profile, Result, Store, Ticket
 
 /// The application's own data, a table or a service, as the last tier of a chain.
 ///
-/// It reads by a closure. What a chain sets and deletes passes it by, unless closures for that are given:
-/// [`write_through`](Self::write_through), [`del_through`](Self::del_through). `clear` always passes it by: a cache must not empty the
-/// data it stands in front of. It keeps no TTLs; what it gives does not expire, so give the tiers above a default TTL.
+/// It reads by a closure. What a chain sets and deletes passes it by, unless closures for that are
+/// given: [`write_through`](Self::write_through), [`del_through`](Self::del_through). `clear`
+/// always passes it by: a cache must not empty the data it stands in front of. It keeps no TTLs;
+/// what it gives does not expire, so give the tiers above a default TTL.
 ///
 /// # Errors
 ///
-/// What the closures fail with becomes the [`source`](std::error::Error::source) of an error of kind
-/// [`Backend`](ErrorKind::Backend); an [`Error`] of this crate stays as it is.
+/// What the closures fail with becomes the [`source`](std::error::Error::source) of an error of
+/// kind [`Backend`](ErrorKind::Backend); an [`Error`] of this crate stays as it is.
 ///
 /// # Cancel safety
 ///

@@ -6,8 +6,9 @@ use crate::{Entry, Key, LocalStore, Result, Ticket};
 
 /// A backend: one place that keeps entries, such as a Redis or a map in memory.
 ///
-/// This trait is for authors of backends and for those who compose them; applications use [`Cache`](crate::Cache). A
-/// store that answers without waiting implements [`LocalStore`] instead and gets this one for free.
+/// This trait is for authors of backends and for those who compose them; applications use
+/// [`Cache`](crate::Cache). A store that answers without waiting implements [`LocalStore`] instead
+/// and gets this one for free.
 ///
 /// # Contract
 ///
@@ -15,37 +16,46 @@ use crate::{Entry, Key, LocalStore, Result, Ticket};
 ///
 /// - **S1** A miss is `Ok(None)`.
 /// - **S2** An expired entry is a miss.
-/// - **S3** `get` gives the remaining TTL within [`Profile::ttl_resolution`]; "never" is never invented.
+/// - **S3** `get` gives the remaining TTL within [`Profile::ttl_resolution`]; "never" is never
+///   invented.
 /// - **S4** `set` replaces value and TTL together.
-/// - **S5** After `set` returned `Ok`, the same handle reads that entry, a newer one or a miss, never an older one; a
-///   refused overwrite drops the old entry.
+/// - **S5** After `set` returned `Ok`, the same handle reads that entry, a newer one or a miss,
+///   never an older one; a refused overwrite drops the old entry.
 /// - **S6** `Ok` promises retention only if [`Profile::retains`] says so.
 /// - **S7** A positive TTL never becomes "never", zero or an error.
 /// - **S8** `del` is idempotent, and no earlier, buffered `set` reappears.
 /// - **S9** Distinct keys never alias.
-/// - **S10** `Err` on a write means that its outcome is unknown; a value that does not decode is an error of kind
-///   [`Codec`](crate::ErrorKind::Codec).
+/// - **S10** `Err` on a write means that its outcome is unknown; a value that does not decode is an
+///   error of kind [`Codec`](crate::ErrorKind::Codec).
 /// - **S11** No panic, whatever the backend does.
-/// - **S12** Cancel safety: a dropped `get` leaves no trace; a dropped write leaves the old entry, the new one or none, has
-///   no effect after a later write of that key returned `Ok`, and leaves no lock, permit or waiter behind.
+/// - **S12** Cancel safety: a dropped `get` leaves no trace; a dropped write leaves the old entry,
+///   the new one or none, has no effect after a later write of that key returned `Ok`, and leaves
+///   no lock, permit or waiter behind.
 /// - **S13** Concurrent calls are fine.
 /// - **S14** A clone shares state.
-/// - **S15** No background work unless documented; `Drop` does not block a runtime's thread for long.
+/// - **S15** No background work unless documented; `Drop` does not block a runtime's thread for
+///   long.
 /// - **S16** `Debug` and errors show neither values nor credentials.
 /// - **S17** A `fill` with a void ticket is refused.
 /// - **S18** A `set` with a void ticket leaves the key absent.
-/// - **S19** Of concurrent claims of an absent key one is granted, until it is released, the key is written, or the claim
-///   runs out; only if [`Profile::claims`] says so. A plain lease is no claim.
-/// - **S20** What an entry says besides its value (that there is none, when it turns stale, how long it took to load, when
-///   it was made) comes back with it; or the entry does not come back. Only the last two may be forgotten.
-/// - **S21** Giving back a lease removes no entry and gives back no claim, and the key can be leased and filled as before.
+/// - **S19** Of concurrent claims of an absent key one is granted, until it is released, the key is
+///   written, or the claim runs out; only if [`Profile::claims`] says so. A plain lease is no
+///   claim.
+/// - **S20** What an entry says besides its value (that there is none, when it turns stale, how
+///   long it took to load, when it was made) comes back with it; or the entry does not come back.
+///   Only the last two may be forgotten.
+/// - **S21** Giving back a lease removes no entry and gives back no claim, and the key can be
+///   leased and filled as before.
+/// - **S22** A value is dropped while no lock is held, so that its `Drop` may call the store. This
+///   is tested of stores that keep the values themselves, which are local.
 ///
 /// # Tickets
 ///
-/// [`lease`](Self::lease) is taken before anything below is read or written. [`fill`](Self::fill) brings what a reader
-/// found below and disturbs nobody. [`set`](Self::set) brings what a writer wrote below; if its ticket is void, another
-/// writer came between, nobody knows which of the two the tier below holds, and the key is left absent. A store that
-/// cannot keep this says so in [`Profile::leases`]; a chain then guards it with a fence of its own.
+/// [`lease`](Self::lease) is taken before anything below is read or written. [`fill`](Self::fill)
+/// brings what a reader found below and disturbs nobody. [`set`](Self::set) brings what a writer
+/// wrote below; if its ticket is void, another writer came between, nobody knows which of the two
+/// the tier below holds, and the key is left absent. A store that cannot keep this says so in
+/// [`Profile::leases`]; a chain then guards it with a fence of its own.
 pub trait Store: Send + Sync + 'static {
     /// The type of the values.
     type Value: Clone + Send + Sync + 'static;
@@ -67,9 +77,9 @@ pub trait Store: Send + Sync + 'static {
     /// As the backend fails.
     fn lease(&self, key: &Key) -> impl Future<Output = Result<Ticket>> + Send;
 
-    /// As [`lease`](Self::lease), for a caller that needs the ticket for at most `life`. What the lease leaves in the backend
-    /// should be gone after that time, or after the store's own maximum if that is shorter; the ticket is void then. By default
-    /// the life makes no difference.
+    /// As [`lease`](Self::lease), for a caller that needs the ticket for at most `life`. What the
+    /// lease leaves in the backend should be gone after that time, or after the store's own maximum
+    /// if that is shorter; the ticket is void then. By default the life makes no difference.
     ///
     /// # Errors
     ///
@@ -79,11 +89,13 @@ pub trait Store: Send + Sync + 'static {
         self.lease(key)
     }
 
-    /// Gives back leases that are not needed any more, so that they leave nothing behind. Their tickets may be void then, also
-    /// for a caller that was given the same one: its fill is refused, which costs one more read of the tier below. Removes no
-    /// entry, and gives back no claim; [`release`](Self::release) does that.
+    /// Gives back leases that are not needed any more, so that they leave nothing behind. Their
+    /// tickets may be void then, also for a caller that was given the same one: its fill is
+    /// refused, which costs one more read of the tier below. Removes no entry, and gives back no
+    /// claim; [`release`](Self::release) does that.
     ///
-    /// A chain calls it if [`Profile::markers`] says that leases leave something behind. By default it does nothing.
+    /// A chain calls it if [`Profile::markers`] says that leases leave something behind. By default
+    /// it does nothing.
     ///
     /// # Errors
     ///
@@ -93,22 +105,23 @@ pub trait Store: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// A ticket for `key`, for who is about to load it from below all stores; and whether nobody else is about to.
+    /// A ticket for `key`, for who is about to load it from below all stores; and whether nobody
+    /// else is about to.
     ///
-    /// The key is absent here, as far as the caller knows. By default every claim is granted; a store that several processes
-    /// share should grant one at a time ([`Profile::claims`]), and forget a claim after some time, as its holder may have
-    /// died. Who is refused waits for the entry or claims again, and may load all the same when it loses patience: the
-    /// ticket is good.
+    /// The key is absent here, as far as the caller knows. By default every claim is granted; a
+    /// store that several processes share should grant one at a time ([`Profile::claims`]), and
+    /// forget a claim after some time, as its holder may have died. Who is refused waits for the
+    /// entry or claims again, and may load all the same when it loses patience: the ticket is good.
     ///
     /// # Errors
     ///
     /// As the backend fails.
     fn claim(&self, key: &Key) -> impl Future<Output = Result<Claim>> + Send {
-        async { Ok(Claim { ticket: self.lease(key).await?, granted: true }) }
+        async { Ok(Claim::granted(self.lease(key).await?)) }
     }
 
-    /// Gives a claim back whose load brought nothing to store, so that the next one is granted. Its ticket may be void then.
-    /// Does nothing if the key was written since.
+    /// Gives a claim back whose load brought nothing to store, so that the next one is granted. Its
+    /// ticket may be void then. Does nothing if the key was written since.
     ///
     /// # Errors
     ///
@@ -125,7 +138,8 @@ pub trait Store: Send + Sync + 'static {
     /// As the backend fails; the outcome is unknown then.
     fn fill(&self, write: Write<Self::Value>) -> impl Future<Output = Result<bool>> + Send;
 
-    /// Voids all tickets of the key; installs the entry, or leaves the key absent if its ticket was void already.
+    /// Voids all tickets of the key; installs the entry, or leaves the key absent if its ticket was
+    /// void already.
     ///
     /// # Errors
     ///
@@ -153,34 +167,39 @@ pub trait Store: Send + Sync + 'static {
     /// As the backend fails.
     fn wait(&self) -> impl Future<Output = Result<()>> + Send;
 
-    /// [`get`](Self::get) for several keys, one result each in their order; one round trip where the backend can.
+    /// [`get`](Self::get) for several keys, one result each in their order; one round trip where
+    /// the backend can.
     fn get_many(&self, keys: &[Key]) -> impl Future<Output = Vec<Result<Option<Entry<Self::Value>>>>> + Send {
         each(keys.iter(), |key| self.get(key))
     }
 
-    /// [`lease`](Self::lease) for several keys, one result each in their order; one round trip where the backend can.
+    /// [`lease`](Self::lease) for several keys, one result each in their order; one round trip
+    /// where the backend can.
     fn lease_many(&self, keys: &[Key]) -> impl Future<Output = Vec<Result<Ticket>>> + Send {
         each(keys.iter(), |key| self.lease(key))
     }
 
-    /// [`lease_within`](Self::lease_within) for several keys, one result each in their order; one round trip where the backend
-    /// can.
+    /// [`lease_within`](Self::lease_within) for several keys, one result each in their order; one
+    /// round trip where the backend can.
     fn lease_many_within(&self, keys: &[Key], life: Duration) -> impl Future<Output = Vec<Result<Ticket>>> + Send {
         let _ = life;
         self.lease_many(keys)
     }
 
-    /// [`fill`](Self::fill) for several entries, one result each in their order; one round trip where the backend can.
+    /// [`fill`](Self::fill) for several entries, one result each in their order; one round trip
+    /// where the backend can.
     fn fill_many(&self, writes: Vec<Write<Self::Value>>) -> impl Future<Output = Vec<Result<bool>>> + Send {
         each(writes.into_iter(), |write| self.fill(write))
     }
 
-    /// [`set`](Self::set) for several entries, one result each in their order; one round trip where the backend can.
+    /// [`set`](Self::set) for several entries, one result each in their order; one round trip where
+    /// the backend can.
     fn set_many(&self, writes: Vec<Write<Self::Value>>) -> impl Future<Output = Vec<Result<()>>> + Send {
         each(writes.into_iter(), |write| self.set(write))
     }
 
-    /// [`del`](Self::del) for several keys, one result each in their order; one round trip where the backend can.
+    /// [`del`](Self::del) for several keys, one result each in their order; one round trip where
+    /// the backend can.
     fn del_many(&self, keys: &[Key]) -> impl Future<Output = Vec<Result<()>>> + Send {
         each(keys.iter(), |key| self.del(key))
     }
@@ -211,13 +230,35 @@ pub struct Write<V> {
     pub ticket: Ticket,
 }
 
-/// What a store answers to who would load a key.
+/// The answer of a store to a caller that is about to load a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Claim {
-    /// Good for a `fill` in either case.
+    /// The lease. It is valid for a `fill` in either case.
     pub ticket: Ticket,
-    /// Whether nobody else holds a claim of this key.
+    /// Whether no other caller holds a claim of the key.
     pub granted: bool,
+    /// Whether the store knows that the key had no entry, so that it need not be read again before
+    /// the load.
+    pub vacant: bool,
+}
+
+impl Claim {
+    /// No other caller holds a claim of the key. Whether the key is vacant is not known.
+    pub const fn granted(ticket: Ticket) -> Self {
+        Self { ticket, granted: true, vacant: false }
+    }
+
+    /// Another caller holds a claim of the key.
+    pub const fn refused(ticket: Ticket) -> Self {
+        Self { ticket, granted: false, vacant: false }
+    }
+
+    /// Sets whether the store knows that the key had no entry.
+    pub const fn vacant(mut self, vacant: bool) -> Self {
+        self.vacant = vacant;
+        self
+    }
 }
 
 /// What a store is and promises.
@@ -229,18 +270,20 @@ pub struct Profile {
     pub name: &'static str,
     /// Whether it keeps leases (clauses S17 and S18).
     pub leases: bool,
-    /// Whether what `set` reported as `Ok` stays until it expires or is removed. A store that evicts says no.
+    /// Whether what `set` reported as `Ok` stays until it expires or is removed. A store that
+    /// evicts says no.
     pub retains: bool,
     /// Whether a claim of one process keeps those of others off (clause S19).
     pub claims: bool,
-    /// Whether it holds the truth itself and not a copy of it. A chain never deletes from such a store on its own account.
+    /// Whether it holds the truth itself and not a copy of it. A chain never deletes from such a
+    /// store on its own account.
     pub origin: bool,
-    /// Whether a lease leaves something behind in the backend, such as a marker in a database. A chain then gives back the
-    /// leases that it does not need ([`Store::release_leases`]).
+    /// Whether a lease leaves something behind in the backend, such as a marker in a database. A
+    /// chain then gives back the leases that it does not need ([`Store::release_leases`]).
     pub markers: bool,
-    /// Which data a store without leases holds. Stores of one type with the same domain are taken for the same data, and
-    /// share the guard that a chain puts around them. Different data in one domain costs some refused fills, and waits for
-    /// writes of an equal key.
+    /// Which data a store without leases holds. Stores of one type with the same domain are taken
+    /// for the same data, and share the guard that a chain puts around them. Different data in one
+    /// domain costs some refused fills, and waits for writes of an equal key.
     pub domain: u64,
     /// How exact a TTL is kept.
     pub ttl_resolution: Duration,
@@ -291,8 +334,9 @@ impl Profile {
         self
     }
 
-    /// Which data a store without leases holds: the same number for every handle of the same data, another for other data.
-    /// A hash of the address and the namespace is usual. Default 0: all stores of the type hold the same data.
+    /// Which data a store without leases holds: the same number for every handle of the same data,
+    /// another for other data. A hash of the address and the namespace is usual. Default 0: all
+    /// stores of the type hold the same data.
     pub const fn domain(mut self, domain: u64) -> Self {
         self.domain = domain;
         self

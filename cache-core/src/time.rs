@@ -9,7 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest life that is counted, 100 years. A longer TTL is cut to it, so [`Duration::MAX`] is safe to pass.
+/// The longest life that is counted, 100 years. A longer TTL is cut to it, so [`Duration::MAX`] is
+/// safe to pass.
 ///
 /// It is not "never": pass [`Ttl::Never`] for that.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -41,12 +42,15 @@ impl Moment {
 }
 
 /// How long something lives. "Never" is a case of its own; no number stands for it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+///
+/// TTLs are ordered by length; [`Never`](Self::Never) is the greatest.
+// The order of the variants is the order of the values.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Ttl {
-    /// It does not expire.
-    Never,
     /// It expires after this time. At most [`MAX_TTL`] is counted.
     After(Duration),
+    /// It does not expire.
+    Never,
 }
 
 impl Ttl {
@@ -55,14 +59,6 @@ impl Ttl {
         match self {
             Self::Never => None,
             Self::After(ttl) => Some(ttl),
-        }
-    }
-
-    /// The shorter of the two.
-    pub fn min(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Never, ttl) | (ttl, Self::Never) => ttl,
-            (Self::After(a), Self::After(b)) => Self::After(a.min(b)),
         }
     }
 }
@@ -74,12 +70,15 @@ impl From<Duration> for Ttl {
 }
 
 /// When an entry expires.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+///
+/// Expiries are ordered by time; [`Never`](Self::Never) is the greatest.
+// The order of the variants is the order of the values.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Expiry {
-    /// It does not.
-    Never,
     /// From this moment on it is gone.
     At(Moment),
+    /// It does not.
+    Never,
 }
 
 impl Expiry {
@@ -106,17 +105,10 @@ impl Expiry {
             Self::At(deadline) => Ttl::After(deadline.since(now)),
         }
     }
-
-    /// The earlier of the two.
-    pub fn min(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Never, expiry) | (expiry, Self::Never) => expiry,
-            (Self::At(a), Self::At(b)) => Self::At(a.min(b)),
-        }
-    }
 }
 
-/// Tells the time. Stores and the chain above them must share one clock, or clocks on the same line.
+/// Tells the time. Stores and the chain above them must share one clock, or clocks on the same
+/// line.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The present moment; it never goes back.
     fn now(&self) -> Moment;
@@ -129,9 +121,10 @@ pub type SharedClock = Arc<dyn Clock>;
 ///
 /// All of a process read the same line. Stores read it only for entries that expire.
 ///
-/// It is [`Instant`]. On Linux (`CLOCK_MONOTONIC`) and macOS, the time for which the machine is suspended does not count, so an
-/// entry in memory lives longer by it; the standard library specifies neither. If that matters, give the builders a [`Clock`]
-/// that counts it, for example one that reads `CLOCK_BOOTTIME`.
+/// It is [`Instant`]. On Linux (`CLOCK_MONOTONIC`) and macOS, the time for which the machine is
+/// suspended does not count, so an entry in memory lives longer by it; the standard library
+/// specifies neither. If that matters, give the builders a [`Clock`] that counts it, for example
+/// one that reads `CLOCK_BOOTTIME`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -146,7 +139,8 @@ impl Clock for SystemClock {
     fn now(&self) -> Moment {
         static START: OnceLock<Instant> = OnceLock::new();
         let start = START.get_or_init(Instant::now);
-        // The origin lies before the process began, since an entry may be older than the process that reads it.
+        // The origin lies before the process began, since an entry may be older than the process
+        // that reads it.
         Moment(0).plus(MAX_TTL).plus(start.elapsed())
     }
 }
@@ -191,6 +185,16 @@ mod tests {
         let expiry = Expiry::after(now, Ttl::After(Duration::MAX));
         assert_eq!(expiry.remaining(now), Ttl::After(MAX_TTL));
         assert_eq!(Expiry::after(now, Ttl::Never).remaining(now), Ttl::Never);
+    }
+
+    #[test]
+    fn never_is_the_greatest() {
+        let mut ttls = [Ttl::Never, Ttl::After(Duration::MAX), Ttl::After(Duration::ZERO)];
+        ttls.sort();
+        assert_eq!(ttls, [Ttl::After(Duration::ZERO), Ttl::After(Duration::MAX), Ttl::Never]);
+        let (early, late) = (Expiry::At(Moment(0)), Expiry::At(Moment(u64::MAX)));
+        assert_eq!([Expiry::Never, late, early].into_iter().max(), Some(Expiry::Never));
+        assert!(early < late && Expiry::Never.min(late) == late);
     }
 
     #[test]

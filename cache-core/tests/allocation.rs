@@ -1,7 +1,7 @@
 //! A record that lies about its lengths allocates no more than what `codec`'s docs say.
 //!
-//! The records are forged: their checksums are right. The counting allocator is that of `allocation-counter`; it counts
-//! both blocks while a container moves from one to the other.
+//! The records are forged: their checksums are right. The counting allocator is that of
+//! `allocation-counter`; it counts both blocks while a container moves from one to the other.
 #![cfg(all(feature = "bincode", feature = "postcard", feature = "json", feature = "messagepack"))]
 
 use std::{
@@ -11,7 +11,8 @@ use std::{
 
 use allocation_counter::measure;
 use cache_core::{
-    Binding, Codec, Envelope, ErrorKind, Life, Opened,
+    Codec, ErrorKind,
+    backend::{Binding, Envelope, Life, Opened},
     codec::{Bincode, Json, MessagePack, Postcard},
 };
 
@@ -34,7 +35,8 @@ impl<C: Codec<u8>> Codec<Vec<u8>> for Forge<C> {
     }
 }
 
-/// The most bytes that were allocated at a time while the record of `payload` was opened, and whether it opened.
+/// The most bytes that were allocated at a time while the record of `payload` was opened, and
+/// whether it opened.
 fn peak<V, C: Codec<V> + Codec<u8> + Copy>(codec: C, payload: &[u8]) -> (usize, bool) {
     let record =
         Envelope::new(Forge(codec), 7).seal(Binding { key: b"k", epoch: 0 }, &payload.to_vec(), LIFE, 1).unwrap();
@@ -88,7 +90,8 @@ impl Claims for Json {
     }
 }
 
-/// What follows the length that lies: nothing, a little of any kind, or another such lie, in case this one is believed.
+/// What follows the length that lies: nothing, a little of any kind, or another such lie, in case
+/// this one is believed.
 fn followed_by(claim: &[u8]) -> Vec<Vec<u8>> {
     let followers = [&[][..], &[0], &[0; 100], &[1; 100], &[b'['; 100], &[0xff; 100], claim, &claim.repeat(4)];
     followers.iter().map(|follower| [claim, follower].concat()).collect()
@@ -146,7 +149,8 @@ fn message_pack_believes_no_length() {
     every_type!(MessagePack);
 }
 
-/// bincode allocates strings and bytes at once, up to its limit, which is the least of 1, 2, 4, 8 and 16 MiB that fits.
+/// bincode allocates strings and bytes at once, up to its limit, which is the least of 1, 2, 4, 8
+/// and 16 MiB that fits.
 #[test]
 fn bincode_allocates_strings_ahead_up_to_twice_the_input() {
     for length in [8, MIB - 1, MIB, MIB + 1, 2 * MIB + 1, 4 * MIB + 1, 8 * MIB + 1, 16 * MIB] {
@@ -163,7 +167,8 @@ fn bincode_allocates_strings_ahead_up_to_twice_the_input() {
     }
 }
 
-/// What is really there takes the room of its elements in memory, and three times that while a vector grows.
+/// What is really there takes the room of its elements in memory, and three times that while a
+/// vector grows.
 #[test]
 fn elements_that_are_there_take_their_room_and_no_more() {
     fn check<V, C: Codec<V> + Codec<u8> + Copy>(codec: C, payload: &[u8], elements: usize, each: usize) {

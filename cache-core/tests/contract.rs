@@ -1,11 +1,12 @@
-//! The reference store keeps the contract, and every clause catches the store that breaks it, and only that one.
+//! The reference store keeps the contract, and every clause catches the store that breaks it, and
+//! only that one.
 #![cfg(feature = "testkit")]
 
-use std::{thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use cache_core::{
-    ManualClock, SharedClock,
-    testkit::{BrokenHarness, Clause, Harness, MapStore, ScriptedStore, block_on},
+    LocalStore, ManualClock, SharedClock,
+    testkit::{BrokenHarness, Clause, Harness, MapStore, Reentrant, ScriptedStore, block_on},
 };
 
 #[derive(Default)]
@@ -28,6 +29,10 @@ impl Harness for MapHarness {
 
     async fn pass(&self, time: Duration) {
         self.0.advance(time);
+    }
+
+    fn reentrant(&self) -> Option<Arc<dyn LocalStore<Value = Reentrant>>> {
+        Some(Arc::new(MapStore::with_clock(self.0.shared())))
     }
 }
 
@@ -64,13 +69,13 @@ mod scripted {
 
 #[test]
 fn every_clause_catches_its_own_breach_and_no_other() {
-    let caught = Clause::ALL.map(|broken| {
+    let caught = Clause::ALL.iter().map(|&broken| {
         thread::spawn(move || {
             let failing = |clause: &Clause| clause.check(BrokenHarness::new(broken)).is_err();
-            (broken, Clause::ALL.into_iter().filter(failing).collect::<Vec<_>>())
+            (broken, Clause::ALL.iter().copied().filter(failing).collect::<Vec<_>>())
         })
     });
-    for caught in caught {
+    for caught in caught.collect::<Vec<_>>() {
         let (broken, caught) = caught.join().expect("the suite does not panic");
         assert_eq!(caught, [broken], "the store that breaks {broken:?}");
     }

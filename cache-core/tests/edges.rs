@@ -1,5 +1,5 @@
-//! Stores that break the contract in less obvious ways, each to be found out by the suite, and guards of lines that no other
-//! test watches.
+//! Stores that break the contract in less obvious ways, each to be found out by the suite, and
+//! guards of lines that no other test watches.
 #![cfg(feature = "testkit")]
 
 use std::{
@@ -37,14 +37,15 @@ impl<S: Sabotage> Harness for H<S> {
 
 fn found_out<S: Sabotage>() -> Vec<Clause> {
     let harness = || H::<S>(ManualClock::new(), std::marker::PhantomData);
-    Clause::ALL.into_iter().filter(|clause| clause.check(harness()).is_err()).collect()
+    Clause::ALL.iter().copied().filter(|clause| clause.check(harness()).is_err()).collect()
 }
 
 /// Each with the version of its last write.
 type Rows = HashMap<Key, (Entry<String>, u64)>;
 
-/// The obvious wrong lease: the version is a column of the row, and a row that is not there has version 0. What was leased
-/// while the key was *absent*, which is what every backfill does, survives a `del`, a `clear`, and a `set` with a `del`.
+/// The obvious wrong lease: the version is a column of the row, and a row that is not there has
+/// version 0. What was leased while the key was *absent*, which is what every backfill does,
+/// survives a `del`, a `clear`, and a `set` with a `del`.
 #[derive(Clone, Debug)]
 struct VersionInTheRow {
     rows: Arc<Mutex<(Rows, u64)>>,
@@ -238,7 +239,7 @@ fn a_batch_of_fills_is_checked_ticket_by_ticket() {
     assert!(!found_out::<SetVoidsOnlyItsOwn>().is_empty(), "a batch of two resurrects");
 }
 
-use cache_core::{Cache, DelegateCache, Displaced, Error, ErrorKind, Expiry, Fence, LocalStore, Ttl};
+use cache_core::{DelegateCache, Displaced, Error, ErrorKind, Expiry, Fence, LocalStore, Ttl};
 
 /// A local store of which one step can be told to misbehave.
 #[derive(Clone)]
@@ -379,7 +380,8 @@ fn expiring_by_only_shortens() {
     assert_eq!(expiry(Expiry::Never, at(1)), at(1));
 }
 
-/// What a chain keeps to be served stale, and that there is nothing, is a miss for who reads the store directly.
+/// What a chain keeps to be served stale, and that there is nothing, is a miss for who reads the
+/// store directly.
 #[test]
 fn a_cache_over_one_store_serves_nothing_stale() {
     let clock = ManualClock::new();

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use cache_core::{
-    Binding, Codec, Envelope, ErrorKind, Life, Opened, Result,
+    Codec, ErrorKind, Result,
+    backend::{Binding, Envelope, Life, Opened},
     codec::{Bincode, Json, MessagePack, Postcard},
 };
 use proptest::{collection::vec, prelude::*};
@@ -13,8 +14,8 @@ type Value = (u64, Vec<String>);
 
 const HEADER: usize = 42;
 const LIFE: Life = Life::new(1_700_000_000_000, Some(1_700_000_060_000));
-const STALES: Life = Life { stale: Some(1_700_000_030_000), load_millis: 250, age_millis: Some(9), ..LIFE };
-const AGELESS: Life = Life { age_millis: None, ..LIFE };
+const STALES: Life = LIFE.stale_at(Some(1_700_000_030_000)).load_millis(250).age_millis(Some(9));
+const AGELESS: Life = LIFE.age_millis(None);
 const SCHEMA: u32 = 0x5EED;
 const KEY: &[u8] = b"users:42";
 const BINDING: Binding<'_> = Binding { key: KEY, epoch: 0xE90C_4001 };
@@ -98,11 +99,11 @@ macro_rules! for_each_codec {
     }};
 }
 
-/// Values that expire, values that do not, values that turn stale, those of unknown age, the news that there
-/// is none, and leases, of each version.
+/// Values that expire, values that do not, values that turn stale, those of unknown age, the news
+/// that there is none, and leases, of each version.
 fn every_record<C: Codec<Value> + Copy>(codec: C) -> Vec<Vec<u8>> {
     let absent = Envelope::new(codec, SCHEMA).seal_absent(BINDING, LIFE, 7);
-    let stays = seal(codec, Life { expires: None, ..LIFE });
+    let stays = seal(codec, Life::new(LIFE.created, None));
     let lease = Envelope::lease(BINDING, 7, 0);
     let records = [seal(codec, LIFE), stays, seal(codec, STALES), seal(codec, AGELESS), absent, lease];
     records.iter().cloned().chain(records.iter().cloned().map(downgraded)).collect()
@@ -122,7 +123,7 @@ fn what_was_sealed_opens() {
             for (stale, load_millis, age_millis) in
                 [(None, 1, Some(0)), (Some(0), 0, None), (None, 0, Some(u32::MAX)), (Some(u64::MAX), u32::MAX, Some(1))]
             {
-                let life = Life { stale, load_millis, age_millis, ..life };
+                let life = life.stale_at(stale).load_millis(load_millis).age_millis(age_millis);
                 let record = envelope.seal(BINDING, &value(), life, 9).unwrap();
                 assert_eq!(record[Envelope::WRITE_ID], 9_u64.to_le_bytes());
                 assert_eq!(envelope.open(KEY, &record).unwrap(), Opened::Value(value(), life));
@@ -322,7 +323,8 @@ proptest! {
         });
     }
 
-    /// Random payloads under a header that is right in every respect reach the codec, which must not panic.
+    /// Random payloads under a header that is right in every respect reach the codec, which must
+    /// not panic.
     #[test]
     fn random_payloads_do_no_harm(payload in vec(any::<u8>(), 0..200)) {
         for_each_codec!(|codec| {
@@ -345,7 +347,8 @@ proptest! {
         prop_assert_eq!(remaining.is_zero(), now >= expires || ttl == 0 || expires == created);
     }
 
-    /// Reader's clock behind the writer's or before it: the life is off by no more than the clocks are.
+    /// Reader's clock behind the writer's or before it: the life is off by no more than the clocks
+    /// are.
     #[test]
     fn a_life_is_off_by_no_more_than_the_clocks(
         created in 1_u64 << 40..1 << 41, ttl in 1_u64..1 << 32, elapsed in 0_u64..1 << 32, skew in -10_000_i64..=10_000,

@@ -1,16 +1,18 @@
 //! Records of every released format stay readable.
 //!
-//! The files never change: `golden/v1-*.bin` and `golden/v2-*.bin` were written by the format versions 1 and 2, which are read
-//! only, and `golden/v3-*.bin` by version 3, which is written. A new format version adds files of its own: change the names in
-//! `version_3`, run the test once (it writes the files that are missing, and fails), look at them and commit them; keep the old
-//! ones in a test that only opens them. An encoding that a new release of a codec's library changes is not a new version of the
-//! format: it needs a codec id of its own, and files of that name.
+//! The files never change: `golden/v1-*.bin` and `golden/v2-*.bin` were written by the format
+//! versions 1 and 2, which are read only, and `golden/v3-*.bin` by version 3, which is written. A
+//! new format version adds files of its own: change the names in `version_3`, run the test once (it
+//! writes the files that are missing, and fails), look at them and commit them; keep the old ones
+//! in a test that only opens them. An encoding that a new release of a codec's library changes is
+//! not a new version of the format: it needs a codec id of its own, and files of that name.
 #![cfg(all(feature = "bincode", feature = "postcard", feature = "json", feature = "messagepack"))]
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use cache_core::{
-    Binding, Codec, Envelope, Life, Opened,
+    Codec,
+    backend::{Binding, Envelope, Life, Opened},
     codec::{Bincode, Json, MessagePack, Postcard},
 };
 use serde_derive::{Deserialize, Serialize};
@@ -51,8 +53,8 @@ const BINDING: Binding<'_> = Binding { key: b"users:42", epoch: 0xE90C_4001 };
 const WRITE_ID: u64 = 0x0123_4567_89AB_CDEF;
 const STAYS: Life = Life::new(1_700_000_000_123, None);
 const EXPIRES: Life = Life::new(1_700_000_000_123, Some(1_700_000_060_456));
-const STALES: Life = Life { stale: Some(1_700_000_030_789), load_millis: 1_234, age_millis: Some(5_678), ..EXPIRES };
-const AGELESS: Life = Life { age_millis: None, ..EXPIRES };
+const STALES: Life = EXPIRES.stale_at(Some(1_700_000_030_789)).load_millis(1_234).age_millis(Some(5_678));
+const AGELESS: Life = EXPIRES.age_millis(None);
 
 fn envelope<C: Codec<User>>(codec: C) -> Envelope<C> {
     Envelope::new(codec, Envelope::schema_tag("golden user"))
@@ -131,7 +133,8 @@ fn message_pack_records() {
     version_3("messagepack", MessagePack);
 }
 
-/// Schema tags and epochs stand in every record, so the functions that make them are part of the format.
+/// Schema tags and epochs stand in every record, so the functions that make them are part of the
+/// format.
 #[test]
 fn schema_tags_and_epochs_stay() {
     assert_eq!(Envelope::schema_tag("golden user"), 0x5A14_9A62);

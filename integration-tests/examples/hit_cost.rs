@@ -1,4 +1,5 @@
-//! What a hit costs, side by side: plain stretto with its own hashing, our store on stretto, and a chain with it in front.
+//! What a hit costs, side by side: plain stretto with its own hashing, our store on stretto, and a
+//! chain with it in front.
 //!
 //! `cargo run --release --example hit_cost`
 
@@ -9,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cache_chain::{Cache, ChainCache};
+use cache_chain::ChainCache;
 use cache_core::{Clock, Entry, Expiry, Key, LocalStore, SystemClock, Ttl, testkit::MapStore};
 use store_stretto::StrettoStore;
 
@@ -44,7 +45,8 @@ async fn main() -> cache_core::Result<()> {
     let store: &dyn LocalStore<Value = Value> = &store;
     let mortal: &dyn LocalStore<Value = Value> = &mortal;
 
-    // The rounds take turns, so that what else the machine does strikes all of them; the fastest round of each counts.
+    // The rounds take turns, so that what else the machine does strikes all of them; the fastest
+    // round of each counts.
     let mut best = [f64::INFINITY; 8];
     for _ in 0..ROUNDS {
         let round = [

@@ -1,12 +1,12 @@
 //! What entries in memory cost: `cargo run --release --example memory`.
 //!
-//! A million keys are written through stretto, which keeps 100,000, in front of a real Redis. Shown is what is
-//! allocated and what the process has of the machine (RSS), which includes what the allocator keeps. An argument is the
-//! number of writers.
+//! A million keys are written through stretto, which keeps 100,000, in front of a real Redis. Shown
+//! is what is allocated and what the process has of the machine (RSS), which includes what the
+//! allocator keeps. An argument is the number of writers.
 
 use std::{fs, time::Duration};
 
-use cache_chain::{Cache as _, ChainCache, Tier, redis::RedisStore, stretto::StrettoStore};
+use cache_chain::{ChainCache, Tier, redis::RedisStore, stretto::StrettoStore};
 use integration_tests::RedisServer;
 use peak_alloc::PeakAlloc;
 
@@ -33,7 +33,7 @@ async fn main() {
     println!("| {writers} writers | entries | allocated, kB | RSS, kB | allocated for each, B | RSS for each, B |");
     println!("|---|---|---|---|---|---|");
     let store = StrettoStore::new(CAPACITY).expect("a store");
-    let redis = RedisStore::builder(server.url()).namespace("n").deadline(DEADLINE).connect().await.expect("a store");
+    let redis = RedisStore::builder(server.url()).namespace("n").timeout(DEADLINE).connect().await.expect("a store");
     let chain =
         ChainCache::builder().tier(store.clone()).tier(Tier::new(redis).timeout(DEADLINE)).build().expect("a chain");
     show("empty", store.len());

@@ -1,9 +1,11 @@
-//! What callers feel while a Redis hangs, dies and comes back: `cargo run --release --example outage`.
+//! What callers feel while a Redis hangs, dies and comes back: `cargo run --release --example
+//! outage`.
 //!
-//! A mixed load on memory in front of a real, private Redis; each call of the chain has a deadline. The server is stopped
-//! (SIGSTOP) for two seconds, then killed and restarted from a file that was saved before. Shown is the distribution of the
-//! latencies in each phase, how many calls took longer than the deadline and 5 ms for the scheduler, and how often something
-//! was served that had been replaced or deleted.
+//! A mixed load on memory in front of a real, private Redis; each call of the chain has a deadline.
+//! The server is stopped (SIGSTOP) for two seconds, then killed and restarted from a file that was
+//! saved before. Shown is the distribution of the latencies in each phase, how many calls took
+//! longer than the deadline and 5 ms for the scheduler, and how often something was served that had
+//! been replaced or deleted.
 
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let redis = RedisStore::builder(server.url()).namespace("n").connect().await?;
     // A small memory, so that most reads reach Redis.
     let chain: ChainCache<u64> =
-        ChainCache::builder().tier(StrettoStore::new(64)?).tier(redis).deadline(DEADLINE).build()?;
+        ChainCache::builder().tier(StrettoStore::new(64)?).tier(redis).timeout(DEADLINE).build()?;
     let load = Workload::new(chain.clone(), 1000);
     let tasks = load.run(16);
 

@@ -1,4 +1,5 @@
-//! What the SQL store costs, side by side with plain sqlx on a table of the same shape, on private servers.
+//! What the SQL store costs, side by side with plain sqlx on a table of the same shape, on private
+//! servers.
 //!
 //! `cargo run --release --example sql_cost`
 
@@ -15,7 +16,8 @@ const KEYS: u32 = 200;
 const BATCH: usize = 100;
 const ROUNDS: usize = 7;
 
-/// The same operations by plain sqlx: one statement each, outside of transactions, no lease, no expiry, no checks.
+/// The same operations by plain sqlx: one statement each, outside of transactions, no lease, no
+/// expiry, no checks.
 macro_rules! plain {
     ($pool:ty, $database:ty, $bytes:expr, $upsert:literal, $place:expr) => {{
         let pool = <$pool>::connect(&$place.url).await.expect("a pool");

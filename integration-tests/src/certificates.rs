@@ -17,7 +17,8 @@ use crate::server_process::finish;
 /// - `server`: for 127.0.0.1, signed by `ca`;
 /// - `elsewhere`: for another host, signed by `ca`;
 /// - `expired`: for 127.0.0.1 and past its end, signed by `ca`;
-/// - `itself`: for 127.0.0.1, signed by itself, as `openssl req -x509` makes it: that of an authority.
+/// - `itself`: for 127.0.0.1, signed by itself, as `openssl req -x509` makes it: that of an
+///   authority.
 #[derive(Debug)]
 pub struct Certificates(TempDir);
 

@@ -14,7 +14,8 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// A TCP proxy on the loopback that counts round trips, cuts replies short and goes deaf. It ends with this value.
+/// A TCP proxy on the loopback that counts round trips, cuts replies short and goes deaf. It ends
+/// with this value.
 #[derive(Debug)]
 pub struct CutProxy {
     port: u16,
@@ -74,12 +75,14 @@ impl CutProxy {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    /// Lets so many bytes of replies through, then closes the connection, once. Later connections work.
+    /// Lets so many bytes of replies through, then closes the connection, once. Later connections
+    /// work.
     pub fn cut_after(&self, bytes: u64) {
         self.state.budget.store(bytes, Ordering::SeqCst);
     }
 
-    /// Closes the next connection that sends CLIENT KILL, before the server receives the command. Later connections work.
+    /// Closes the next connection that sends CLIENT KILL, before the server receives the command.
+    /// Later connections work.
     pub fn cut_at_kill(&self) {
         self.state.cut_at_kill.store(true, Ordering::SeqCst);
     }
@@ -89,8 +92,8 @@ impl CutProxy {
         self.state.cut_at_kill.load(Ordering::SeqCst)
     }
 
-    /// The connections that there are stay open and pass nothing on any more, as if a middlebox had forgotten them. Later
-    /// connections work.
+    /// The connections that there are stay open and pass nothing on any more, as if a middlebox had
+    /// forgotten them. Later connections work.
     pub fn forget(&self) {
         self.state.deaf_below.store(self.connections(), Ordering::SeqCst);
     }
@@ -100,7 +103,8 @@ impl CutProxy {
         self.state.closed_below.store(self.connections(), Ordering::SeqCst);
     }
 
-    /// Makes the server's clock look wrong by so many seconds, to a client that asks for TIME alone or first.
+    /// Makes the server's clock look wrong by so many seconds, to a client that asks for TIME alone
+    /// or first.
     pub fn shift_time(&self, seconds: i64) {
         self.state.time_shift.store(seconds, Ordering::SeqCst);
     }
@@ -203,7 +207,8 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, state: Arc<State>, 
     }
 }
 
-/// Shifts the seconds in `reply` if it is one to TIME: an array of ten digits, and the microseconds.
+/// Shifts the seconds in `reply` if it is one to TIME: an array of ten digits, and the
+/// microseconds.
 fn shift_time(reply: &mut [u8], by: i64) {
     let Some(digits) = reply.strip_prefix(b"*2\r\n$10\r\n").and_then(|rest| rest.get(..10)) else { return };
     let Some(seconds) = str::from_utf8(digits).ok().and_then(|digits| digits.parse::<i64>().ok()) else { return };

@@ -2,6 +2,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a harness panics wherever a test is to fail")]
 
 mod certificates;
+pub mod claims;
 mod cut_proxy;
 mod entries;
 mod mariadb;
@@ -21,7 +22,7 @@ pub use crate::{
     mariadb::MariaDb,
     postgres::Postgres,
     redis_acl::documented_permissions,
-redis_server::{RedisServer, command_of},
+    redis_server::{RedisServer, command_of},
     server_process::free_port,
     shown::shown,
     skew::skewed,

@@ -62,7 +62,8 @@ impl MariaDb {
         let server = program("mariadbd", "mariadb-server");
         // Nothing here must outlive a crash of the machine.
         let mut common = vec!["--no-defaults".to_owned(), format!("--datadir={dir}/data")];
-        // A server that starts removes what looks like leftovers in its directory for temporary files.
+        // A server that starts removes what looks like leftovers in its directory for temporary
+        // files.
         common.push(format!("--tmpdir={dir}"));
         common.extend(["--innodb-flush-method=nosync".into(), "--innodb-log-file-size=8M".into()]);
         if is_root() {
@@ -125,7 +126,8 @@ impl MariaDb {
         self.process.signal_all(Signal::CONT);
     }
 
-    /// Makes every COMMIT that wrote something hang until the returned connection is closed. Statements and reads go on.
+    /// Makes every COMMIT that wrote something hang until the returned connection is closed.
+    /// Statements and reads go on.
     pub async fn hold_commits(&self) -> MySqlConnection {
         let mut wire = MySqlConnection::connect(&self.url()).await.expect("a connection");
         for stage in ["START", "FLUSH", "BLOCK_DDL", "BLOCK_COMMIT"] {

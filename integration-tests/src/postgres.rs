@@ -12,9 +12,11 @@ use crate::{
     skew::MovableClock,
 };
 
-/// A PostgreSQL server on a free port of the loopback, with data of its own. It ends with this value.
+/// A PostgreSQL server on a free port of the loopback, with data of its own. It ends with this
+/// value.
 ///
-/// There is a database `postgres` and a user `app` with the password `hunter2`, who may do everything.
+/// There is a database `postgres` and a user `app` with the password `hunter2`, who may do
+/// everything.
 #[derive(Debug)]
 pub struct Postgres {
     process: ServerProcess,
@@ -70,7 +72,8 @@ impl Postgres {
             prefix.push(setpriv.to_str().expect("a path of text").to_owned());
             prefix.extend(["--reuid=postgres", "--regid=postgres", "--init-groups"].map(str::to_owned));
         }
-        // The password goes over the wire as it is: to prove its knowledge takes an unoptimized client a tenth of a second.
+        // The password goes over the wire as it is: to prove its knowledge takes an unoptimized
+        // client a tenth of a second.
         let initdb = program("initdb", "postgresql");
         let mut words = prefix.clone();
         words.push(initdb.to_str().expect("a path of text").to_owned());
@@ -124,7 +127,8 @@ impl Postgres {
         self.process.signal_all(Signal::CONT);
     }
 
-    /// Makes every COMMIT that wrote something hang, as while the synchronous standby is away. Reads go on.
+    /// Makes every COMMIT that wrote something hang, as while the synchronous standby is away.
+    /// Reads go on.
     pub async fn hold_commits(&self) {
         self.configure("synchronous_standby_names = 'away'").await;
     }
@@ -153,7 +157,8 @@ impl Postgres {
     }
 }
 
-/// Whether it is ready: to a request for TLS it answers that it has none, and to one it lets in, that it wants a password.
+/// Whether it is ready: to a request for TLS it answers that it has none, and to one it lets in,
+/// that it wants a password.
 fn answers(port: u16) -> bool {
     use std::io::{Read as _, Write as _};
     let Ok(mut wire) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return false };

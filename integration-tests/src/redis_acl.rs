@@ -1,7 +1,7 @@
 //! The permissions that the README of store-redis documents.
 
-/// Returns the rules of the blocks of the README that begin with `+`: what a store needs, and with `plain` also what it needs for
-/// values without an envelope.
+/// Returns the rules of the blocks of the README that begin with `+`: what a store needs, and with
+/// `plain` also what it needs for values without an envelope.
 ///
 /// # Panics
 ///

@@ -12,7 +12,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// A Redis server on a free port of the loopback, in a directory of its own. It ends with this value.
+/// A Redis server on a free port of the loopback, in a directory of its own. It ends with this
+/// value.
 #[derive(Debug)]
 pub struct RedisServer {
     child: Child,
@@ -67,7 +68,8 @@ impl RedisServer {
         self.directory.path()
     }
 
-    /// Stops it in its tracks, as a hanging server (`SIGSTOP`): it accepts connections and answers nothing.
+    /// Stops it in its tracks, as a hanging server (`SIGSTOP`): it accepts connections and answers
+    /// nothing.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
     }
@@ -143,18 +145,21 @@ impl RedisServer {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        // Also when a test has panicked. It may have ended already, and a stopped process can be killed.
+        // Also when a test has panicked. It may have ended already, and a stopped process can be
+        // killed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The command of `command|subcommand`, under which servers before Redis 7.0 count all its subcommands.
+/// The command of `command|subcommand`, under which servers before Redis 7.0 count all its
+/// subcommands.
 pub fn command_of(command: &str) -> &str {
     command.split('|').next().unwrap_or(command)
 }
 
-/// The server's program: what the environment variable `CACHE_TEST_REDIS_SERVER` names, else `redis-server`.
+/// The server's program: what the environment variable `CACHE_TEST_REDIS_SERVER` names, else
+/// `redis-server`.
 fn program() -> PathBuf {
     env::var_os("CACHE_TEST_REDIS_SERVER").map_or_else(|| "redis-server".into(), PathBuf::from)
 }
@@ -193,8 +198,8 @@ fn launch(port: u16, arguments: &[String], directory: &Path) -> Result<Child, St
     Err(fs::read_to_string(log).unwrap_or_default())
 }
 
-/// Whether a Redis on this port answers, be it that one must log in. It has closed the connection, so that the test finds no
-/// client but its own.
+/// Whether a Redis on this port answers, be it that one must log in. It has closed the connection,
+/// so that the test finds no client but its own.
 fn answers(port: u16) -> bool {
     let Ok(mut wire) = TcpStream::connect(("127.0.0.1", port)) else { return false };
     let _ = wire.set_read_timeout(Some(Duration::from_secs(1)));

@@ -20,7 +20,8 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts the command, whose arguments tell it to listen on this port of the loopback, and waits until `answers`.
+    /// Starts the command, whose arguments tell it to listen on this port of the loopback, and
+    /// waits until `answers`.
     pub(crate) fn start(command: Vec<String>, port: u16, log: PathBuf, answers: fn(u16) -> bool) -> Self {
         let child = launch(&command, port, &log, answers);
         Self { child, command, log, port }
@@ -30,7 +31,8 @@ impl ServerProcess {
         self.port
     }
 
-    /// Stops the server and the processes that it has forked, and waits until the last of their threads stands still.
+    /// Stops the server and the processes that it has forked, and waits until the last of their
+    /// threads stands still.
     pub(crate) fn stop(&self) {
         let started = Instant::now();
         let stop = |pid: u32| {
@@ -64,7 +66,8 @@ impl ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // Also when a test has panicked. It may have ended already, and a stopped process can be killed.
+        // Also when a test has panicked. It may have ended already, and a stopped process can be
+        // killed.
         self.signal_all(Signal::KILL);
         let _ = self.child.wait();
     }

@@ -6,10 +6,12 @@ use std::{
     process::Command,
 };
 
-/// Makes the command run with a wall clock that is wrong by so many seconds. Its monotonic clock is right.
+/// Makes the command run with a wall clock that is wrong by so many seconds. Its monotonic clock is
+/// right.
 ///
-/// It preloads libfaketime itself: the `faketime` program would stand between the test and its process. (A redis-server
-/// does not come up this way: its allocator and libfaketime wait for each other.)
+/// It preloads libfaketime itself: the `faketime` program would stand between the test and its
+/// process. (A redis-server does not come up this way: its allocator and libfaketime wait for each
+/// other.)
 pub fn skewed(mut command: Command, seconds: i64) -> Command {
     command.env("LD_PRELOAD", library());
     command.env("FAKETIME", format!("{seconds:+}s")).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use cache_core::Codec;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use store_sql::{DefaultCodec, SqlStore, SqlStoreBuilder};
 use tempfile::TempDir;
@@ -68,13 +69,17 @@ impl SqlPlace {
         Self { url, table, kind, _owner: owner }
     }
 
-    /// Starts to describe a store here, of the namespace `n`, that creates the table and does not sweep.
+    /// Starts to describe a store here, of the namespace `n`, that creates the table and does not
+    /// sweep.
     pub fn builder<V>(&self) -> SqlStoreBuilder<V, DefaultCodec> {
         SqlStore::builder(&self.url).table(&self.table).namespace("n").create_table().sweep_every(None)
     }
 
     /// That store.
-    pub async fn store<V>(&self) -> SqlStore<V> {
+    pub async fn store<V>(&self) -> SqlStore<V>
+    where
+        DefaultCodec: Codec<V>,
+    {
         self.builder().connect().await.expect("a store")
     }
 
@@ -96,7 +101,8 @@ impl SqlPlace {
         .unwrap_or_else(|error| panic!("{statements}: {error}"));
     }
 
-    /// The one number that a query gives, `None` if it is NULL. `{t}` in it is the table, quoted, and `{now}` the time.
+    /// The one number that a query gives, `None` if it is NULL. `{t}` in it is the table, quoted,
+    /// and `{now}` the time.
     pub async fn number(&self, query: &str) -> Option<i64> {
         let query = query.replace("{t}", &self.quoted()).replace("{now}", self.now());
         macro_rules! ask {

@@ -9,14 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cache_chain::{Cache as _, ChainCache};
+use cache_chain::ChainCache;
 use cache_core::testkit::Schedules;
 
-/// Reads, loads, sets and deletes a few keys from several tasks. The value of a key is the number of the write that made it,
-/// so that whatever is read can be dated.
+/// Reads, loads, sets and deletes a few keys from several tasks. The value of a key is the number
+/// of the write that made it, so that whatever is read can be dated.
 ///
-/// The writers of one key take turns, as those of one row in a database do. A write that succeeded may not be undone, at any
-/// time; one that failed may still take effect, so it is held against the chain only once all is at rest.
+/// The writers of one key take turns, as those of one row in a database do. A write that succeeded
+/// may not be undone, at any time; one that failed may still take effect, so it is held against the
+/// chain only once all is at rest.
 pub struct Workload {
     chain: ChainCache<u64>,
     keys: Vec<State>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_chain::{Cache, ChainCache, ErrorKind, Tier, Ttl};
+use cache_chain::{ChainCache, ErrorKind, Tier, Ttl};
 use cache_core::{
     DelegateCache, Key, LocalStore, Store,
     testkit::{
@@ -141,7 +141,7 @@ async fn g7_a_redis_that_hangs_or_dies_degrades_to_the_other_tiers() {
     let mut server = RedisServer::start().await;
     let redis = RedisStore::<u8>::builder(server.url())
         .namespace("g7")
-        .deadline(Duration::from_millis(100))
+        .timeout(Duration::from_millis(100))
         .connect()
         .await
         .unwrap();
@@ -178,7 +178,7 @@ async fn g7_a_redis_that_hangs_or_dies_degrades_to_the_other_tiers() {
 #[tokio::test]
 async fn g5_ten_thousand_hits_while_redis_takes_no_backfills() {
     let server = RedisServer::start().await;
-    let builder = RedisStore::builder(server.url()).namespace("g5").deadline(Duration::from_secs(60));
+    let builder = RedisStore::builder(server.url()).namespace("g5").timeout(Duration::from_secs(60));
     let redis = ScriptedStore::new(builder.connect().await.unwrap());
     let origin = MapStore::new();
     DelegateCache::new(origin.clone()).set_many((0..10_000_u32).map(|at| (at, at))).await.unwrap();

@@ -1,4 +1,5 @@
-//! The contract of `Store`, kept by the store on a real MariaDB, a real PostgreSQL and SQLite in a file.
+//! The contract of `Store`, kept by the store on a real MariaDB, a real PostgreSQL and SQLite in a
+//! file.
 
 use std::{sync::OnceLock, time::Duration};
 

@@ -1,10 +1,10 @@
 //! The contract of `Store`, kept by the store in memory.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cache_core::{
-    ManualClock, SharedClock,
-    testkit::{Harness, block_on},
+    LocalStore, ManualClock, SharedClock,
+    testkit::{Harness, Reentrant, block_on},
 };
 use store_stretto::StrettoStore;
 
@@ -28,6 +28,10 @@ impl Harness for ByEntries {
 
     async fn pass(&self, time: Duration) {
         self.0.advance(time);
+    }
+
+    fn reentrant(&self) -> Option<Arc<dyn LocalStore<Value = Reentrant>>> {
+        Some(Arc::new(StrettoStore::builder().capacity(10_000).clock(self.0.shared()).build().unwrap()))
     }
 }
 
@@ -59,6 +63,10 @@ impl Harness for ByBytes {
 
     async fn pass(&self, time: Duration) {
         self.0.pass(time).await;
+    }
+
+    fn reentrant(&self) -> Option<Arc<dyn LocalStore<Value = Reentrant>>> {
+        Some(Arc::new(StrettoStore::builder().capacity(10_000).weigher(|_, _| 1).clock(self.clock()).build().unwrap()))
     }
 
     fn oversized(&self) -> Option<String> {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache, ChainCache, ReadThrough};
+use cache_chain::{ChainCache, ReadThrough};
 use cache_core::{
     CacheKey, Clock, Entry, ErrorKind, Expiry, Key, LocalStore, Moment, Store, SystemClock, Ticket, Write,
     testkit::{MapStore, Operation, ScriptedStore},
@@ -58,8 +58,8 @@ async fn g8_a_hit_in_the_first_tier_allocates_nothing() {
     assert_eq!(chain.stats().tiers[0].hits, 10_001);
 }
 
-/// A loader that is not needed is neither called nor boxed. Without stale serving and early refresh a hit does not even look
-/// at the clock; with them it costs no allocation either.
+/// A loader that is not needed is neither called nor boxed. Without stale serving and early refresh
+/// a hit does not even look at the clock; with them it costs no allocation either.
 #[tokio::test]
 async fn g8_a_hit_that_could_have_been_loaded_allocates_nothing() {
     let eager = ReadThrough::new().stale_for(Duration::from_secs(60)).early_refresh(1.0);
@@ -80,7 +80,7 @@ async fn g8_a_hit_that_could_have_been_loaded_allocates_nothing() {
         });
         let looked = clock.0.load(Ordering::SeqCst) > before;
         assert_eq!((measured.count_total, looked), (0, reads_the_clock));
-        assert_eq!(chain.stats().loads.begun, 1);
+        assert_eq!(chain.stats().loads.started, 1);
     }
 }
 
@@ -95,8 +95,8 @@ impl Clock for Counting {
     }
 }
 
-/// Stretto hands a buffer to its policy once in 64 reads, and allocates the next, and a place in the channel now and then;
-/// the chain adds nothing to that.
+/// Stretto hands a buffer to its policy once in 64 reads, and allocates the next, and a place in
+/// the channel now and then; the chain adds nothing to that.
 #[tokio::test]
 async fn g8_a_hit_in_stretto_allocates_what_stretto_itself_does() {
     let store = StrettoStore::<Value>::new(1000).unwrap();
@@ -115,7 +115,8 @@ async fn g8_a_hit_in_stretto_allocates_what_stretto_itself_does() {
     assert!(chained <= 6400 / 32, "in the chain: {chained}; stretto alone: {}", alone.count_total);
 }
 
-/// A key of up to 40 bytes is held inline; a longer one is allocated for each call, once where it has one long part.
+/// A key of up to 40 bytes is held inline; a longer one is allocated for each call, once where it
+/// has one long part.
 #[tokio::test]
 async fn a_long_key_allocates_once() {
     let chain = chain(MapStore::new()).await;

@@ -38,7 +38,8 @@ impl Peer {
     }
 }
 
-/// With a load that nobody ends before all are under way, each process loads once for its thousand callers.
+/// With a load that nobody ends before all are under way, each process loads once for its thousand
+/// callers.
 #[tokio::test]
 async fn g3_without_claims_each_process_loads_once() {
     let server = RedisServer::start().await;

@@ -9,9 +9,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{
-    Cache as _, ChainCache, ErrorKind, Loaded, ReadThrough, Source, redis::RedisStore, stretto::StrettoStore,
-};
+use cache_chain::{ChainCache, ErrorKind, Loaded, ReadThrough, Source, redis::RedisStore, stretto::StrettoStore};
 use cache_core::testkit::join_all;
 use integration_tests::{CutProxy, RedisServer, eventually};
 
@@ -22,7 +20,7 @@ async fn chain(server: &RedisServer, settings: ReadThrough) -> ChainCache<String
     ChainCache::builder()
         .tier(StrettoStore::new(1000).unwrap())
         .tier(RedisStore::builder(server.url()).namespace("n").connect().await.unwrap())
-        .read_through(settings.patience(PATIENCE))
+        .read_through(settings.peer_wait(PATIENCE))
         .build()
         .unwrap()
 }
@@ -54,6 +52,30 @@ async fn g3_a_thousand_gets_of_a_cold_key_are_one_get_of_redis() {
         assert_eq!(value.unwrap().as_deref(), Some("v"));
     }
     assert_eq!(server.calls(&["get", "mget"]), [1, 0]);
+}
+
+/// A lookup, a claim, a fill. A miss counts once in each tier.
+#[tokio::test]
+async fn a_cold_load_sends_three_commands_and_a_hit_none() {
+    let server = RedisServer::start().await;
+    let (chain, calls) = (chain(&server, ReadThrough::new()).await, Arc::default());
+    // The first load brings the scripts.
+    chain.get_or_load("first", brings(&calls, Ok("v".to_owned()))).await.unwrap();
+    chain.wait().await.unwrap();
+    let before = chain.stats();
+    server.cli(&["CONFIG", "RESETSTAT"]);
+    for _ in 0..10 {
+        assert_eq!(chain.get_or_load("k", brings(&calls, Ok("v".to_owned()))).await.unwrap(), "v");
+        chain.wait().await.unwrap();
+    }
+    assert_eq!(server.calls(&["get", "mget", "evalsha", "script|load", "time"]), [1, 0, 2, 0, 0]);
+    assert_eq!(calls.load(SeqCst), 2);
+    let stats = chain.stats();
+    let more = |tier: usize| {
+        let (now, then) = (&stats.tiers[tier], &before.tiers[tier]);
+        (now.hits - then.hits, now.misses - then.misses)
+    };
+    assert_eq!((more(0), more(1)), ((9, 1), (0, 1)));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_chain::{Cache as _, ChainCache};
+use cache_chain::ChainCache;
 use integration_tests::{RedisServer, eventually};
 use peak_alloc::PeakAlloc;
 use store_redis::RedisStore;
@@ -43,7 +43,7 @@ async fn a_cleared_store_keeps_its_tables_and_a_dropped_one_nothing() {
     let mut start = 0;
     for warm in [false, true] {
         let store = StrettoStore::new(CAPACITY as u64).unwrap();
-        let redis = RedisStore::builder(server.url()).namespace("n").deadline(Duration::from_secs(30));
+        let redis = RedisStore::builder(server.url()).namespace("n").timeout(Duration::from_secs(30));
         let redis: RedisStore<String> = redis.connect().await.unwrap();
         let chain = ChainCache::builder().tier(store.clone()).tier(redis).build().unwrap();
         let empty = ALLOCATOR.current_usage();

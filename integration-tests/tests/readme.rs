@@ -7,7 +7,7 @@ use integration_tests::RedisServer;
 /// The text stands in the README, but for the URL and for `main`.
 async fn example(url: &str) -> Result<(), Box<dyn std::error::Error>> {
     // README
-    use cache_chain::{Cache, ChainCache, redis::RedisStore, stretto::StrettoStore};
+    use cache_chain::{ChainCache, redis::RedisStore, stretto::StrettoStore};
 
     #[derive(Clone, serde_derive::Serialize, serde_derive::Deserialize)]
     struct User {

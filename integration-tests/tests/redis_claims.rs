@@ -2,52 +2,27 @@
 
 use std::time::Duration;
 
-use cache_core::{Binding, Claim, Entry, Envelope, ErrorKind, Store as _, Ticket, codec};
-use integration_tests::{RedisServer, eventually, key, never};
+use cache_core::{
+    Claim, ErrorKind, Store as _, Ticket,
+    backend::{Binding, Envelope},
+    codec,
+};
+use integration_tests::{
+    RedisServer,
+    claims::{claim, claimed_value, granted, race_claims, refused},
+    eventually, key, never,
+};
 use store_redis::RedisStore;
 
 async fn store(server: &RedisServer) -> RedisStore<u32> {
     RedisStore::builder(server.url()).namespace("n").connect().await.unwrap()
 }
 
-async fn claim(store: &RedisStore<u32>) -> Claim {
-    store.claim(&key("k")).await.unwrap()
-}
-
-async fn granted(store: &RedisStore<u32>) -> Ticket {
-    let Claim { ticket, granted } = claim(store).await;
-    assert!(granted);
-    ticket
-}
-
-async fn refused(store: &RedisStore<u32>) -> Ticket {
-    let Claim { ticket, granted } = claim(store).await;
-    assert!(!granted);
-    ticket
-}
-
-async fn value(store: &RedisStore<u32>) -> Option<u32> {
-    store.get(&key("k")).await.unwrap().and_then(Entry::into_value)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_claims_of_two_processes_one_is_granted() {
     let server = RedisServer::start().await;
     let (ours, theirs) = (store(&server).await, store(&server).await);
-    for round in 0..50_u64 {
-        let claims = (0..8).map(|at| {
-            let store = if at % 2 == 0 { ours.clone() } else { theirs.clone() };
-            tokio::spawn(async move { store.claim(&key(round)).await.unwrap() })
-        });
-        let mut all = Vec::new();
-        for claim in claims.collect::<Vec<_>>() {
-            all.push(claim.await.unwrap());
-        }
-        assert_eq!(all.iter().filter(|claim| claim.granted).count(), 1, "{all:?}");
-        assert!(all.iter().all(|claim| claim.ticket == all[0].ticket), "{all:?}");
-        // Who lost patience may fill as well.
-        assert!(theirs.fill(never(&key(round), 1, all[0].ticket)).await.unwrap());
-    }
+    race_claims(&ours, &theirs, 50).await;
 }
 
 #[tokio::test]
@@ -79,7 +54,7 @@ async fn a_plain_lease_refuses_no_claim_and_gives_way() {
     assert_ne!(claim, lease);
     assert!(!ours.fill(never(&key("k"), 1, lease)).await.unwrap());
     assert!(theirs.fill(never(&key("k"), 2, claim)).await.unwrap());
-    assert_eq!(value(&ours).await, Some(2));
+    assert_eq!(claimed_value(&ours).await, Some(2));
 }
 
 #[tokio::test]
@@ -95,7 +70,7 @@ async fn a_release_frees_the_claim_and_nothing_else() {
     // A value that was filled by the claim has its id.
     assert!(theirs.fill(never(&key("k"), 1, second)).await.unwrap());
     theirs.release(&key("k"), second).await.unwrap();
-    assert_eq!(value(&ours).await, Some(1));
+    assert_eq!(claimed_value(&ours).await, Some(1));
     // A plain lease is not for a claim's holder to give back, nor is an unconditional ticket.
     ours.del(&key("k")).await.unwrap();
     let lease = ours.lease(&key("k")).await.unwrap();
@@ -135,7 +110,7 @@ async fn a_value_that_has_just_come_is_no_claim() {
         }
         let late = granted(&theirs).await;
         assert_eq!(late == ticket, filled);
-        assert_eq!(value(&theirs).await, Some(1), "a claim removes no value");
+        assert_eq!(claimed_value(&theirs).await, Some(1), "a claim removes no value");
         assert!(theirs.fill(never(&key("k"), 2, late)).await.unwrap());
         ours.del(&key("k")).await.unwrap();
     }
@@ -155,16 +130,17 @@ async fn what_cannot_be_read_refuses_no_claim() {
         let ticket = granted(&ours).await;
         assert_eq!(refused(&theirs).await, ticket);
         assert!(ours.fill(never(&key("k"), 1, ticket)).await.unwrap());
-        assert_eq!(value(&theirs).await, Some(1));
+        assert_eq!(claimed_value(&theirs).await, Some(1));
     }
-    // So that nobody is kept off for ever, a record of another codec is not taken for somebody's work in progress.
+    // So that nobody is kept off for ever, a record of another codec is not taken for somebody's
+    // work in progress.
     let json: RedisStore<u32, _> =
         RedisStore::builder(server.url()).namespace("n").codec(codec::Json).connect().await.unwrap();
     json.set(never(&key("k"), 1, Ticket::unconditional())).await.unwrap();
     assert_eq!(ours.get(&key("k")).await.unwrap_err().kind(), ErrorKind::Codec);
     let ticket = granted(&ours).await;
     assert!(ours.fill(never(&key("k"), 2, ticket)).await.unwrap());
-    assert_eq!(value(&theirs).await, Some(2));
+    assert_eq!(claimed_value(&theirs).await, Some(2));
 }
 
 #[tokio::test]
@@ -190,7 +166,7 @@ async fn a_plain_store_grants_every_claim_and_leaves_nothing() {
     assert!(!store.profile().claims);
     for _ in 0..2 {
         let claim = store.claim(&key("k")).await.unwrap();
-        assert_eq!(claim, Claim { ticket: Ticket::unconditional(), granted: true });
+        assert_eq!(claim, Claim::granted(Ticket::unconditional()));
     }
     store.release(&key("k"), Ticket::at(u64::MAX)).await.unwrap();
     assert_eq!(server.cli(&["DBSIZE"]), "0");

@@ -6,17 +6,21 @@ use std::{
 };
 
 use cache_core::{
-    Binding, Clock as _, Entry, Envelope, Expiry, Life, ManualClock, Store as _, Ticket, Ttl, Write, codec,
+    Clock as _, Codec, Entry, Expiry, ManualClock, Store as _, Ticket, Ttl, Write,
+    backend::{Binding, Envelope, Life},
+    codec,
 };
 use integration_tests::{CutProxy, RedisServer, eventually, key, living, never, remaining, skewed};
 use store_redis::RedisStore;
 
 const TTL: Duration = Duration::from_secs(60);
 
-/// What the round trips of the measurements may cost on a busy machine; far less than the clocks are apart.
+/// What the round trips of the measurements may cost on a busy machine; far less than the clocks
+/// are apart.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Runs the peer on a machine whose wall clock is wrong by so many seconds; what it printed last, in nanoseconds.
+/// Runs the peer on a machine whose wall clock is wrong by so many seconds; what it printed last,
+/// in nanoseconds.
 fn peer(url: &str, action: &str, skew: i64) -> Option<Duration> {
     let mut peer = skewed(Command::new(env!("CARGO_BIN_EXE_redis_peer")), skew);
     let output = peer.args([url, action]).output().expect("a peer");
@@ -65,7 +69,7 @@ async fn no_delay_of_the_measurement_lengthens_a_life() {
     for (requests, replies) in [(Duration::ZERO, Duration::ZERO), (delay, Duration::ZERO), (Duration::ZERO, delay)] {
         let proxy = CutProxy::start(server.port()).await;
         proxy.delay(requests, replies);
-        let builder = RedisStore::builder(proxy.url()).namespace("clocks").deadline(Duration::from_secs(5));
+        let builder = RedisStore::builder(proxy.url()).namespace("clocks").timeout(Duration::from_secs(5));
         stores.push(builder.connect().await.unwrap());
         proxy.delay(Duration::ZERO, Duration::ZERO);
         // It serves on for as long as the runtime.
@@ -91,7 +95,7 @@ async fn no_delay_of_the_measurement_lengthens_a_life() {
 async fn a_write_that_takes_long_does_not_lengthen_a_life() {
     let server = RedisServer::start().await;
     let proxy = CutProxy::start(server.port()).await;
-    let builder = RedisStore::builder(proxy.url()).namespace("clocks").deadline(Duration::from_secs(5));
+    let builder = RedisStore::builder(proxy.url()).namespace("clocks").timeout(Duration::from_secs(5));
     let records: RedisStore<u64> = builder.clone().connect().await.unwrap();
     let plain: RedisStore<u64> = builder.plain().connect().await.unwrap();
     let delay = Duration::from_millis(400);
@@ -109,7 +113,8 @@ async fn a_write_that_takes_long_does_not_lengthen_a_life() {
     }
 }
 
-/// When the record was created by the clock that its writer took for the server's, in seconds after the server's own.
+/// When the record was created by the clock that its writer took for the server's, in seconds after
+/// the server's own.
 fn ahead(server: &RedisServer) -> u64 {
     let record = server.raw(&[b"GET", b"clocks:k"]);
     let created = u64::from_le_bytes(record[18..26].try_into().unwrap());
@@ -148,7 +153,8 @@ async fn the_clock_of_the_next_server_is_measured_after_a_reconnection_that_no_c
     assert_eq!(ahead(&server), 3600);
 }
 
-/// A proxy and a store behind it whose own clock is moved by hand, so that the server's is measured when the test says so.
+/// A proxy and a store behind it whose own clock is moved by hand, so that the server's is measured
+/// when the test says so.
 async fn behind_a_proxy(server: &RedisServer, clock: &ManualClock) -> (CutProxy, RedisStore<u64>) {
     let proxy = CutProxy::start(server.port()).await;
     let builder = RedisStore::builder(proxy.url()).namespace("clocks").clock(clock.shared());
@@ -195,7 +201,10 @@ async fn a_record_a_moment_ahead_is_served() {
     let store = builder.connect().await.unwrap();
     store.set(never(&key("k"), 0, Ticket::unconditional())).await.unwrap();
     let epoch = Envelope::epoch(&server.raw(&[b"GET", b"clocks:k"])).unwrap();
-    let envelope = Envelope::new(codec::Bincode, Envelope::schema_tag("number"));
+    let envelope = Envelope::new(
+        codec::Bincode,
+        Envelope::shaped_tag(Envelope::schema_tag("number"), Codec::<u64>::shape(&codec::Bincode)),
+    );
     for (ahead, found) in [(900, Some(1)), (60_000, None)] {
         // The server runs by the clock of this machine.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();

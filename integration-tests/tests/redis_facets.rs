@@ -1,9 +1,10 @@
 //! What an entry says besides its value, kept in Redis.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
-use cache_core::{Clock as _, Entry, Expiry, Moment, Store as _, SystemClock, Ticket, Write, codec};
-use integration_tests::{RedisServer, key, never};
+use cache_chain::{ChainCache, Loaded, ReadThrough};
+use cache_core::{Clock as _, Entry, Expiry, Moment, Store as _, SystemClock, Ticket, Write, codec, testkit::MapStore};
+use integration_tests::{RedisServer, eventually, key, never};
 use store_redis::RedisStore;
 
 /// What a busy machine may add to an age; far less than the ages here.
@@ -101,9 +102,42 @@ async fn a_plain_value_goes_when_it_would_turn_stale_and_says_nothing_of_absence
     assert!(left <= 1_800_000, "{left}");
     for useless in [Entry::absent(after(HOUR)), Entry::new(2, after(HOUR)).fresh_until(after(Duration::ZERO))] {
         assert!(!store.fill(write(&useless, any)).await.unwrap());
-        assert_eq!(server.cli(&["GET", "n:k"]), "1");
+        assert_eq!(server.cli(&["EXISTS", "n:k"]), "0", "the older value is not left in its place");
+        store.set(never(&key("k"), 1, any)).await.unwrap();
         store.set(write(&useless, any)).await.unwrap();
         assert_eq!(server.cli(&["EXISTS", "n:k"]), "0");
         store.set(never(&key("k"), 1, any)).await.unwrap();
+    }
+}
+
+/// What a refresh has replaced does not come back from a store that cannot say that there is no
+/// value.
+#[tokio::test]
+async fn a_refresh_that_finds_nothing_to_keep_removes_the_plain_value() {
+    let server = RedisServer::start().await;
+    let builder = RedisStore::<u32>::builder(server.url()).namespace("n");
+    let store = builder.codec(codec::Json).plain().connect().await.unwrap();
+    for loaded in [Loaded::absent().ttl(HOUR), Loaded::absent().uncached(), Loaded::new(2).uncached()] {
+        let chain: ChainCache<u32> = ChainCache::builder()
+            .tier(MapStore::new())
+            .tier(store.clone())
+            .default_ttl(HOUR / 60)
+            .read_through(ReadThrough::new().early_refresh(1e6))
+            .build()
+            .unwrap();
+        let slow = || async {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            Ok::<_, io::Error>(1)
+        };
+        assert_eq!(chain.get_or_load("k", slow).await.unwrap(), 1);
+        chain.wait().await.unwrap();
+        assert_eq!(server.cli(&["GET", "n:k"]), "1");
+        // A refresh is a matter of chance.
+        eventually("the removal", async || {
+            let loaded = loaded.clone();
+            chain.get_or_load("k", || async { Ok::<_, io::Error>(loaded) }).await.unwrap();
+            (server.cli(&["EXISTS", "n:k"]) == "0").then_some(())
+        })
+        .await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use cache_chain::{Cache, ChainCache, ReadThrough, Tier};
+use cache_chain::{ChainCache, ReadThrough, Tier};
 use cache_core::{Origin, Store as _, Ticket, testkit::MapStore};
 use integration_tests::{RedisServer, eventually, key, never};
 use store_redis::RedisStore;
@@ -40,6 +40,30 @@ async fn a_lookup_that_finds_nothing_leaves_nothing_behind() {
     assert_eq!(keys(&server), 0);
 }
 
+/// Leases are taken faster than they can be returned. Then lookups do without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_lookups_that_find_nothing_leaves_nothing_behind() {
+    let server = RedisServer::start().await;
+    let builder = RedisStore::builder(server.url()).namespace("n").timeout(Duration::from_secs(30));
+    let origin = Origin::new(|_| async { Ok::<_, io::Error>(None::<u32>) });
+    let patient = Tier::new(builder.connect().await.unwrap()).timeout(Duration::from_secs(30));
+    let chain = ChainCache::builder().tier(MapStore::new()).tier(patient).tier(origin).build().unwrap();
+    let flood = (0..32_u32).map(|task| {
+        let chain = chain.clone();
+        tokio::spawn(async move {
+            for batch in 0..20_u32 {
+                let first = (task * 20 + batch) * 1000;
+                assert!(chain.get_many(first..first + 1000).await.unwrap().iter().all(Option::is_none));
+            }
+        })
+    });
+    for task in flood.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    chain.wait().await.unwrap();
+    assert_eq!(keys(&server), 0);
+}
+
 /// A dropped lookup goes on until its tiers' timeouts, and gives its lease back then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_lookup_leaves_nothing_behind() {
@@ -67,7 +91,7 @@ async fn readers_do_not_give_back_the_lease_of_a_load() {
     let server = RedisServer::start().await;
     let store = store(&server).await;
     // Without claims: a load keeps the lease of its lookup.
-    let chain = chain(&store, ReadThrough::new().patience(Duration::ZERO));
+    let chain = chain(&store, ReadThrough::new().no_peer_wait());
     let (open, opened) = tokio::sync::oneshot::channel::<()>();
     let (entered, has_entered) = tokio::sync::oneshot::channel();
     let loader = chain.clone();
@@ -101,7 +125,8 @@ async fn a_marker_lives_no_longer_than_it_is_needed() {
     let (short, long) = (Duration::from_secs(2), Duration::from_secs(60));
     let first = store.lease_within(&key("k"), short).await.unwrap();
     assert!((1..=2_000).contains(&life("k")), "{}", life("k"));
-    // A caller that needs it for longer lengthens it, and a caller that needs it for less does not shorten it.
+    // A caller that needs it for longer lengthens it, and a caller that needs it for less does not
+    // shorten it.
     assert_eq!(store.lease_within(&key("k"), long).await.unwrap(), first);
     assert!((5_000..=10_000).contains(&life("k")), "{}", life("k"));
     assert_eq!(store.lease_many_within(&[key("k")], short).await.remove(0).unwrap(), first);

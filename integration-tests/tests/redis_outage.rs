@@ -6,7 +6,8 @@ use cache_core::{ErrorKind, Key, Store as _, Ticket};
 use integration_tests::{CutProxy, RedisServer, eventually, key, living, never};
 use store_redis::{RedisConnection, RedisStore};
 
-/// Far beyond any deadline here: how long a call may take on a busy machine before it counts as hanging.
+/// Far beyond any deadline here: how long a call may take on a busy machine before it counts as
+/// hanging.
 const HANGING: Duration = Duration::from_secs(10);
 
 /// On every connection: the keys are enough to reach them all.
@@ -23,7 +24,7 @@ async fn recovered(store: &RedisStore<u64>) {
 async fn a_hanging_server_is_a_timeout_and_no_reply_is_taken_for_another() {
     let server = RedisServer::start().await;
     let store: RedisStore<u64> =
-        RedisStore::builder(server.url()).namespace("n").deadline(Duration::from_millis(100)).connect().await.unwrap();
+        RedisStore::builder(server.url()).namespace("n").timeout(Duration::from_millis(100)).connect().await.unwrap();
     let keys: Vec<Key> = (0..100_u64).map(key).collect();
     for (value, key) in (0_u64..).zip(&keys) {
         eventually("a write", async || store.set(never(key, value, Ticket::unconditional())).await.ok()).await;
@@ -56,7 +57,7 @@ async fn a_killed_server_is_unavailable_and_the_store_recovers_by_itself() {
     let proxy = CutProxy::start(server.port()).await;
     for url in [server.url(), format!("{}?protocol=resp3", server.url()), proxy.url()] {
         // A refused connection is known long before the deadline, also on a busy machine.
-        let builder = RedisStore::<u64>::builder(url).namespace("n").connections(2).deadline(HANGING);
+        let builder = RedisStore::<u64>::builder(url).namespace("n").connections(2).timeout(HANGING);
         let store = builder.connect().await.unwrap();
         recovered(&store).await;
         for _ in 0..2 {
@@ -102,7 +103,7 @@ async fn a_connection_that_was_forgotten_on_the_way_is_replaced() {
     let server = RedisServer::start().await;
     let proxy = CutProxy::start(server.port()).await;
     let store: RedisStore<u64> =
-        RedisStore::builder(proxy.url()).namespace("n").deadline(Duration::from_millis(50)).connect().await.unwrap();
+        RedisStore::builder(proxy.url()).namespace("n").timeout(Duration::from_millis(50)).connect().await.unwrap();
     recovered(&store).await;
     proxy.forget();
     assert_eq!(store.get(&key(1)).await.unwrap_err().kind(), ErrorKind::Timeout);
@@ -110,7 +111,8 @@ async fn a_connection_that_was_forgotten_on_the_way_is_replaced() {
     assert!(proxy.connections() >= 2);
 }
 
-/// What was sent in vain and lingers on the way does not arrive after what a newer connection sends.
+/// What was sent in vain and lingers on the way does not arrive after what a newer connection
+/// sends.
 #[tokio::test]
 async fn a_late_write_of_a_replaced_connection_does_not_arrive() {
     let server = RedisServer::start().await;
@@ -119,7 +121,7 @@ async fn a_late_write_of_a_replaced_connection_does_not_arrive() {
         let proxy = CutProxy::start(server.port()).await;
         let url = format!("{}{protocol}", proxy.url());
         let store: RedisStore<u64> =
-            RedisStore::builder(url).namespace("n").deadline(Duration::from_millis(50)).connect().await.unwrap();
+            RedisStore::builder(url).namespace("n").timeout(Duration::from_millis(50)).connect().await.unwrap();
         recovered(&store).await;
         let connections = proxy.connections();
         proxy.delay(lingering, Duration::ZERO);
@@ -190,7 +192,7 @@ async fn an_address_that_never_answers_is_a_timeout() {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("redis://127.0.0.1:{}/", listener.local_addr().unwrap().port());
     let started = Instant::now();
-    let error = RedisConnection::builder(url).deadline(Duration::from_millis(50)).connect().await.unwrap_err();
+    let error = RedisConnection::builder(url).timeout(Duration::from_millis(50)).connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(started.elapsed() < HANGING);
 }

@@ -77,7 +77,8 @@ async fn a_server_that_cannot_persist_is_read_only() {
     assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error:?}");
 }
 
-/// The documented permissions, also those of plain mode, do not let the application harm its neighbours.
+/// The documented permissions, also those of plain mode, do not let the application harm its
+/// neighbours.
 #[tokio::test]
 async fn the_documented_permissions_allow_nothing_else() {
     let server = RedisServer::start().await;
@@ -251,7 +252,7 @@ async fn what_cannot_be_used_is_said_before_anything_is_sent() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{ttl:?}");
     }
     for builder in [
-        RedisConnection::builder(server.url()).deadline(Duration::ZERO),
+        RedisConnection::builder(server.url()).timeout(Duration::ZERO),
         RedisConnection::builder(server.url()).connections(0),
         RedisConnection::builder(server.url()).connections(65),
     ] {
@@ -285,7 +286,8 @@ fn after_the_end_of_its_runtime_a_connection_is_closed_until_another_calls() {
             assert_eq!(set(&store, 1), Err(ErrorKind::Closed));
             assert_eq!(set(&idle, 1), Err(ErrorKind::Closed));
         }
-        // Another runtime connects anew; a connection that nobody has used since is found broken first.
+        // Another runtime connects anew; a connection that nobody has used since is found broken
+        // first.
         let second = Runtime::new().unwrap();
         second.block_on(store.set(never(&key, 2, Ticket::unconditional()))).unwrap();
         second.block_on(idle.set(never(&key, 3, Ticket::unconditional()))).unwrap();

@@ -1,4 +1,5 @@
-//! A Redis that restarts from an old file has again what was deleted and replaced since. The store does not.
+//! A Redis that restarts from an old file has again what was deleted and replaced since. The store
+//! does not.
 
 use std::{
     sync::{
@@ -41,7 +42,8 @@ fn keys() -> Vec<Key> {
     (0..32_u64).map(key).collect()
 }
 
-/// Writes old values, has them saved, replaces and deletes them, and kills the server, which then has the old ones again.
+/// Writes old values, has them saved, replaces and deletes them, and kills the server, which then
+/// has the old ones again.
 async fn forget_to_forget(server: &mut RedisServer, store: &RedisStore<u64>) {
     for (at, key) in keys().iter().enumerate() {
         let write = if at % 4 < 2 { never(key, 1, Ticket::unconditional()) } else { living(key, 1, HOUR) };
@@ -243,7 +245,7 @@ async fn a_lost_connection_is_closed_even_if_the_first_attempt_to_close_it_break
     let proxy = integration_tests::CutProxy::start(server.port()).await;
     for protocol in ["", "?protocol=resp3"] {
         let url = format!("{}{protocol}", proxy.url());
-        let builder = RedisStore::<u64>::builder(url).namespace("n").deadline(Duration::from_millis(50)).connections(1);
+        let builder = RedisStore::<u64>::builder(url).namespace("n").timeout(Duration::from_millis(50)).connections(1);
         let store = builder.connect().await.unwrap();
         put(&store, never(&key(0), 1, Ticket::unconditional())).await;
         let lost = clients(&server);
@@ -326,7 +328,8 @@ async fn what_was_deleted_stays_so_on_a_server_whose_clock_is_behind() {
         login(&server);
         assert_eq!(server.cli(&["DBSIZE"]), "2", "they are back");
         assert_eq!((value(&store, &key(0)).await, value(&store, &key(1)).await), (None, None), "{rules}");
-        // What is written now lives no longer than it was told, and is there at once where the server tells its run id.
+        // What is written now lives no longer than it was told, and is there at once where the
+        // server tells its run id.
         put(&store, living(&key(0), 2, HOUR)).await;
         let entry = entry(&store, &key(0)).await;
         assert!(entry.as_ref().is_none_or(|entry| integration_tests::remaining(entry) <= HOUR));

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use cache_core::{Binding, Envelope, ErrorKind, Key, Life, MAX_TTL, Store as _, Ticket, codec};
+use cache_core::{
+    Codec, ErrorKind, Key, MAX_TTL, Store as _, Ticket,
+    backend::{Binding, Envelope, Life},
+    codec,
+};
 use integration_tests::{CutProxy, RedisServer, command_of, eventually, key, living, never, remaining};
 use serde_derive::{Deserialize, Serialize};
 use store_redis::{RedisConnection, RedisStore};
@@ -128,7 +132,8 @@ async fn lives_are_exact_to_the_millisecond_in_redis() {
         let mut write = never(&key(1), owned("v"), Ticket::unconditional());
         write.entry = write.entry.expiring_by(cache_core::Expiry::after(now, ttl.into()));
         store.set(write).await.unwrap();
-        // Exactly: the deadline that Redis keeps is the record's own, but for the time that the write took to arrive.
+        // Exactly: the deadline that Redis keeps is the record's own, but for the time that the
+        // write took to arrive.
         let record = server.raw(&[b"GET", b"users:1"]);
         let created = u64::from_le_bytes(record[18..26].try_into().unwrap());
         let expires = u64::from_le_bytes(record[26..34].try_into().unwrap());
@@ -195,7 +200,13 @@ async fn an_expired_entry_replaces_by_nothing_and_fills_nothing() {
 async fn a_record_whose_life_is_over_is_a_miss_even_if_redis_still_has_it() {
     let server = RedisServer::start().await;
     let store = texts(&server, "users").await;
-    let envelope = Envelope::new(codec::Bincode, Envelope::schema_tag(std::any::type_name::<String>()));
+    let envelope = Envelope::new(
+        codec::Bincode,
+        Envelope::shaped_tag(
+            Envelope::schema_tag(std::any::type_name::<String>()),
+            Codec::<String>::shape(&codec::Bincode),
+        ),
+    );
     store.set(never(&key(1), owned("v"), Ticket::unconditional())).await.unwrap();
     let epoch = Envelope::epoch(&server.raw(&[b"GET", b"users:1"])).unwrap();
     let binding = Binding { key: b"users:1", epoch };

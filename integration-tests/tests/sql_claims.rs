@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-use cache_core::{Claim, Entry, ErrorKind, Store as _, Ticket};
-use integration_tests::{SqlPlace, eventually, key, living, never, on_each_database};
+use cache_core::{ErrorKind, Store as _, Ticket};
+use integration_tests::{
+    SqlPlace,
+    claims::{claim, claimed_value, granted, race_claims, refused},
+    eventually, key, living, never, on_each_database,
+};
 use store_sql::SqlStore;
 
 on_each_database!(
@@ -16,42 +20,9 @@ on_each_database!(
     what_cannot_be_read_or_has_expired_refuses_no_claim,
 );
 
-async fn claim(store: &SqlStore<u32>) -> Claim {
-    store.claim(&key("k")).await.unwrap()
-}
-
-async fn granted(store: &SqlStore<u32>) -> Ticket {
-    let Claim { ticket, granted } = claim(store).await;
-    assert!(granted);
-    ticket
-}
-
-async fn refused(store: &SqlStore<u32>) -> Ticket {
-    let Claim { ticket, granted } = claim(store).await;
-    assert!(!granted);
-    ticket
-}
-
-async fn value(store: &SqlStore<u32>) -> Option<u32> {
-    store.get(&key("k")).await.unwrap().and_then(Entry::into_value)
-}
-
 async fn of_many_claims_of_two_processes_one_is_granted(place: SqlPlace) {
     let (ours, theirs): (SqlStore<u32>, SqlStore<u32>) = (place.store().await, place.store().await);
-    for round in 0..20_u64 {
-        let claims = (0..8).map(|at| {
-            let store = if at % 2 == 0 { ours.clone() } else { theirs.clone() };
-            tokio::spawn(async move { store.claim(&key(round)).await.unwrap() })
-        });
-        let mut all = Vec::new();
-        for claim in claims.collect::<Vec<_>>() {
-            all.push(claim.await.unwrap());
-        }
-        assert_eq!(all.iter().filter(|claim| claim.granted).count(), 1, "{all:?}");
-        assert!(all.iter().all(|claim| claim.ticket == all[0].ticket), "{all:?}");
-        // Who lost patience may fill as well.
-        assert!(theirs.fill(never(&key(round), 1, all[0].ticket)).await.unwrap());
-    }
+    race_claims(&ours, &theirs, 20).await;
 }
 
 async fn the_claim_of_a_holder_who_died_runs_out_whoever_asks_meanwhile(place: SqlPlace) {
@@ -82,7 +53,7 @@ async fn a_plain_lease_refuses_no_claim_and_gives_way(place: SqlPlace) {
     assert_ne!(claim, lease);
     assert!(!ours.fill(never(&key("k"), 1, lease)).await.unwrap());
     assert!(theirs.fill(never(&key("k"), 2, claim)).await.unwrap());
-    assert_eq!(value(&ours).await, Some(2));
+    assert_eq!(claimed_value(&ours).await, Some(2));
 }
 
 async fn a_release_frees_the_claim_and_nothing_else(place: SqlPlace) {
@@ -96,7 +67,7 @@ async fn a_release_frees_the_claim_and_nothing_else(place: SqlPlace) {
     // A value that was filled by the claim has its id.
     assert!(theirs.fill(never(&key("k"), 1, second)).await.unwrap());
     theirs.release(&key("k"), second).await.unwrap();
-    assert_eq!(value(&ours).await, Some(1));
+    assert_eq!(claimed_value(&ours).await, Some(1));
     // A plain lease is not for a claim's holder to give back, nor is an unconditional ticket.
     ours.del(&key("k")).await.unwrap();
     let lease = ours.lease(&key("k")).await.unwrap();
@@ -132,7 +103,7 @@ async fn a_value_that_has_just_come_is_no_claim(place: SqlPlace) {
         }
         let late = granted(&theirs).await;
         assert_eq!(late == ticket, filled);
-        assert_eq!(value(&theirs).await, Some(1), "a claim removes no value");
+        assert_eq!(claimed_value(&theirs).await, Some(1), "a claim removes no value");
         assert!(theirs.fill(never(&key("k"), 2, late)).await.unwrap());
         ours.del(&key("k")).await.unwrap();
     }
@@ -140,13 +111,14 @@ async fn a_value_that_has_just_come_is_no_claim(place: SqlPlace) {
 
 async fn what_cannot_be_read_or_has_expired_refuses_no_claim(place: SqlPlace) {
     let (ours, theirs): (SqlStore<u32>, SqlStore<u32>) = (place.store().await, place.store().await);
-    // So that nobody is kept off for ever, what cannot be read is not taken for somebody's work in progress.
+    // So that nobody is kept off for ever, what cannot be read is not taken for somebody's work in
+    // progress.
     ours.set(never(&key("k"), 1, Ticket::unconditional())).await.unwrap();
     place.execute(&format!("UPDATE {{t}} SET value = {}", place.bytes(b"foreign"))).await;
     assert_eq!(ours.get(&key("k")).await.unwrap_err().kind(), ErrorKind::Codec);
     let ticket = granted(&ours).await;
     assert!(ours.fill(never(&key("k"), 2, ticket)).await.unwrap());
-    assert_eq!(value(&theirs).await, Some(2));
+    assert_eq!(claimed_value(&theirs).await, Some(2));
     // What has expired is nothing, be it a value that a claim has brought.
     for claimed in [false, true] {
         ours.del(&key("k")).await.unwrap();
@@ -157,7 +129,7 @@ async fn what_cannot_be_read_or_has_expired_refuses_no_claim(place: SqlPlace) {
         let next = granted(&theirs).await;
         assert_ne!(next, ticket);
         assert_eq!(refused(&ours).await, next);
-        assert_eq!(value(&ours).await, None);
+        assert_eq!(claimed_value(&ours).await, None);
         assert!(!ours.fill(never(&key("k"), 4, ticket)).await.unwrap());
     }
     assert_eq!(place.rows().await, 1);

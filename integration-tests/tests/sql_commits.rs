@@ -50,11 +50,11 @@ impl Removal {
 
 async fn store(url: &str, namespace: &str, deadline: Duration) -> SqlStore<u64> {
     let builder = SqlStore::builder(url).namespace(namespace).create_table().sweep_every(None);
-    builder.deadline(deadline).connect().await.unwrap()
+    builder.timeout(deadline).connect().await.unwrap()
 }
 
-/// Stores of one namespace for each removal: one that gives up soon, and a patient one. In every other namespace there is a value
-/// that is going to be replaced.
+/// Stores of one namespace for each removal: one that gives up soon, and a patient one. In every
+/// other namespace there is a value that is going to be replaced.
 async fn stores(url: &str) -> Vec<(Removal, SqlStore<u64>, SqlStore<u64>)> {
     let mut stores = Vec::new();
     for (at, removal) in REMOVALS.into_iter().enumerate() {
@@ -81,7 +81,8 @@ async fn held(url: &str) {
     .await;
 }
 
-/// Writes keys whose commits hang, then removes them; the removal must not be acknowledged before the commits have ended.
+/// Writes keys whose commits hang, then removes them; the removal must not be acknowledged before
+/// the commits have ended.
 async fn hanging_commits_are_waited_for(
     stores: Vec<(Removal, SqlStore<u64>, SqlStore<u64>)>,
     release: impl Future<Output = ()>,

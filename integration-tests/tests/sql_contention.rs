@@ -23,7 +23,7 @@ async fn writers_of_overlapping_batches_all_succeed(place: SqlPlace) {
     let mut tasks = Vec::new();
     for writer in 0..6_usize {
         // Pairs of them share a process, as it were.
-        let store: SqlStore<u64> = place.builder().deadline(Duration::from_secs(30)).connect().await.unwrap();
+        let store: SqlStore<u64> = place.builder().timeout(Duration::from_secs(30)).connect().await.unwrap();
         let keys = keys.clone();
         tasks.push(tokio::spawn(async move {
             for round in 0..12 {
@@ -60,7 +60,7 @@ async fn writers_of_overlapping_batches_all_succeed(place: SqlPlace) {
 async fn after_writers_by_ticket_the_last_row_is_whole(place: SqlPlace) {
     let mut tasks = Vec::new();
     for writer in 0..6_u64 {
-        let store: SqlStore<Vec<u64>> = place.builder().deadline(Duration::from_secs(30)).connect().await.unwrap();
+        let store: SqlStore<Vec<u64>> = place.builder().timeout(Duration::from_secs(30)).connect().await.unwrap();
         tasks.push(tokio::spawn(async move {
             for round in 0..20 {
                 let ticket = store.lease(&key("k")).await.unwrap();

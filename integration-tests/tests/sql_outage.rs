@@ -9,7 +9,8 @@ use cache_core::{ErrorKind, Key, Store as _, Ticket};
 use integration_tests::{MariaDb, Postgres, SqlKind, SqlPlace, all, eventually, key, living, never};
 use store_sql::{DefaultCodec, SqlStore, SqlStoreBuilder};
 
-/// Far beyond any deadline here: how long a call may take on a busy machine before it counts as hanging.
+/// Far beyond any deadline here: how long a call may take on a busy machine before it counts as
+/// hanging.
 const HANGING: Duration = Duration::from_secs(20);
 
 fn builder(url: String) -> SqlStoreBuilder<u64, DefaultCodec> {
@@ -63,7 +64,7 @@ macro_rules! a_hanging_server_is_a_timeout {
         let server = $server::start().await;
         let store = builder(server.url()).connect().await.unwrap();
         let quick = SqlStore::<u64>::builder_on(&store).namespace("n").sweep_every(None);
-        let quick = quick.deadline(Duration::from_millis(300)).connect().await.unwrap();
+        let quick = quick.timeout(Duration::from_millis(300)).connect().await.unwrap();
         let keys: Vec<Key> = (0..20_u64).map(key).collect();
         all(store.set_many(keys.iter().map(|key| never(key, 1, Ticket::unconditional())).collect()).await);
         server.stop();
@@ -100,7 +101,7 @@ use a_hanging_server_is_a_timeout;
 macro_rules! a_killed_server_is_unavailable_and_the_store_recovers {
     ($server:ident) => {{
         let mut server = $server::start().await;
-        let store = builder(server.url()).deadline(Duration::from_secs(10)).connect().await.unwrap();
+        let store = builder(server.url()).timeout(Duration::from_secs(10)).connect().await.unwrap();
         // Several connections, all of which break.
         let writes = (0..8_u64).map(|at| {
             let store = store.clone();
@@ -202,7 +203,7 @@ use dropped_calls_take_no_effect_after_later_writes;
 async fn locked(place: &SqlPlace) -> (SqlStore<u64>, Pin<Box<dyn Future<Output = ()> + Send>>) {
     use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
     let store: SqlStore<u64> =
-        place.builder().max_connections(2).deadline(Duration::from_millis(600)).connect().await.unwrap();
+        place.builder().max_connections(2).timeout(Duration::from_millis(600)).connect().await.unwrap();
     store.set(never(&key("k"), 1, Ticket::unconditional())).await.unwrap();
     let table = &place.table;
     macro_rules! lock {

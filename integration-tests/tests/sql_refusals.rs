@@ -111,7 +111,7 @@ async fn what_cannot_be_used_is_said_before_anything_is_sent(place: SqlPlace) {
         builder().table("a b"),
         builder().lease_ttl(Duration::ZERO),
         builder().lease_ttl(Duration::MAX),
-        builder().deadline(Duration::ZERO),
+        builder().timeout(Duration::ZERO),
         builder().max_connections(0),
         builder().max_connections(1025),
         builder().sweep_every(Duration::ZERO),

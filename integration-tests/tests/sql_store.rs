@@ -117,7 +117,8 @@ async fn lives_are_exact_to_the_millisecond(place: SqlPlace) {
         (years, i64::try_from(years.as_millis()).unwrap()),
         (Duration::MAX, i64::try_from(MAX_TTL.as_millis()).unwrap()),
     ] {
-        // It learns the database's time at its first write; as its own clock stands still, that would not go on.
+        // It learns the database's time at its first write; as its own clock stands still, that
+        // would not go on.
         let (store, clock) = still(&place).await;
         let before = place.number("SELECT {now}").await.unwrap();
         store.set(write(&clock, &key("k"), ttl, Ticket::unconditional())).await.unwrap();
@@ -217,7 +218,7 @@ async fn a_batch_does_what_its_parts_would(place: SqlPlace) {
 
 async fn a_batch_may_be_large(place: SqlPlace) {
     let deadline = Duration::from_secs(60);
-    let store: SqlStore<u64> = place.builder().deadline(deadline).connect().await.unwrap();
+    let store: SqlStore<u64> = place.builder().timeout(deadline).connect().await.unwrap();
     // More than one statement may name, and for SQLite more than it has variables.
     let keys: Vec<Key> = (0..3000_u64).map(|number| key(number.to_string().as_str())).collect();
     let tickets = store.lease_many(&keys).await;
@@ -231,7 +232,7 @@ async fn a_batch_may_be_large(place: SqlPlace) {
     assert!(store.del_many(&keys).await.into_iter().all(|del| del.is_ok()));
     assert_eq!(place.rows().await, 0);
     // Values of 24 MiB in all, more than a statement of MariaDB may have.
-    let large: SqlStore<Vec<u8>> = place.builder().namespace("large").deadline(deadline).connect().await.unwrap();
+    let large: SqlStore<Vec<u8>> = place.builder().namespace("large").timeout(deadline).connect().await.unwrap();
     let writes = keys[..24].iter().map(|key| never(key, vec![7; 1 << 20], Ticket::unconditional())).collect();
     assert!(large.set_many(writes).await.into_iter().all(|set| set.is_ok()));
     for found in large.get_many(&keys[..24]).await {
@@ -263,7 +264,7 @@ async fn caches_share_a_table(place: SqlPlace) {
 }
 
 async fn clear_removes_many(place: SqlPlace) {
-    let store: SqlStore<u64> = place.builder().deadline(Duration::from_secs(60)).connect().await.unwrap();
+    let store: SqlStore<u64> = place.builder().timeout(Duration::from_secs(60)).connect().await.unwrap();
     let other: SqlStore<u64> = place.builder().namespace("other").connect().await.unwrap();
     let keys: Vec<Key> = (0..1200_u64).map(key).collect();
     let writes = keys.iter().map(|key| never(key, 1, Ticket::unconditional())).collect();
@@ -277,7 +278,7 @@ async fn clear_removes_many(place: SqlPlace) {
 }
 
 async fn sweeping_removes_what_has_expired_and_nothing_else(place: SqlPlace) {
-    let store: SqlStore<u64> = place.builder().deadline(Duration::from_secs(60)).connect().await.unwrap();
+    let store: SqlStore<u64> = place.builder().timeout(Duration::from_secs(60)).connect().await.unwrap();
     let keys: Vec<Key> = (0..1100_u64).map(key).collect();
     let hour = Duration::from_secs(3600);
     let writes = keys.iter().map(|key| living(key, 1, hour)).collect();

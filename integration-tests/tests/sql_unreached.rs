@@ -24,7 +24,7 @@ async fn a_certificate_that_cannot_be_used_says_why() {
     let path = |file: &str| certificates.path(file).to_str().unwrap().to_owned();
     for (certificate, authority, why) in [
         ("itself", "itself", "is that of an authority (CA:TRUE)"),
-        ("server", "other", "signed by no authority that is known here"),
+        ("server", "other", "signed by no known authority"),
         ("elsewhere", "ca", "is for another host"),
         ("expired", "ca", "has expired"),
     ] {
@@ -100,8 +100,9 @@ fn after_the_end_of_its_runtime_a_store_is_closed_until_another_calls() {
     }
 }
 
-/// A peer that begins the handshake of MySQL 8 and asks for the password of `caching_sha2_password`, which MariaDB does
-/// not have: the driver gives the error that a MySQL would cause.
+/// A peer that begins the handshake of MySQL 8 and asks for the password of
+/// `caching_sha2_password`, which MariaDB does not have: the driver gives the error that a MySQL
+/// would cause.
 async fn mysql_handshake() -> u16 {
     let mut greeting = b"\x0a8.4.0\0\x01\0\0\0saltsalt\0".to_vec();
     greeting.extend(0xf7ff_u16.to_le_bytes());
@@ -128,5 +129,5 @@ async fn a_user_of_mysql_who_needs_tls_is_told_so() {
     let port = mysql_handshake().await;
     let error = refusal(&format!("mysql://app:hunter2@127.0.0.1:{port}/cache?ssl-mode=DISABLED")).await;
     assert_eq!(error.kind(), ErrorKind::Backend, "{error:?}");
-    assert!(error.to_string().contains("take the feature `tls` of store-sql"), "{error:?}");
+    assert!(error.to_string().contains("enable the feature `tls` of store-sql"), "{error:?}");
 }

@@ -1,24 +1,20 @@
-//! How a store is described.
+//! The builder of a store.
 
 use std::{fmt, time::Duration};
 
-use cache_core::{Envelope, Error, ErrorKind, Result, SharedClock};
+use cache_core::{
+    Codec, Result, SharedClock,
+    backend::{Envelope, lease_millis},
+};
 
 use crate::{
-    connection::RedisConnection, connection_builder::RedisConnectionBuilder, layout::Layout, namespace::Namespace,
+    codec::DefaultCodec,
+    connection::{RedisConnection, builder::RedisConnectionBuilder, call::connect_all},
+    record::{layout::Layout, namespace::Namespace},
     store::RedisStore,
 };
 
-/// The codec of a store for which none is chosen: bincode with the feature `bincode`; without it there is none, and
-/// [`codec`](RedisStoreBuilder::codec) must choose.
-#[cfg(feature = "bincode")]
-pub type DefaultCodec = cache_core::codec::Bincode;
-/// The codec of a store for which none is chosen: bincode with the feature `bincode`; without it there is none, and
-/// [`codec`](RedisStoreBuilder::codec) must choose.
-#[cfg(not(feature = "bincode"))]
-pub type DefaultCodec = ();
-
-/// Describes a [`RedisStore`], on a connection of its own or on one that others share.
+/// Configures a [`RedisStore`], on its own connection or on a shared one.
 #[derive(Clone)]
 pub struct RedisStoreBuilder<V, C, On> {
     on: On,
@@ -30,8 +26,21 @@ pub struct RedisStoreBuilder<V, C, On> {
     values: std::marker::PhantomData<fn() -> V>,
 }
 
+impl<V> RedisStore<V> {
+    /// Returns a builder for a store with its own connection; see [`RedisConnection::builder`] for
+    /// the URL.
+    pub fn builder(url: impl Into<String>) -> RedisStoreBuilder<V, DefaultCodec, RedisConnectionBuilder> {
+        RedisStoreBuilder::new(RedisConnection::builder(url))
+    }
+
+    /// Returns a builder for a store on a shared connection.
+    pub fn builder_on(connection: &RedisConnection) -> RedisStoreBuilder<V, DefaultCodec, RedisConnection> {
+        RedisStoreBuilder::new(connection.clone())
+    }
+}
+
 impl<V, C: Default, On> RedisStoreBuilder<V, C, On> {
-    pub(crate) fn new(on: On) -> Self {
+    fn new(on: On) -> Self {
         Self {
             on,
             namespace: String::new(),
@@ -45,60 +54,69 @@ impl<V, C: Default, On> RedisStoreBuilder<V, C, On> {
 }
 
 impl<V, C, On> RedisStoreBuilder<V, C, On> {
-    /// Which keys are this store's: those that begin with `namespace:`. Required.
+    /// Sets the namespace: the store owns the keys that begin with `namespace:`. Required.
     ///
-    /// 1 to 64 characters of `A-Z a-z 0-9 _ . - /`. A `:` ends the namespace in a key, so one inside would let namespaces
-    /// overlap; `*`, `?`, `[` and `\` are patterns to the scan that clears it. Two stores of one namespace are one cache;
-    /// give each type of values its own.
+    /// A namespace has 1 to 64 characters of `A-Z a-z 0-9 _ . - /`. A `:` ends the namespace in a
+    /// key, so one inside would let namespaces overlap; `*`, `?`, `[` and `\` are patterns to the
+    /// scan that clears it. Two stores of one namespace are one cache. Give each type of values its
+    /// own namespace.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
-    /// How values are encoded; see [`cache_core::codec`].
+    /// Sets the codec that encodes the values; see [`cache_core::codec`].
     pub fn codec<D>(self, codec: D) -> RedisStoreBuilder<V, D, On> {
         let Self { on, namespace, codec: _, schema, lease_ttl, plain, values } = self;
         RedisStoreBuilder { on, namespace, codec, schema, lease_ttl, plain, values }
     }
 
-    /// The name of the values' schema, such as `user/2`. A record of another is an error of kind `Codec`, never another
-    /// value.
+    /// Sets the name of the values' schema, such as `user/2`. A record of another schema reads as
+    /// an error of kind `Codec`, never as a value.
     ///
-    /// Default is the name of the type with its path, so that to rename or move the type is to lose its records; a name
-    /// given here outlives that. Change it when the type's fields change, unless the codec reads the old ones as well.
+    /// Default: the name of the type with its path. Renaming or moving the type then loses its
+    /// records, which a name set here prevents.
+    ///
+    /// `Bincode` and `Postcard` write neither names nor types of fields. For these codecs the
+    /// [shape](cache_core::Codec::shape) of the type is added to the name: records from before a
+    /// field, a variant or a type was renamed, moved or changed are errors of kind `Codec`. Change
+    /// the name when the meaning changes and the fields do not, for example from seconds to
+    /// milliseconds.
     pub fn schema(mut self, name: &str) -> Self {
         self.schema = Some(Envelope::schema_tag(name));
         self
     }
 
-    /// How long a ticket holds at most where there is no value yet: longer than a load from below takes. Default 10 s. A lookup
-    /// asks for less ([`Store::lease_within`](cache_core::Store::lease_within)).
+    /// Sets how long a ticket of an absent key is valid at most. Default: 10 s. Choose it longer
+    /// than a load from the tiers below takes. A lookup asks for a shorter time
+    /// ([`Store::lease_within`](cache_core::Store::lease_within)).
     ///
-    /// A fill after that is refused, and a write leaves the key absent: safe, at the price of one more read below.
+    /// After that time, a fill is refused and a write leaves the key absent. This is safe and costs
+    /// one more read of the tiers below.
     pub fn lease_ttl(mut self, ttl: Duration) -> Self {
         self.lease_ttl = ttl;
         self
     }
 
-    /// Reads and writes values without an envelope, for programs that know nothing of this cache.
+    /// Reads and writes values without an envelope, to share them with programs that do not know
+    /// this cache.
     ///
-    /// There are no leases then, and [`Profile::leases`](cache_core::Profile::leases) says so: the chain guards against
-    /// late fills of this process, not against those of others. Nothing tells a value of another codec or type from one of
-    /// this.
+    /// There are no leases then, as [`Profile::leases`](cache_core::Profile::leases) reports: the
+    /// chain guards against late fills of this process, but not of others. Values of another codec
+    /// or type are not detected.
     pub fn plain(mut self) -> Self {
         self.plain = true;
         self
     }
 
-    fn finish(self, connect: impl FnOnce(On) -> Result<RedisConnection>) -> Result<RedisStore<V, C>> {
+    fn finish(self, connect: impl FnOnce(On) -> Result<RedisConnection>) -> Result<RedisStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         let namespace = Namespace::new(&self.namespace)?;
-        let lease_millis = u64::try_from(self.lease_ttl.as_millis()).unwrap_or(u64::MAX);
-        // A day is far beyond any load, and what is left over takes memory that long.
-        if !(1..=86_400_000).contains(&lease_millis) {
-            let message = "the lease_ttl must be between 1 ms and a day; a few times what a load takes is right";
-            return Err(Error::new(ErrorKind::InvalidInput, message));
-        }
+        let lease_millis = lease_millis(self.lease_ttl)?;
         let schema = self.schema.unwrap_or_else(|| Envelope::schema_tag(std::any::type_name::<V>()));
+        let schema = Envelope::shaped_tag(schema, self.codec.shape());
         let layout =
             if self.plain { Layout::Plain(self.codec) } else { Layout::Record(Envelope::new(self.codec, schema)) };
         Ok(RedisStore::new(connect(self.on)?, namespace, layout, lease_millis))
@@ -106,12 +124,16 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
 }
 
 impl<V, C> RedisStoreBuilder<V, C, RedisConnection> {
-    /// The store. [`RedisStore::check_permissions`] tells whether the server's user may do what it needs.
+    /// Builds the store. Call [`RedisStore::check_permissions`] to check that the server's user has
+    /// the permissions.
     ///
     /// # Errors
     ///
-    /// Of kind `InvalidInput` if the namespace or the lease's TTL cannot be used.
-    pub fn build(self) -> Result<RedisStore<V, C>> {
+    /// Returns an error of kind `InvalidInput` if the namespace or the lease's TTL is invalid.
+    pub fn build(self) -> Result<RedisStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         self.finish(Ok)
     }
 }
@@ -123,9 +145,9 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
         self
     }
 
-    /// See [`RedisConnectionBuilder::deadline`].
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.on = self.on.deadline(deadline);
+    /// See [`RedisConnectionBuilder::timeout`].
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.on = self.on.timeout(timeout);
         self
     }
 
@@ -152,26 +174,33 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
     ///
     /// # Errors
     ///
-    /// Of kind `InvalidInput` if the namespace or the lease's TTL cannot be used; of kind `Denied` if a permission is missing; else
-    /// as [`RedisConnectionBuilder::connect`].
+    /// Returns an error of kind `InvalidInput` if the namespace or the lease's TTL is invalid, one
+    /// of kind `Denied` if a permission is missing, or an error of
+    /// [`RedisConnectionBuilder::connect`].
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it leaves no connection.
-    pub async fn connect(self) -> Result<RedisStore<V, C>> {
+    /// If dropped, it leaves no connection.
+    pub async fn connect(self) -> Result<RedisStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         let store = self.connect_lazy()?;
-        store.connection().ready().await?;
+        connect_all(store.connection().shared()).await?;
         store.check_permissions().await?;
         Ok(store)
     }
 
-    /// Connects at the first call, so that an application starts while Redis is down.
+    /// Connects at the first call, so that an application can start while Redis is down.
     ///
     /// # Errors
     ///
-    /// Of kind `InvalidInput` if the namespace or the lease's TTL cannot be used; else as
-    /// [`RedisConnectionBuilder::connect_lazy`].
-    pub fn connect_lazy(self) -> Result<RedisStore<V, C>> {
+    /// Returns an error of kind `InvalidInput` if the namespace or the lease's TTL is invalid, or
+    /// an error of [`RedisConnectionBuilder::connect_lazy`].
+    pub fn connect_lazy(self) -> Result<RedisStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         self.finish(RedisConnectionBuilder::connect_lazy)
     }
 }

@@ -1,66 +1,79 @@
-//! How leases and claims are taken.
+//! Takes and releases leases and claims.
 
 use std::time::Duration;
 
-use cache_core::{Claim, Envelope, Key, Result, Ticket, backend::write_id};
+use cache_core::{
+    Claim, Key, Result, Ticket,
+    backend::{Envelope, marker_millis, only, write_id},
+};
 use redis::{Cmd, Value};
 
 use crate::{
-    call::{AHEAD_MILLIS, Known},
-    error,
-    scripts::{self, Script},
-    store::{Inner, only},
+    connection::{
+        error::unexpected,
+        reply,
+        server::{AHEAD_MILLIS, ServerSnapshot},
+    },
+    keyspace::Keyspace,
+    record::scripts::{self, Script},
 };
 
-impl<V, C> Inner<V, C> {
-    /// The script that leaves a marker with this id for so many milliseconds.
-    fn mark(&self, script: &Script, key: &Key, id: u64, millis: u64, known: Known) -> (usize, Cmd) {
-        let name = self.namespace.key(key);
-        let mut mark = script.run(&name);
-        let created = known.earliest_micros(self.now()) / 1000;
-        mark.arg(Envelope::lease(known.validity.binding(&name), id, created)).arg(millis).arg(known.validity.since);
-        (self.link_of(key), mark)
-    }
-
-    /// Tickets that are good for `life`, but no longer than the store's `lease_ttl`.
-    pub(crate) async fn lease(&self, keys: &[Key], life: Duration) -> Result<Vec<Result<Ticket>>> {
-        let Some(first) = keys.first() else { return Ok(Vec::new()) };
-        let call = self.connection.shared().call();
-        let known = call.known(self.link_of(first)).await?;
-        let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX).clamp(1, self.lease_millis);
-        let leases = keys.iter().map(|key| {
-            let (link, mut lease) = self.mark(&scripts::LEASE, key, write_id::next(), millis, known);
-            lease.arg(self.lease_millis);
-            (link, lease)
-        });
-        let replies = call.each(Some(&scripts::LEASE), Some(known), leases.collect()).await;
-        Ok(replies.into_iter().map(|reply| reply.and_then(ticket)).collect())
-    }
-
-    pub(crate) async fn claim(&self, key: &Key) -> Result<Claim> {
-        let call = self.connection.shared().call();
-        let known = call.known(self.link_of(key)).await?;
-        let latest = known.latest(self.now());
-        let (link, mut claim) = self.mark(&scripts::CLAIM, key, write_id::next_claim(), self.lease_millis, known);
-        claim.arg(latest.saturating_add(AHEAD_MILLIS));
-        let [id, granted] =
-            error::array(only(call.each(Some(&scripts::CLAIM), Some(known), vec![(link, claim)]).await)?)?;
-        Ok(Claim { ticket: ticket(id)?, granted: error::integer(granted)? == 1 })
-    }
-
-    /// Removes the markers with these ids.
-    pub(crate) async fn release(&self, markers: impl Iterator<Item = (&Key, u64)>) -> Result<()> {
-        let releases = markers.map(|(key, id)| {
-            let mut release = scripts::RELEASE.run(&self.namespace.key(key));
-            release.arg(id.to_le_bytes().as_slice());
-            (self.link_of(key), release)
-        });
-        let replies = self.connection.shared().call().each(Some(&scripts::RELEASE), None, releases.collect()).await;
-        replies.into_iter().try_for_each(|reply| reply.map(drop))
-    }
+/// Returns the command that leaves a marker with this id for `millis` milliseconds, by `script`.
+fn mark(keyspace: &Keyspace, script: &Script, key: &Key, id: u64, millis: u64, server: ServerSnapshot) -> (usize, Cmd) {
+    let name = keyspace.namespace.key(key);
+    let mut mark = script.run(&name);
+    let created = server.earliest_micros(keyspace.now()) / 1000;
+    mark.arg(Envelope::lease(server.validity.binding(&name), id, created)).arg(millis).arg(server.validity.since);
+    (keyspace.link_of(key), mark)
 }
 
-fn ticket(id: Value) -> Result<Ticket> {
-    let id = error::bytes(id)?.and_then(|id| id.try_into().ok()).ok_or_else(error::unexpected)?;
+/// Returns one ticket per key. Each is valid for `life`, but at most for `lease_millis`.
+pub(crate) async fn lease(
+    keyspace: &Keyspace,
+    keys: &[Key],
+    life: Duration,
+    lease_millis: u64,
+) -> Result<Vec<Result<Ticket>>> {
+    let Some(first) = keys.first() else { return Ok(Vec::new()) };
+    let call = keyspace.call();
+    let server = call.take_snapshot(keyspace.link_of(first)).await?;
+    let millis = marker_millis(life, lease_millis);
+    let leases = keys.iter().map(|key| {
+        let (link, mut lease) = mark(keyspace, &scripts::LEASE, key, write_id::next(), millis, server);
+        lease.arg(lease_millis);
+        (link, lease)
+    });
+    let replies = call.send_all(Some(&scripts::LEASE), Some(server), leases.collect()).await;
+    Ok(replies.into_iter().map(|reply| reply.and_then(parse_ticket)).collect())
+}
+
+pub(crate) async fn claim(keyspace: &Keyspace, key: &Key, lease_millis: u64) -> Result<Claim> {
+    let call = keyspace.call();
+    let server = call.take_snapshot(keyspace.link_of(key)).await?;
+    let latest = server.latest(keyspace.now());
+    let own = write_id::next_claim();
+    let (link, mut claim) = mark(keyspace, &scripts::CLAIM, key, own, lease_millis, server);
+    claim.arg(latest.saturating_add(AHEAD_MILLIS));
+    let [id, granted] =
+        reply::array(only(call.send_all(Some(&scripts::CLAIM), Some(server), vec![(link, claim)]).await)?)?;
+    let ticket = parse_ticket(id)?;
+    let granted = reply::integer(granted)? == 1;
+    let vacant = ticket.version() == Some(own);
+    Ok(if granted { Claim::granted(ticket).vacant(vacant) } else { Claim::refused(ticket) })
+}
+
+/// Removes the markers with these ids.
+pub(crate) async fn release(keyspace: &Keyspace, markers: impl Iterator<Item = (&Key, u64)>) -> Result<()> {
+    let releases = markers.map(|(key, id)| {
+        let mut release = scripts::RELEASE.run(&keyspace.namespace.key(key));
+        release.arg(id.to_le_bytes().as_slice());
+        (keyspace.link_of(key), release)
+    });
+    let replies = keyspace.call().send_all(Some(&scripts::RELEASE), None, releases.collect()).await;
+    replies.into_iter().try_for_each(|reply| reply.map(drop))
+}
+
+fn parse_ticket(id: Value) -> Result<Ticket> {
+    let id = reply::bytes(id)?.and_then(|id| id.try_into().ok()).ok_or_else(unexpected)?;
     Ok(Ticket::at(u64::from_le_bytes(id)))
 }

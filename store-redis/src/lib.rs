@@ -1,27 +1,26 @@
 #![doc = include_str!("../README.md")]
 
-mod builder;
-mod call;
-mod clear;
+// From the bottom up: each module uses only those above it.
+mod codec;
+mod record;
+
 mod connection;
-mod connection_builder;
-mod error;
-mod layout;
+
+mod keyspace;
+
+mod clear;
 mod lease;
-mod link;
-mod namespace;
 mod permissions;
 mod read;
-mod runtime;
-mod scripts;
-mod server;
-mod store;
-mod unreached;
 mod write;
 
+mod store;
+
+mod builder;
+
 pub use crate::{
-    builder::{DefaultCodec, RedisStoreBuilder},
-    connection::RedisConnection,
-    connection_builder::RedisConnectionBuilder,
+    builder::RedisStoreBuilder,
+    codec::DefaultCodec,
+    connection::{RedisConnection, builder::RedisConnectionBuilder},
     store::RedisStore,
 };

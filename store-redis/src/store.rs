@@ -2,76 +2,73 @@
 
 use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
 
-use cache_core::{Claim, Codec, Entry, Key, Moment, Profile, Result, Store, Ticket, Write, backend::write_id};
-use redis::{Cmd, cmd};
+use cache_core::{
+    Claim, Codec, Entry, Key, Profile, Result, Store, Ticket, Write,
+    backend::{only, write_id},
+};
 
 use crate::{
-    builder::{DefaultCodec, RedisStoreBuilder},
+    clear,
+    codec::DefaultCodec,
     connection::RedisConnection,
-    connection_builder::RedisConnectionBuilder,
-    error,
-    layout::Layout,
-    namespace::Namespace,
+    keyspace::Keyspace,
+    lease, permissions, read,
+    record::{layout::Layout, namespace::Namespace},
+    write,
 };
 
 /// A store of values of type `V` in Redis, encoded by the codec `C`.
 ///
-/// A clone is the same store. See the [crate](crate) for what it promises.
+/// Clones share one store. The [crate's documentation](crate) lists the guarantees and the limits.
 ///
 /// # Errors
 ///
-/// What the methods of [`Store`] fail with: `Timeout` after the deadline, `Unavailable` while Redis cannot be reached or is
-/// loading, `Denied`, `Full` and `ReadOnly` as Redis refuses, `Codec` for what is no value of this store, `Closed` outside of a
-/// Tokio runtime and when the runtime of the connection has ended, and `Backend` for anything else.
+/// The methods of [`Store`] return errors of these kinds: `Timeout` after the timeout;
+/// `Unavailable` while Redis cannot be reached or is loading; `Denied`, `Full` and `ReadOnly` as
+/// Redis refuses; `Codec` if the key holds something that is not a value of this store; `Closed`
+/// outside a Tokio runtime and after the runtime of the connection has ended; and `Backend` for
+/// anything else.
 ///
 /// # Cancel safety
 ///
-/// A dropped call leaves nothing behind. What it had not sent yet is not sent; what it had sent takes effect before
-/// anything that is sent later for the same key by this process on the same connection.
+/// A dropped call does not send the commands that it has not sent yet. Commands that it has sent
+/// take effect before any command that this process sends later for the same key on the same
+/// connection.
 pub struct RedisStore<V, C = DefaultCodec>(Arc<Inner<V, C>>);
 
-pub(crate) struct Inner<V, C> {
-    pub(crate) connection: RedisConnection,
-    pub(crate) namespace: Namespace,
-    pub(crate) layout: Layout<C>,
-    pub(crate) lease_millis: u64,
-    /// Which data it holds, for the guard that a chain puts around a plain store.
+struct Inner<V, C> {
+    keyspace: Keyspace,
+    layout: Layout<C>,
+    lease_millis: u64,
+    /// Identifies the data, for the fence that a chain puts around a plain store.
     domain: u64,
-    pub(crate) values: PhantomData<fn() -> V>,
-}
-
-impl<V> RedisStore<V> {
-    /// Starts to describe a store with a connection of its own; see [`RedisConnection::builder`] for the URL.
-    pub fn builder(url: impl Into<String>) -> RedisStoreBuilder<V, DefaultCodec, RedisConnectionBuilder> {
-        RedisStoreBuilder::new(RedisConnection::builder(url))
-    }
-
-    /// Starts to describe a store on a connection that others share.
-    pub fn builder_on(connection: &RedisConnection) -> RedisStoreBuilder<V, DefaultCodec, RedisConnection> {
-        RedisStoreBuilder::new(connection.clone())
-    }
+    values: PhantomData<fn() -> V>,
 }
 
 impl<V, C> RedisStore<V, C> {
     pub(crate) fn new(connection: RedisConnection, namespace: Namespace, layout: Layout<C>, lease_millis: u64) -> Self {
         let domain = connection.domain(namespace.name());
-        Self(Arc::new(Inner { connection, namespace, layout, lease_millis, domain, values: PhantomData }))
+        let keyspace = Keyspace { connection, namespace };
+        Self(Arc::new(Inner { keyspace, layout, lease_millis, domain, values: PhantomData }))
     }
 
     pub(crate) fn connection(&self) -> &RedisConnection {
-        &self.0.connection
+        &self.0.keyspace.connection
     }
 
-    /// Asks the server whether its user may run the commands that this store needs on its namespace. The README lists them.
+    /// Checks that the server lets its user run the commands that this store needs on its
+    /// namespace. The README lists them.
     ///
-    /// [`RedisStoreBuilder::connect`] does it. Where the connection is shared or lazy, call it when the application starts: a chain
-    /// goes on without a tier that refuses everything.
+    /// [`RedisStoreBuilder::connect`](crate::RedisStoreBuilder::connect) includes this check. If
+    /// the connection is shared or lazy, call it when the application starts: a chain keeps running
+    /// without a tier that refuses every call.
     ///
     /// # Errors
     ///
-    /// Of kind `Denied`, with the names of all commands that are missing; else as the server or the way to it fails.
+    /// Returns an error of kind `Denied` that names all commands that are not permitted, or the
+    /// error of the server or the connection.
     pub async fn check_permissions(&self) -> Result<()> {
-        self.0.check_permissions().await
+        permissions::check(&self.0.keyspace, self.0.layout.is_plain()).await
     }
 }
 
@@ -84,8 +81,8 @@ impl<V, C> Clone for RedisStore<V, C> {
 impl<V, C> fmt::Debug for RedisStore<V, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
-            .field("connection", &self.0.connection)
-            .field("namespace", &self.0.namespace.name())
+            .field("connection", &self.0.keyspace.connection)
+            .field("namespace", &self.0.keyspace.namespace.name())
             .field("plain", &self.0.layout.is_plain())
             .finish()
     }
@@ -104,7 +101,7 @@ where
             .claims(records)
             .markers(records)
             .domain(self.0.domain)
-            .ttl_resolution(self.0.connection.shared().deadline)
+            .ttl_resolution(self.0.keyspace.connection.shared().timeout())
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {
@@ -117,14 +114,14 @@ where
 
     async fn claim(&self, key: &Key) -> Result<Claim> {
         if self.0.layout.is_plain() {
-            return Ok(Claim { ticket: Ticket::unconditional(), granted: true });
+            return Ok(Claim::granted(Ticket::unconditional()));
         }
-        self.0.claim(key).await
+        lease::claim(&self.0.keyspace, key, self.0.lease_millis).await
     }
 
     async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
-        match ticket.version().filter(|&id| write_id::is_claim(id)) {
-            Some(id) if !self.0.layout.is_plain() => self.0.release([(key, id)].into_iter()).await,
+        match write_id::of_claim(ticket) {
+            Some(id) if !self.0.layout.is_plain() => lease::release(&self.0.keyspace, [(key, id)].into_iter()).await,
             _ => Ok(()),
         }
     }
@@ -137,12 +134,7 @@ where
         if self.0.layout.is_plain() {
             return Ok(());
         }
-        // Where a claim is held, a lease is given the claim's id.
-        let markers = leases.iter().filter_map(|(key, ticket)| {
-            let id = ticket.version().filter(|&id| !write_id::is_claim(id))?;
-            Some((key, id))
-        });
-        self.0.release(markers).await
+        lease::release(&self.0.keyspace, write_id::of_plain_leases(leases)).await
     }
 
     async fn fill(&self, write: Write<V>) -> Result<bool> {
@@ -158,7 +150,7 @@ where
     }
 
     async fn clear(&self) -> Result<()> {
-        self.0.clear().await
+        clear::clear(&self.0.keyspace).await
     }
 
     async fn wait(&self) -> Result<()> {
@@ -167,8 +159,8 @@ where
 
     async fn get_many(&self, keys: &[Key]) -> Vec<Result<Option<Entry<V>>>> {
         let read = match &self.0.layout {
-            Layout::Record(envelope) => self.0.read(envelope, keys).await,
-            Layout::Plain(codec) => self.0.read_plain(codec, keys).await,
+            Layout::Record(envelope) => read::read_records(&self.0.keyspace, envelope, keys).await,
+            Layout::Plain(codec) => read::read_plain(&self.0.keyspace, codec, keys).await,
         };
         read.unwrap_or_else(|error| vec![Err(error); keys.len()])
     }
@@ -181,41 +173,27 @@ where
         if self.0.layout.is_plain() {
             return vec![Ok(Ticket::unconditional()); keys.len()];
         }
-        self.0.lease(keys, life).await.unwrap_or_else(|error| vec![Err(error); keys.len()])
+        let Inner { keyspace, lease_millis, .. } = &*self.0;
+        let leases = lease::lease(keyspace, keys, life, *lease_millis).await;
+        leases.unwrap_or_else(|error| vec![Err(error); keys.len()])
     }
 
     async fn fill_many(&self, writes: Vec<Write<V>>) -> Vec<Result<bool>> {
-        self.0.fill(&writes).await.unwrap_or_else(|error| vec![Err(error); writes.len()])
+        let Inner { keyspace, layout, .. } = &*self.0;
+        let results = write::fill(keyspace, layout, &writes).await;
+        results.unwrap_or_else(|error| vec![Err(error); writes.len()])
     }
 
     async fn set_many(&self, writes: Vec<Write<V>>) -> Vec<Result<()>> {
-        self.0.set(&writes).await.unwrap_or_else(|error| vec![Err(error); writes.len()])
+        let Inner { keyspace, layout, .. } = &*self.0;
+        let results = write::set(keyspace, layout, &writes).await;
+        results.unwrap_or_else(|error| vec![Err(error); writes.len()])
     }
 
     async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
-        let call = self.0.connection.shared().call();
-        let replies = call.each(None, None, keys.iter().map(|key| self.0.unlink(key)).collect()).await;
+        let keyspace = &self.0.keyspace;
+        let unlinks = keys.iter().map(|key| keyspace.unlink(key)).collect();
+        let replies = keyspace.call().send_all(None, None, unlinks).await;
         replies.into_iter().map(|reply| reply.map(drop)).collect()
-    }
-}
-
-/// The one result of a batch of one.
-pub(crate) fn only<T>(results: Vec<Result<T>>) -> Result<T> {
-    results.into_iter().next().unwrap_or_else(|| Err(error::unexpected()))
-}
-
-impl<V, C> Inner<V, C> {
-    pub(crate) fn link_of(&self, key: &Key) -> usize {
-        self.connection.shared().link_of(key)
-    }
-
-    pub(crate) fn now(&self) -> Moment {
-        self.connection.shared().clock().now()
-    }
-
-    pub(crate) fn unlink(&self, key: &Key) -> (usize, Cmd) {
-        let mut unlink = cmd("UNLINK");
-        unlink.arg(self.namespace.key(key));
-        (self.link_of(key), unlink)
     }
 }

@@ -1,43 +1,121 @@
-//! How entries are written and refused.
+//! Fills and sets entries.
 
-use cache_core::{Codec, ErrorKind, Life, Result, Write};
+use cache_core::{
+    Codec, Moment, Result, Write,
+    backend::{Life, refused_for_room, with_removal},
+};
 use redis::{Cmd, Value, cmd};
 
 use crate::{
-    call::{Call, Known},
-    error,
-    scripts::{self, Script},
-    store::Inner,
+    connection::{call::Call, error::unexpected, server::ServerSnapshot},
+    keyspace::Keyspace,
+    record::{
+        layout::Layout,
+        scripts::{self, Script},
+    },
 };
 
-impl<V, C: Codec<V>> Inner<V, C> {
-    /// What is known of the server; `None` where there is nothing to write.
-    async fn known(&self, call: &Call<'_>, writes: &[Write<V>]) -> Result<Option<Known>> {
-        match writes.first() {
-            Some(first) => call.known(self.link_of(&first.key)).await.map(Some),
-            None => Ok(None),
+pub(crate) async fn fill<V, C: Codec<V>>(
+    keyspace: &Keyspace,
+    layout: &Layout<C>,
+    writes: &[Write<V>],
+) -> Result<Vec<Result<bool>>> {
+    let Some(first) = writes.first() else { return Ok(Vec::new()) };
+    let batch = Batch::start(keyspace, layout, first).await?;
+    let mut results: Vec<Result<bool>> = writes.iter().map(|_| Ok(false)).collect();
+    let (mut positions, mut commands) = (Vec::new(), Vec::new());
+    let mut removed = vec![false; writes.len()];
+    for (at, write) in writes.iter().enumerate() {
+        let Some(life) = Life::of_fill(&write.entry, batch.now, batch.server_now) else { continue };
+        // The id stays the ticket's: a fill voids no other ticket.
+        match batch.install(&scripts::FILL, write, life, write.ticket.version()) {
+            Ok(Some(command)) => {
+                positions.push(at);
+                commands.push(command);
+            }
+            // The older entry must not stay.
+            Ok(None) => {
+                removed[at] = true;
+                positions.push(at);
+                commands.push(keyspace.unlink(&write.key));
+            }
+            Err(error) => results[at] = Err(error),
         }
     }
+    for (at, reply) in positions.into_iter().zip(batch.send(Some(&scripts::FILL), commands).await) {
+        results[at] = reply.and_then(|reply| match reply {
+            Value::Int(_) if removed[at] => Ok(false),
+            Value::Int(filled) => Ok(filled == 1),
+            Value::Okay => Ok(true),
+            _ => Err(unexpected()),
+        });
+    }
+    Ok(results)
+}
 
-    /// The command that installs this entry, by `script` if it depends on the ticket; `None` if this layout cannot say what the
-    /// entry says.
-    fn install(
-        &self,
-        script: &Script,
-        write: &Write<V>,
-        life: Life,
-        known: Known,
-        id: Option<u64>,
-    ) -> Result<Option<(usize, Cmd)>> {
-        let name = self.namespace.key(&write.key);
-        let Some(bytes) = self.layout.seal(known.validity.binding(&name), &write.entry, life, id)? else {
+pub(crate) async fn set<V, C: Codec<V>>(
+    keyspace: &Keyspace,
+    layout: &Layout<C>,
+    writes: &[Write<V>],
+) -> Result<Vec<Result<()>>> {
+    let Some(first) = writes.first() else { return Ok(Vec::new()) };
+    let batch = Batch::start(keyspace, layout, first).await?;
+    let mut errors = Vec::with_capacity(writes.len());
+    let mut commands = Vec::with_capacity(writes.len());
+    for write in writes {
+        let install = Life::of_set(&write.entry, batch.now, batch.server_now)
+            .map_or(Ok(None), |life| batch.install(&scripts::SET, write, life, None));
+        // If the new entry cannot be written, the older one is removed.
+        let (command, error) = match install {
+            Ok(Some(command)) => (command, None),
+            Ok(None) => (keyspace.unlink(&write.key), None),
+            Err(error) => (keyspace.unlink(&write.key), Some(error)),
+        };
+        commands.push(command);
+        errors.push(error);
+    }
+    let has_ticket = writes.iter().any(|write| write.ticket.version().is_some());
+    let replies = batch.send(has_ticket.then_some(&scripts::SET), commands).await;
+    let mut results: Vec<Result<()>> =
+        replies.into_iter().zip(errors).map(|(reply, error)| error.map_or_else(|| reply.map(drop), Err)).collect();
+    batch.remove_refused(writes, &mut results).await;
+    Ok(results)
+}
+
+/// The writes of one call.
+struct Batch<'a, C> {
+    keyspace: &'a Keyspace,
+    layout: &'a Layout<C>,
+    call: Call<'a>,
+    server: ServerSnapshot,
+    now: Moment,
+    /// The earliest possible time on the server, in Unix microseconds.
+    server_now: u64,
+}
+
+impl<'a, C> Batch<'a, C> {
+    async fn start<V>(keyspace: &'a Keyspace, layout: &'a Layout<C>, first: &Write<V>) -> Result<Self> {
+        let call = keyspace.call();
+        let server = call.take_snapshot(keyspace.link_of(&first.key)).await?;
+        let now = keyspace.now();
+        Ok(Self { keyspace, layout, call, server, now, server_now: server.earliest_micros(now) })
+    }
+
+    /// Returns the command that writes this entry, by `script` if it depends on the ticket. Returns
+    /// `None` if the layout cannot represent the entry.
+    fn install<V>(&self, script: &Script, write: &Write<V>, life: Life, id: Option<u64>) -> Result<Option<(usize, Cmd)>>
+    where
+        C: Codec<V>,
+    {
+        let name = self.keyspace.namespace.key(&write.key);
+        let Some(bytes) = self.layout.seal(self.server.validity.binding(&name), &write.entry, life, id)? else {
             return Ok(None);
         };
-        let plain = self.layout.is_plain();
+        let is_plain = self.layout.is_plain();
         let mut install = match write.ticket.version() {
-            Some(version) if !plain => {
+            Some(version) if !is_plain => {
                 let mut run = script.run(&name);
-                run.arg(version.to_le_bytes().as_slice()).arg(known.validity.since);
+                run.arg(version.to_le_bytes().as_slice()).arg(self.server.validity.since);
                 run
             }
             _ => {
@@ -47,84 +125,30 @@ impl<V, C: Codec<V>> Inner<V, C> {
             }
         };
         install.arg(bytes);
-        if plain {
-            // Nothing but the key says when the value expires. It cannot say that the value has turned stale, and goes then.
+        if is_plain {
+            // Only the key's TTL tells when a plain value expires. It cannot tell that the value is
+            // stale, so the value is removed when it turns stale.
             if let Some(end) = life.stale.or(life.expires) {
                 install.arg("PXAT").arg(end);
             }
         } else if let Some(millis) = life.ttl_millis() {
             install.arg("PX").arg(millis);
         }
-        Ok(Some((self.link_of(&write.key), install)))
+        Ok(Some((self.keyspace.link_of(&write.key), install)))
     }
 
-    pub(crate) async fn fill(&self, writes: &[Write<V>]) -> Result<Vec<Result<bool>>> {
-        let call = self.connection.shared().call();
-        let Some(known) = self.known(&call, writes).await? else { return Ok(Vec::new()) };
-        let now = self.now();
-        let server_now = known.earliest_micros(now);
-        let mut results: Vec<Result<bool>> = writes.iter().map(|_| Ok(false)).collect();
-        let (mut places, mut commands) = (Vec::new(), Vec::new());
-        for (at, write) in writes.iter().enumerate() {
-            let Some(life) = Life::of_fill(&write.entry, now, server_now) else { continue };
-            // The id stays the ticket's: a fill voids no ticket of another.
-            match self.install(&scripts::FILL, write, life, known, write.ticket.version()) {
-                Ok(Some(command)) => {
-                    places.push(at);
-                    commands.push(command);
-                }
-                Ok(None) => {}
-                Err(error) => results[at] = Err(error),
-            }
-        }
-        for (at, reply) in places.into_iter().zip(call.each(Some(&scripts::FILL), Some(known), commands).await) {
-            results[at] = reply.and_then(|reply| match reply {
-                Value::Int(filled) => Ok(filled == 1),
-                Value::Okay => Ok(true),
-                _ => Err(error::unexpected()),
-            });
-        }
-        Ok(results)
+    async fn send(&self, script: Option<&Script>, commands: Vec<(usize, Cmd)>) -> Vec<Result<Value>> {
+        self.call.send_all(script, Some(self.server), commands).await
     }
 
-    pub(crate) async fn set(&self, writes: &[Write<V>]) -> Result<Vec<Result<()>>> {
-        let call = self.connection.shared().call();
-        let Some(known) = self.known(&call, writes).await? else { return Ok(Vec::new()) };
-        let now = self.now();
-        let server_now = known.earliest_micros(now);
-        let mut refused = Vec::with_capacity(writes.len());
-        let mut commands = Vec::with_capacity(writes.len());
-        for write in writes {
-            let install = Life::of_set(&write.entry, now, server_now)
-                .map_or(Ok(None), |life| self.install(&scripts::SET, write, life, known, None));
-            // What cannot be written must not leave the older entry there.
-            let (command, error) = match install {
-                Ok(Some(command)) => (command, None),
-                Ok(None) => (self.unlink(&write.key), None),
-                Err(error) => (self.unlink(&write.key), Some(error)),
-            };
-            commands.push(command);
-            refused.push(error);
-        }
-        let versioned = writes.iter().any(|write| write.ticket.version().is_some());
-        let replies = call.each(versioned.then_some(&scripts::SET), Some(known), commands).await;
-        let mut results: Vec<Result<()>> = replies
-            .into_iter()
-            .zip(refused)
-            .map(|(reply, refused)| refused.map_or_else(|| reply.map(drop), Err))
-            .collect();
-        self.remove_refused(&call, writes, &mut results).await;
-        Ok(results)
-    }
-
-    /// Removes the older entries of what Redis had no room for; a removal it takes even then.
-    async fn remove_refused(&self, call: &Call<'_>, writes: &[Write<V>], results: &mut [Result<()>]) {
-        let full = |result: &Result<()>| matches!(result, Err(error) if error.kind() == ErrorKind::Full);
-        let places: Vec<usize> = (0..results.len()).filter(|&at| full(&results[at])).collect();
-        let unlinks = places.iter().map(|&at| self.unlink(&writes[at].key)).collect();
-        for (at, removed) in places.iter().zip(call.each(None, None, unlinks).await) {
+    /// Removes the older entries of the keys whose new entries Redis had no room for. It accepts a
+    /// removal even then.
+    async fn remove_refused<V>(&self, writes: &[Write<V>], results: &mut [Result<()>]) {
+        let refused = refused_for_room(results);
+        let unlinks = refused.iter().map(|&at| self.keyspace.unlink(&writes[at].key)).collect();
+        for (at, removed) in refused.iter().zip(self.call.send_all(None, None, unlinks).await) {
             if let Err(error) = &results[*at] {
-                results[*at] = Err(error::full(error.clone(), removed.is_ok()));
+                results[*at] = Err(with_removal(error, removed.is_ok()));
             }
         }
     }

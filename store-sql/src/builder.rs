@@ -1,63 +1,100 @@
-//! How a store is described.
+//! The builder of a store.
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
-use cache_core::{Envelope, Error, ErrorKind, Result, SharedClock, SystemClock, backend::check_namespace};
-
-use crate::{
-    database::Database,
-    names,
-    rows::Rows,
-    runtime,
-    store::{Inner, SqlStore},
-    sweep::Sweeper,
-    table,
+use cache_core::{
+    Codec, Error, ErrorKind, Result, SharedClock, SystemClock,
+    backend::{Envelope, check_namespace, lease_millis},
 };
 
-/// The codec of a store for which none is chosen: bincode with the feature `bincode`; without it there is none, and
-/// [`codec`](SqlStoreBuilder::codec) must choose.
-#[cfg(feature = "bincode")]
-pub type DefaultCodec = cache_core::codec::Bincode;
-/// The codec of a store for which none is chosen: bincode with the feature `bincode`; without it there is none, and
-/// [`codec`](SqlStoreBuilder::codec) must choose.
-#[cfg(not(feature = "bincode"))]
-pub type DefaultCodec = ();
+use crate::{
+    codec::DefaultCodec,
+    database::{Database, runtime},
+    keyspace::Keyspace,
+    store::{Inner, SqlStore},
+    sweep::Sweeper,
+    table::{check::prepare, name::check_name, rows::Rows},
+};
 
-/// Describes a [`SqlStore`].
+/// Configures a [`SqlStore`].
 #[derive(Clone)]
 pub struct SqlStoreBuilder<V, C> {
-    place: Place,
+    target: Target,
     namespace: String,
     table: String,
     create_table: bool,
     codec: C,
     schema: Option<u32>,
     lease_ttl: Duration,
-    deadline: Duration,
+    timeout: Duration,
     connections: u32,
     sweep_every: Option<Duration>,
     clock: SharedClock,
     values: PhantomData<fn() -> V>,
 }
 
-/// Where the table is.
+/// The database that holds the table.
 #[derive(Clone)]
-pub(crate) enum Place {
+enum Target {
     Url(String),
     Database(Database),
 }
 
+impl<V> SqlStore<V> {
+    /// Returns a builder for a store with its own connections to
+    /// `mysql://user:password@host:port/database`, `postgres://user:password@host:port/database` or
+    /// `sqlite://path/of/the/file`. Each needs the feature of its name.
+    ///
+    /// The parameters of the URL are those of sqlx. A missing SQLite file is created, unless the
+    /// URL has a `mode`.
+    pub fn builder(url: impl Into<String>) -> SqlStoreBuilder<V, DefaultCodec> {
+        SqlStoreBuilder::new(Target::Url(url.into()))
+    }
+
+    /// Returns a builder for a store on the connections of another store, with another namespace or
+    /// another table.
+    pub fn builder_on<W, D>(other: &SqlStore<W, D>) -> SqlStoreBuilder<V, DefaultCodec> {
+        SqlStoreBuilder::new(Target::Database(other.database().clone()))
+    }
+
+    /// Returns a builder for a store on a pool of the application, whose settings are not changed.
+    ///
+    /// Set the pool's `acquire_timeout` to at least the store's timeout.
+    #[cfg(feature = "mysql")]
+    pub fn on_mysql(pool: sqlx::MySqlPool) -> SqlStoreBuilder<V, DefaultCodec> {
+        SqlStoreBuilder::new(Target::Database(Database::mysql(pool)))
+    }
+
+    /// Returns a builder for a store on a pool of the application, whose settings are not changed.
+    ///
+    /// Set the pool's `acquire_timeout` to at least the store's timeout.
+    #[cfg(feature = "postgres")]
+    pub fn on_postgres(pool: sqlx::PgPool) -> SqlStoreBuilder<V, DefaultCodec> {
+        SqlStoreBuilder::new(Target::Database(Database::postgres(pool)))
+    }
+
+    /// Returns a builder for a store on a pool of the application, whose settings are not changed.
+    ///
+    /// Enable WAL, set a `busy_timeout`, and set the pool's `acquire_timeout` to at least the
+    /// store's timeout. A database in memory needs one connection that is never closed; a dropped
+    /// call closes its connection.
+    #[cfg(feature = "sqlite")]
+    pub fn on_sqlite(pool: sqlx::SqlitePool) -> SqlStoreBuilder<V, DefaultCodec> {
+        SqlStoreBuilder::new(Target::Database(Database::sqlite(pool)))
+    }
+}
+
 impl<V, C: Default> SqlStoreBuilder<V, C> {
-    pub(crate) fn new(place: Place) -> Self {
+    fn new(target: Target) -> Self {
         Self {
-            place,
+            target,
             namespace: String::new(),
             table: "cache_entries".to_owned(),
             create_table: false,
             codec: C::default(),
             schema: None,
             lease_ttl: Duration::from_secs(10),
-            deadline: Duration::from_secs(2),
+            timeout: Duration::from_secs(2),
             connections: 10,
             sweep_every: Some(Duration::from_mins(1)),
             clock: SystemClock::shared(),
@@ -67,41 +104,42 @@ impl<V, C: Default> SqlStoreBuilder<V, C> {
 }
 
 impl<V, C> SqlStoreBuilder<V, C> {
-    /// Which rows are this store's. Required.
+    /// Sets the namespace, which determines the rows of this store. Required.
     ///
-    /// 1 to 64 characters of `A-Z a-z 0-9 _ . - /`. Two stores of one namespace in one table are one cache; give each type
-    /// of values its own.
+    /// A namespace has 1 to 64 characters of `A-Z a-z 0-9 _ . - /`. Two stores of one namespace in
+    /// one table are one cache. Give each type of values its own namespace.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
-    /// The table: 1 to 64 characters (PostgreSQL: 63) of `A-Z a-z 0-9 _`. Default `cache_entries`. Any number of namespaces
-    /// share one.
+    /// Sets the name of the table: 1 to 64 characters (PostgreSQL: 63) of `A-Z a-z 0-9 _`. Default:
+    /// `cache_entries`. Any number of namespaces can share a table.
     pub fn table(mut self, table: impl Into<String>) -> Self {
         self.table = table.into();
         self
     }
 
-    /// Creates the table if it is not there. Who migrates by hand finds the statements in the [crate](crate)'s documentation.
+    /// Creates the table if it does not exist. The [crate's documentation](crate) lists the
+    /// statements for manual migrations.
     pub fn create_table(mut self) -> Self {
         self.create_table = true;
         self
     }
 
-    /// How values are encoded; see [`cache_core::codec`].
+    /// Sets the codec that encodes the values; see [`cache_core::codec`].
     pub fn codec<D>(self, codec: D) -> SqlStoreBuilder<V, D> {
-        let Self { place, namespace, table, create_table, codec: _, schema, .. } = self;
-        let Self { lease_ttl, deadline, connections, sweep_every, clock, values, .. } = self;
+        let Self { target, namespace, table, create_table, codec: _, schema, .. } = self;
+        let Self { lease_ttl, timeout, connections, sweep_every, clock, values, .. } = self;
         SqlStoreBuilder {
-            place,
+            target,
             namespace,
             table,
             create_table,
             codec,
             schema,
             lease_ttl,
-            deadline,
+            timeout,
             connections,
             sweep_every,
             clock,
@@ -109,122 +147,137 @@ impl<V, C> SqlStoreBuilder<V, C> {
         }
     }
 
-    /// The name of the values' schema, such as `user/2`. A record of another is an error of kind `Codec`, never another
-    /// value.
+    /// Sets the name of the values' schema, such as `user/2`. A record of another schema reads as
+    /// an error of kind `Codec`, never as a value.
     ///
-    /// Default is the name of the type with its path, so that to rename or move the type is to lose its records; a name
-    /// given here outlives that. Change it when the type's fields change, unless the codec reads the old ones as well.
+    /// Default: the name of the type with its path. Renaming or moving the type then loses its
+    /// records, which a name set here prevents.
+    ///
+    /// `Bincode` and `Postcard` write neither names nor types of fields. For these codecs the
+    /// [shape](cache_core::Codec::shape) of the type is added to the name: records from before a
+    /// field, a variant or a type was renamed, moved or changed are errors of kind `Codec`. Change
+    /// the name when the meaning changes and the fields do not, for example from seconds to
+    /// milliseconds.
     pub fn schema(mut self, name: &str) -> Self {
         self.schema = Some(Envelope::schema_tag(name));
         self
     }
 
-    /// How long a ticket holds at most where there is no value yet: longer than a load from below takes. Default 10 s. A lookup
-    /// asks for less ([`Store::lease_within`](cache_core::Store::lease_within)).
+    /// Sets how long a ticket of an absent key is valid at most. Default: 10 s. Choose it longer
+    /// than a load from the tiers below takes. A lookup asks for a shorter time
+    /// ([`Store::lease_within`](cache_core::Store::lease_within)).
     ///
-    /// A fill after that is refused, and a write leaves the key absent: safe, at the price of one more read below.
+    /// After that time, a fill is refused and a write leaves the key absent. This is safe and costs
+    /// one more read of the tiers below.
     pub fn lease_ttl(mut self, ttl: Duration) -> Self {
         self.lease_ttl = ttl;
         self
     }
 
-    /// How long a call may take, waiting for a connection and trying again included. Default 2 s.
+    /// Sets the timeout of a call, which includes the wait for a connection and the retries.
+    /// Default: 2 s.
     ///
-    /// `clear` takes a step for every 500 entries, each under this deadline.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+    /// `clear` takes one step for every 500 entries, and each step has this timeout.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
-    /// How many connections there are at most, 1 to 1024. Default 10. It has no effect on a pool of the application.
+    /// Sets the largest number of connections, 1 to 1024. Default: 10. It has no effect on a pool
+    /// of the application.
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.connections = connections;
         self
     }
 
-    /// How often a task in the background removes what has expired, `None` for never. Default 60 s; it comes up to a half
-    /// of that earlier, by chance.
+    /// Sets the interval at which a background task removes expired rows; `None` for no task.
+    /// Default: 60 s. A run starts up to half an interval earlier, at random.
     ///
-    /// The task removes 500 rows at a time, of all namespaces of the table, and ends with the last handle of the store. What
-    /// has expired is a miss at once: this only makes room.
+    /// The task removes 500 rows at a time, in all namespaces of the table, and ends with the last
+    /// handle of the store. It only makes room: expired entries read as misses at once.
     pub fn sweep_every(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.sweep_every = interval.into();
         self
     }
 
-    /// The clock that entries expire by once they were read; the chain above must use the same. Default [`SystemClock`].
+    /// Sets the clock by which entries expire after they were read. The chain above must use the
+    /// same clock. Default: [`SystemClock`].
     ///
-    /// In the table they expire by the clock of the database.
+    /// In the table, entries expire by the clock of the database.
     pub fn clock(mut self, clock: SharedClock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Connects, looks whether the table is fit, and creates it if that was asked for.
+    /// Connects, and checks the table. Creates it first if [`create_table`](Self::create_table) was
+    /// called and it is missing.
     ///
     /// # Errors
     ///
-    /// Of kind `InvalidInput` if something of this description cannot be used; of kind `Backend` if the table is missing or
-    /// of another shape; of kind `Closed` outside of a Tokio runtime; else as the database fails.
+    /// Returns an error of kind `InvalidInput` if a setting is invalid, one of kind `Backend` if
+    /// the table is missing or has another schema, one of kind `Closed` outside a Tokio runtime, or
+    /// an error of the database.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it leaves no connection, but perhaps the table.
-    pub async fn connect(self) -> Result<SqlStore<V, C>> {
+    /// If dropped, it leaves no connection, but may leave the table.
+    pub async fn connect(self) -> Result<SqlStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         let create = self.create_table;
-        let deadline = self.deadline;
         let inner = self.finish()?;
-        table::prepare(&inner.database, deadline, &inner.rows, create).await?;
+        let Keyspace { database, timeout, rows, .. } = &inner.keyspace;
+        prepare(database, *timeout, rows, create).await?;
         Ok(SqlStore::new(inner))
     }
 
-    /// Connects at the first call, so that an application starts while the database is down. Nobody looks at the table.
+    /// Connects at the first call, so that an application can start while the database is down. The
+    /// table is not checked.
     ///
     /// # Errors
     ///
-    /// Of kind `InvalidInput` if something of this description cannot be used, such as `create_table`, for which there must
-    /// be a connection; of kind `Closed` outside of a Tokio runtime.
-    pub fn connect_lazy(self) -> Result<SqlStore<V, C>> {
+    /// Returns an error of kind `InvalidInput` if a setting is invalid or
+    /// [`create_table`](Self::create_table) was called, which needs a connection, and one of kind
+    /// `Closed` outside a Tokio runtime.
+    pub fn connect_lazy(self) -> Result<SqlStore<V, C>>
+    where
+        C: Codec<V>,
+    {
         if self.create_table {
-            return Err(invalid("connect_lazy() cannot create the table; connect() can"));
+            return Err(invalid("connect_lazy() cannot create the table; use connect()"));
         }
         self.finish().map(SqlStore::new)
     }
 
-    fn finish(self) -> Result<Inner<V, C>> {
+    fn finish(self) -> Result<Inner<V, C>>
+    where
+        C: Codec<V>,
+    {
         runtime::check()?;
         check_namespace(&self.namespace)?;
-        let lease_millis = u64::try_from(self.lease_ttl.as_millis()).unwrap_or(u64::MAX);
-        // A day is far beyond any load, and what is left over takes room that long.
-        if !(1..=86_400_000).contains(&lease_millis) {
-            return Err(invalid(
-                "the lease_ttl must be between 1 ms and a day; a few times what a load takes is right",
-            ));
-        }
-        if self.deadline.is_zero() || !(1..=1024).contains(&self.connections) {
-            return Err(invalid("a store needs a deadline above zero and 1 to 1024 connections"));
+        let lease_millis = lease_millis(self.lease_ttl)?;
+        if self.timeout.is_zero() || !(1..=1024).contains(&self.connections) {
+            return Err(invalid("a SQL store needs a timeout above zero and 1 to 1024 connections"));
         }
         let day = Duration::from_hours(24);
         if self.sweep_every.is_some_and(|interval| !(Duration::from_millis(1)..=day).contains(&interval)) {
-            return Err(invalid("sweep_every must be between 1 ms and a day, or None"));
+            return Err(invalid("sweep_every must be between 1 ms and 24 h, or None"));
         }
-        let database = match self.place {
-            Place::Url(url) => Database::at(&url, self.connections, self.deadline)?,
-            Place::Database(database) => database,
+        let database = match self.target {
+            Target::Url(url) => Database::at(&url, self.connections, self.timeout)?,
+            Target::Database(database) => database,
         };
-        names::table(&self.table, database.dialect.longest_name())?;
+        check_name(&self.table, database.dialect.max_name_len())?;
         let rows = Arc::new(Rows::new(database.dialect, self.table, self.namespace));
         let sweeper = self
             .sweep_every
-            .map(|interval| Sweeper::start(database.clone(), self.deadline, Arc::clone(&rows), interval));
+            .map(|interval| Sweeper::start(database.clone(), self.timeout, Arc::clone(&rows), interval));
         let schema = self.schema.unwrap_or_else(|| Envelope::schema_tag(std::any::type_name::<V>()));
+        let schema = Envelope::shaped_tag(schema, self.codec.shape());
         Ok(Inner {
-            database,
-            rows,
+            keyspace: Keyspace::new(database, rows, self.clock, self.timeout),
             envelope: Envelope::new(self.codec, schema),
-            clock: self.clock,
-            server_clock: std::sync::Mutex::new(None),
-            deadline: self.deadline,
             lease_millis,
             _sweeper: sweeper,
             values: PhantomData,
@@ -243,7 +296,7 @@ impl<V, C> fmt::Debug for SqlStoreBuilder<V, C> {
             .field("namespace", &self.namespace)
             .field("table", &self.table)
             .field("create_table", &self.create_table)
-            .field("deadline", &self.deadline)
+            .field("timeout", &self.timeout)
             .field("lease_ttl", &self.lease_ttl)
             .field("sweep_every", &self.sweep_every)
             .finish_non_exhaustive()

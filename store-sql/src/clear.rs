@@ -1,33 +1,32 @@
-//! How many rows are removed without a long lock: in batches.
+//! Removes many rows in batches, none of which holds its locks for long.
 
 use std::time::Duration;
 
 use cache_core::Result;
 
 use crate::{
-    call::{Mode, Work},
-    database::Database,
-    key_locks::KeyLocks,
-    pool::Session,
-    rows::Rows,
+    database::{Database, Mode, Session, Work},
+    dialect::key_locks::KeyLocks,
+    table::rows::Rows,
 };
 
-/// How many rows a batch removes.
+/// The number of rows that a batch removes.
 const BATCH: usize = 500;
 
-struct Batch<'a> {
+struct RemoveBatch<'a> {
     rows: &'a Rows,
+    /// Whether expired rows of all namespaces are removed, instead of all rows of this namespace.
     expired: bool,
-    /// Whether it waits for what is being inserted.
+    /// Whether the batch waits for insertions that are not committed yet.
     waits: bool,
 }
 
-impl Work for Batch<'_> {
-    /// Whether there may be more.
+impl Work for RemoveBatch<'_> {
+    /// Whether there may be more rows.
     type Output = bool;
 
     fn mode(&self) -> Mode {
-        // What has expired may go at any time.
+        // Expired rows may be removed at any time.
         if self.expired { Mode::Single } else { Mode::Transaction }
     }
 
@@ -44,19 +43,20 @@ impl Work for Batch<'_> {
     }
 }
 
-/// Removes every row of the namespace, each batch before a deadline of its own.
+/// Removes all rows of the namespace. Each batch has its own timeout.
 ///
-/// Waits first for the writes that have begun before. A row that comes later belongs to a writer who began after the tiers
-/// below were cleared.
-pub(crate) async fn clear(database: &Database, deadline: Duration, rows: &Rows) -> Result<()> {
+/// Waits first for the writes that have started before. A row that is added later belongs to a
+/// writer that started after the tiers below were cleared.
+pub(crate) async fn clear(database: &Database, timeout: Duration, rows: &Rows) -> Result<()> {
     let mut waits = true;
-    while database.run(deadline, &Batch { rows, expired: false, waits }).await? {
+    while database.run(timeout, &RemoveBatch { rows, expired: false, waits }).await? {
         waits = false;
     }
     Ok(())
 }
 
-/// Removes a batch of what has expired, in all namespaces of the table; whether there may be more.
-pub(crate) async fn sweep(database: &Database, deadline: Duration, rows: &Rows) -> Result<bool> {
-    database.run(deadline, &Batch { rows, expired: true, waits: false }).await
+/// Removes one batch of expired rows, in all namespaces of the table. Returns whether there may be
+/// more.
+pub(crate) async fn sweep_batch(database: &Database, timeout: Duration, rows: &Rows) -> Result<bool> {
+    database.run(timeout, &RemoveBatch { rows, expired: true, waits: false }).await
 }

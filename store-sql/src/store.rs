@@ -1,95 +1,48 @@
 //! The store.
 
-use std::{
-    fmt,
-    marker::PhantomData,
-    slice,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
 
 use cache_core::{
-    Claim, Codec, Entry, Envelope, Key, Profile, Result, SharedClock, Store, Ticket, Write,
-    backend::{ServerClock, write_id},
+    Claim, Codec, Entry, Key, Profile, Result, Store, Ticket, Write,
+    backend::{Envelope, only, write_id},
 };
 
 use crate::{
-    builder::{DefaultCodec, Place, SqlStoreBuilder},
-    call::Work,
-    clear,
+    clear::{clear, sweep_batch},
+    codec::DefaultCodec,
     database::Database,
-    read::only,
-    rows::Rows,
+    keyspace::Keyspace,
+    lease, read,
     sweep::Sweeper,
+    write,
 };
 
-/// A store of values of type `V` in a table of MySQL, MariaDB, PostgreSQL or SQLite, encoded by the codec `C`.
+/// A store of values of type `V` in a table of MySQL, MariaDB, PostgreSQL or SQLite, encoded by the
+/// codec `C`.
 ///
-/// A clone is the same store. See the [crate](crate) for what it promises.
+/// Clones share one store. The [crate's documentation](crate) lists the guarantees and the limits.
 ///
 /// # Errors
 ///
-/// What the methods of [`Store`] fail with: `Timeout` after the deadline, `Unavailable` while the database cannot be
-/// reached, `Denied`, `Full` and `ReadOnly` as it refuses, `Codec` for what is no value of this store, `Closed` outside of a
-/// Tokio runtime or in one that has ended, and `Backend` for anything else, among it a table that is missing or of another shape.
+/// The methods of [`Store`] return errors of these kinds: `Timeout` after the timeout;
+/// `Unavailable` while the database cannot be reached; `Denied`, `Full` and `ReadOnly` as the
+/// database refuses; `Codec` if the row holds something that is not a value of this store; `Closed`
+/// outside a Tokio runtime and in one that has ended; and `Backend` for anything else, such as a
+/// table that is missing or has another schema.
 ///
 /// # Cancel safety
 ///
-/// A dropped call closes its connection, and the database rolls back what was not committed. What was being committed takes
-/// effect before any later write of the same key.
+/// A dropped call closes its connection, and the database rolls back what is not committed. A
+/// commit that was in progress takes effect before any later write of the same key.
 pub struct SqlStore<V, C = DefaultCodec>(Arc<Inner<V, C>>);
 
 pub(crate) struct Inner<V, C> {
-    pub(crate) database: Database,
-    pub(crate) rows: Arc<Rows>,
+    pub(crate) keyspace: Keyspace,
     pub(crate) envelope: Envelope<C>,
-    pub(crate) clock: SharedClock,
-    pub(crate) server_clock: Mutex<Option<ServerClock>>,
-    pub(crate) deadline: Duration,
     pub(crate) lease_millis: u64,
-    /// It ends with the last handle.
+    /// The task ends with the last handle of the store.
     pub(crate) _sweeper: Option<Sweeper>,
     pub(crate) values: PhantomData<fn() -> V>,
-}
-
-impl<V> SqlStore<V> {
-    /// Starts to describe a store with connections of its own, at `mysql://user:password@host:port/database`,
-    /// `postgres://user:password@host:port/database` or `sqlite://path/of/the/file`, each with the feature of its name.
-    ///
-    /// The parameters of the URL are those of sqlx. A SQLite file is created if there is none, unless the URL has a `mode`.
-    pub fn builder(url: impl Into<String>) -> SqlStoreBuilder<V, DefaultCodec> {
-        SqlStoreBuilder::new(Place::Url(url.into()))
-    }
-
-    /// Starts to describe a store on the connections of another: another namespace or another table.
-    pub fn builder_on<W, D>(other: &SqlStore<W, D>) -> SqlStoreBuilder<V, DefaultCodec> {
-        SqlStoreBuilder::new(Place::Database(other.0.database.clone()))
-    }
-
-    /// Starts to describe a store on a pool of the application.
-    ///
-    /// Its settings are the application's. Give `acquire_timeout` at least the store's deadline.
-    #[cfg(feature = "mysql")]
-    pub fn on_mysql(pool: sqlx::MySqlPool) -> SqlStoreBuilder<V, DefaultCodec> {
-        SqlStoreBuilder::new(Place::Database(Database::mysql(pool)))
-    }
-
-    /// Starts to describe a store on a pool of the application.
-    ///
-    /// Its settings are the application's. Give `acquire_timeout` at least the store's deadline.
-    #[cfg(feature = "postgres")]
-    pub fn on_postgres(pool: sqlx::PgPool) -> SqlStoreBuilder<V, DefaultCodec> {
-        SqlStoreBuilder::new(Place::Database(Database::postgres(pool)))
-    }
-
-    /// Starts to describe a store on a pool of the application.
-    ///
-    /// Its settings are the application's. Give it WAL and a `busy_timeout`, and `acquire_timeout` at least the store's
-    /// deadline. A database in memory must have one connection that is never closed; a dropped call closes its connection.
-    #[cfg(feature = "sqlite")]
-    pub fn on_sqlite(pool: sqlx::SqlitePool) -> SqlStoreBuilder<V, DefaultCodec> {
-        SqlStoreBuilder::new(Place::Database(Database::sqlite(pool)))
-    }
 }
 
 impl<V, C> SqlStore<V, C> {
@@ -97,15 +50,21 @@ impl<V, C> SqlStore<V, C> {
         Self(Arc::new(inner))
     }
 
-    /// Removes what has expired, in all namespaces of the table and in batches, and returns when nothing expired is left.
+    pub(crate) fn database(&self) -> &Database {
+        &self.0.keyspace.database
+    }
+
+    /// Removes all expired rows, in all namespaces of the table and in batches.
     ///
-    /// The background does it once in a while; see [`sweep_every`](SqlStoreBuilder::sweep_every).
+    /// A background task does so regularly; see
+    /// [`sweep_every`](crate::SqlStoreBuilder::sweep_every).
     ///
     /// # Errors
     ///
-    /// As the database fails.
+    /// Returns the errors of the database.
     pub async fn sweep(&self) -> Result<()> {
-        while clear::sweep(&self.0.database, self.0.deadline, &self.0.rows).await? {}
+        let Keyspace { database, timeout, rows, .. } = &self.0.keyspace;
+        while sweep_batch(database, *timeout, rows).await? {}
         Ok(())
     }
 }
@@ -116,13 +75,13 @@ impl<V, C> Clone for SqlStore<V, C> {
     }
 }
 
-/// Shows what it is, not where it leads nor as whom.
+/// Shows the kind of the database, the table and the namespace, not the address or the credentials.
 impl<V, C> fmt::Debug for SqlStore<V, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqlStore")
-            .field("database", &self.0.database)
-            .field("table", &self.0.rows.table)
-            .field("namespace", &self.0.rows.namespace)
+            .field("database", &self.0.keyspace.database)
+            .field("table", &self.0.keyspace.rows.table)
+            .field("namespace", &self.0.keyspace.rows.namespace)
             .finish_non_exhaustive()
     }
 }
@@ -134,8 +93,8 @@ where
     type Value = V;
 
     fn profile(&self) -> Profile {
-        let Inner { database, deadline, .. } = &*self.0;
-        Profile::new(database.dialect.name()).retains(true).claims(true).markers(true).ttl_resolution(*deadline)
+        let Keyspace { database, timeout, .. } = &self.0.keyspace;
+        Profile::new(database.dialect.name()).retains(true).claims(true).markers(true).ttl_resolution(*timeout)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {
@@ -147,12 +106,12 @@ where
     }
 
     async fn claim(&self, key: &Key) -> Result<Claim> {
-        self.0.claim(key).await
+        lease::claim(&self.0.keyspace, key, self.0.lease_millis).await
     }
 
     async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
-        match ticket.version().filter(|&id| write_id::is_claim(id)) {
-            Some(id) => self.0.release([(key, id)].into_iter()).await,
+        match write_id::of_claim(ticket) {
+            Some(id) => lease::release(&self.0.keyspace, [(key, id)].into_iter()).await,
             None => Ok(()),
         }
     }
@@ -162,12 +121,7 @@ where
     }
 
     async fn release_leases(&self, leases: &[(Key, Ticket)]) -> Result<()> {
-        // Where a claim is held, a lease is given the claim's id.
-        let markers = leases.iter().filter_map(|(key, ticket)| {
-            let id = ticket.version().filter(|&id| !write_id::is_claim(id))?;
-            Some((key, id))
-        });
-        self.0.release(markers).await
+        lease::release(&self.0.keyspace, write_id::of_plain_leases(leases)).await
     }
 
     async fn fill(&self, write: Write<V>) -> Result<bool> {
@@ -179,11 +133,12 @@ where
     }
 
     async fn del(&self, key: &Key) -> Result<()> {
-        self.0.remove(slice::from_ref(key)).await
+        write::remove(&self.0.keyspace, slice::from_ref(key)).await
     }
 
     async fn clear(&self) -> Result<()> {
-        clear::clear(&self.0.database, self.0.deadline, &self.0.rows).await
+        let Keyspace { database, timeout, rows, .. } = &self.0.keyspace;
+        clear(database, *timeout, rows).await
     }
 
     async fn wait(&self) -> Result<()> {
@@ -194,7 +149,9 @@ where
         if keys.is_empty() {
             return Vec::new();
         }
-        self.0.read(keys).await.unwrap_or_else(|error| vec![Err(error); keys.len()])
+        let Inner { keyspace, envelope, .. } = &*self.0;
+        let entries = read::read(keyspace, envelope, keys).await;
+        entries.unwrap_or_else(|error| vec![Err(error); keys.len()])
     }
 
     async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
@@ -205,40 +162,22 @@ where
         if keys.is_empty() {
             return Vec::new();
         }
-        self.0.lease(keys, life).await.unwrap_or_else(|error| vec![Err(error); keys.len()])
+        let leases = lease::lease(&self.0.keyspace, keys, life, self.0.lease_millis).await;
+        leases.unwrap_or_else(|error| vec![Err(error); keys.len()])
     }
 
     async fn fill_many(&self, writes: Vec<Write<V>>) -> Vec<Result<bool>> {
-        self.0.fill(&writes).await
+        write::fill(&self.0.keyspace, &self.0.envelope, &writes).await
     }
 
     async fn set_many(&self, writes: Vec<Write<V>>) -> Vec<Result<()>> {
-        self.0.set(&writes).await
+        write::set(&self.0.keyspace, &self.0.envelope, &writes).await
     }
 
     async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
         if keys.is_empty() {
             return Vec::new();
         }
-        vec![self.0.remove(keys).await; keys.len()]
-    }
-}
-
-impl<V, C> Inner<V, C> {
-    pub(crate) async fn run<W: Work>(&self, work: &W) -> Result<W::Output> {
-        let done = self.database.run(self.deadline, work).await;
-        if done.is_err() {
-            // The next database may have another clock.
-            self.set_server_clock(None);
-        }
-        done
-    }
-
-    pub(crate) fn server_clock(&self) -> Option<ServerClock> {
-        *self.server_clock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn set_server_clock(&self, clock: Option<ServerClock>) {
-        *self.server_clock.lock().unwrap_or_else(PoisonError::into_inner) = clock;
+        vec![write::remove(&self.0.keyspace, keys).await; keys.len()]
     }
 }

@@ -1,23 +1,24 @@
-//! The task that removes what has expired.
+//! The background task that removes expired rows.
 
 use std::{sync::Arc, time::Duration};
 
 use cache_core::backend::write_id;
 use tokio::{task::AbortHandle, time::sleep};
 
-use crate::{clear, database::Database, rows::Rows};
+use crate::{clear::sweep_batch, database::Database, table::rows::Rows};
 
-/// The task, which ends with this value.
+/// A handle to the task. Dropping it ends the task.
 pub(crate) struct Sweeper(AbortHandle);
 
 impl Sweeper {
-    /// Starts to sweep, some time within every interval: several processes should not all sweep at once.
-    pub(crate) fn start(database: Database, deadline: Duration, rows: Arc<Rows>, interval: Duration) -> Self {
+    /// Starts the task. It sweeps at a random time in each interval, so that several processes do
+    /// not all sweep at once.
+    pub(crate) fn start(database: Database, timeout: Duration, rows: Arc<Rows>, interval: Duration) -> Self {
         let task = tokio::spawn(async move {
             loop {
-                sleep(jittered(interval)).await;
-                // An error has nobody to be told; the next round is another attempt.
-                while clear::sweep(&database, deadline, &rows).await.unwrap_or(false) {
+                sleep(add_jitter(interval)).await;
+                // An error is ignored; the next round tries again.
+                while sweep_batch(&database, timeout, &rows).await.unwrap_or(false) {
                     sleep(PAUSE).await;
                 }
             }
@@ -26,11 +27,11 @@ impl Sweeper {
     }
 }
 
-/// Between two batches others have their turn.
+/// The pause between two batches, in which other transactions can run.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Between a half and the whole of it.
-fn jittered(interval: Duration) -> Duration {
+/// Returns a random duration between a half and the whole of the interval.
+fn add_jitter(interval: Duration) -> Duration {
     let part = u32::try_from(write_id::next() % 1024).unwrap_or_default();
     interval / 2 + interval / 2 * part / 1024
 }
@@ -48,7 +49,7 @@ mod tests {
     #[test]
     fn the_pause_is_half_an_interval_at_least_and_one_at_most() {
         let minute = Duration::from_mins(1);
-        let pauses: Vec<Duration> = (0..1000).map(|_| jittered(minute)).collect();
+        let pauses: Vec<Duration> = (0..1000).map(|_| add_jitter(minute)).collect();
         assert!(pauses.iter().all(|pause| (minute / 2..minute).contains(pause)));
         assert!(pauses.iter().max() > pauses.iter().min());
     }

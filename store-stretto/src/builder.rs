@@ -1,35 +1,39 @@
-//! Setting up a store.
+//! The builder of a store.
 
 use std::{fmt, sync::Arc};
 
 use cache_core::{Error, ErrorKind, Fence, Key, Result, SharedClock, SystemClock};
 
-use crate::{StrettoStore, flusher::Flusher, reaper::Reaper, segments::Segments, store::Inner};
-
-pub(crate) type Weigher<V> = Arc<dyn Fn(&Key, &V) -> u64 + Send + Sync>;
+use crate::{
+    flusher::Flusher,
+    reaper::Reaper,
+    segments::Segments,
+    store::{Inner, StrettoStore, Weigher},
+};
 
 /// An exbibyte. Stretto adds weights up in an `i64`; four times this much still fits.
 const MAX_CAPACITY: u64 = 1 << 60;
 
-/// What an entry is taken to weigh, to estimate their number.
+/// The weight that an entry is assumed to have when the number of entries is estimated.
 const USUAL_WEIGHT: u64 = 1024;
 
-/// Stretto's advice: ten counters for each entry of a full cache. A counter takes 2 to 4 bytes.
+/// Stretto recommends ten counters for each entry of a full cache. A counter takes 2 to 4 bytes.
 const COUNTERS_PER_ENTRY: u64 = 10;
 const MIN_COUNTERS: u64 = 1024;
-/// At most some 130 MB of counters, which is what over three million entries want.
+/// Limits the counters to about 130 MB, enough for more than three million entries.
 const MAX_COUNTERS: u64 = 1 << 25;
 
-/// To evict one entry, stretto visits all: 47 µs with 10,000, 0.6 ms with 100,000. So it gets no more than this many, as far
-/// as the threads allow, two for each segment.
+/// To evict one entry, stretto visits all of them: 47 µs with 10,000, 0.6 ms with 100,000. A
+/// segment therefore holds no more entries than this, as long as there are fewer than
+/// `MAX_SEGMENTS`: each segment runs two threads.
 const ENTRIES_PER_SEGMENT: u64 = 16 * 1024;
 const MAX_SEGMENTS: u32 = 8;
 
-/// Sets up a [`StrettoStore`].
+/// Configures and starts a [`StrettoStore`].
 ///
 /// # Examples
 ///
-/// 64 MiB of text:
+/// A store for 64 MiB of text:
 ///
 /// ```
 /// use store_stretto::StrettoStore;
@@ -50,76 +54,104 @@ pub struct StrettoBuilder<V> {
     clock: SharedClock,
 }
 
+impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
+    /// Starts a store of at most `capacity` entries, on the system's clock.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`StrettoBuilder::build`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let store = store_stretto::StrettoStore::<String>::new(100_000)?;
+    /// assert_eq!(store.capacity(), 100_000);
+    /// # Ok::<(), cache_core::Error>(())
+    /// ```
+    pub fn new(capacity: u64) -> Result<Self> {
+        Self::builder().capacity(capacity).build()
+    }
+
+    /// Returns a builder for a store.
+    pub fn builder() -> StrettoBuilder<V> {
+        StrettoBuilder::new()
+    }
+}
+
 impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self { capacity: 0, expected_entries: None, segments: None, weigher: None, clock: SystemClock::shared() }
     }
 
-    /// How many entries the store may hold; with a [`weigher`](Self::weigher), what they may weigh together. It must be
-    /// given.
+    /// Sets the largest number of entries, or with a [`weigher`](Self::weigher) their largest total
+    /// weight. Required.
     pub fn capacity(mut self, capacity: u64) -> Self {
         self.capacity = capacity;
         self
     }
 
-    /// Bounds the store by the weight of its entries, in bytes or whatever unit the weigher counts. An entry weighs at
-    /// least 1; one of more than nine tenths of a
-    /// [segment](Self::segments)'s part of the capacity is not stored.
+    /// Bounds the store by the weight of its entries, in bytes or any other unit. An entry weighs
+    /// at least 1. An entry that weighs more than nine tenths of a [segment](Self::segments)'s part
+    /// of the capacity is not stored.
     ///
-    /// It is called once for each insertion, with no lock held; it may call the store. It sees the whole cost if it counts
-    /// [`Key::memory`] as well; the store itself takes some 500 bytes more for each entry, see the [crate](crate).
+    /// The weigher is called once for each insertion, with no lock held; it may call the store. Add
+    /// [`Key::memory`] to count the key as well. The store itself takes about 500 bytes more for
+    /// each entry; see the [crate](crate).
     pub fn weigher(mut self, weigher: impl Fn(&Key, &V) -> u64 + Send + Sync + 'static) -> Self {
         self.weigher = Some(Arc::new(weigher));
         self
     }
 
-    /// How many entries a full store will hold, from which the counters of its admission policy are sized. It is no limit.
+    /// Sets the expected number of entries of a full store, from which the counters of the
+    /// admission policy are sized. It is not a limit.
     ///
-    /// By default the capacity; with a weigher, the capacity divided by 1024, as for entries of 1 KiB.
+    /// Default: the capacity; with a weigher, the capacity divided by 1024, as for entries of 1
+    /// KiB.
     pub fn expected_entries(mut self, entries: u64) -> Self {
         self.expected_entries = Some(entries);
         self
     }
 
-    /// Among how many stretto caches the entries are divided, rounded up to a power of two, at most 64. By default one for each
-    /// 16,384 expected entries, at most 8.
+    /// Sets the number of stretto caches that the entries are divided among, rounded up to a power
+    /// of two, at most 64. Default: one for each 16,384 expected entries, at most 8.
     ///
-    /// Each evicts for itself, faster the fewer entries it has, and runs two threads.
+    /// Each segment evicts on its own, faster the fewer entries it has, and runs two threads.
     pub fn segments(mut self, segments: u32) -> Self {
         self.segments = Some(segments);
         self
     }
 
-    /// The clock by which entries expire; by default the system's monotonic one.
+    /// Sets the clock by which entries expire. Default: the monotonic clock of the system.
     pub fn clock(mut self, clock: SharedClock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Starts the store and its threads: two for each segment, one that drops what stretto evicts, and one that
-    /// removes what has expired.
+    /// Starts the store and its threads: two for each segment, one that drops the entries that
+    /// stretto evicts, and one that removes expired entries.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if the capacity is zero or beyond 2^60; [`ErrorKind::Backend`] if a thread cannot be
+    /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput) if the capacity is zero
+    /// or more than 2^60, and of kind [`Backend`](ErrorKind::Backend) if a thread cannot be
     /// started.
     pub fn build(self) -> Result<StrettoStore<V>> {
         let Self { capacity, expected_entries, segments, weigher, clock } = self;
         if capacity == 0 {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
-                "the capacity of a stretto store is zero; give the number of entries that it may hold",
+                "the capacity of the stretto store is zero; set .capacity() to the largest number of entries",
             ));
         }
         if capacity > MAX_CAPACITY {
-            return Err(Error::new(ErrorKind::InvalidInput, "the capacity of a stretto store is beyond 2^60"));
+            return Err(Error::new(ErrorKind::InvalidInput, "the capacity of the stretto store is more than 2^60"));
         }
         let budget = if weigher.is_some() { capacity - capacity / 10 } else { capacity };
         let usual = if weigher.is_some() { capacity / USUAL_WEIGHT } else { capacity };
         let entries = expected_entries.unwrap_or(usual);
         let segments = count(segments, entries, budget);
-        // With a weigher, stretto admits nine tenths, and the rest is the room for what awaits admission. Without one that room
-        // comes on top.
+        // With a weigher, stretto admits nine tenths of the capacity, and the rest is room for
+        // entries that await admission. Without a weigher, that room is added to the capacity.
         let limit = if weigher.is_some() { capacity } else { capacity + room(capacity) };
         let segments = Arc::new(Segments::start(segments, budget, limit, counters(entries), &Reaper::start()?)?);
         let flusher = Flusher::start(Arc::clone(&segments), Arc::clone(&clock))?;
@@ -127,19 +159,21 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
     }
 }
 
-/// How many segments: a power of two, and no more than there is budget for.
+/// Returns the number of segments: a power of two, such that each has a budget of at least 1.
 fn count(wanted: Option<u32>, entries: u64, budget: u64) -> u32 {
     let usual = u32::try_from(entries.div_ceil(ENTRIES_PER_SEGMENT)).unwrap_or(u32::MAX).clamp(1, MAX_SEGMENTS);
     let count = wanted.unwrap_or(usual).clamp(1, 64).next_power_of_two();
     if u64::from(count) > budget { 1 } else { count }
 }
 
-/// For how many entries there is room beyond the capacity: a sixteenth. In a small store it is less, so that the values in
-/// the hands of four writers, the new one and the one that makes room for it, still fit into a tenth.
+/// Returns the number of entries that the store holds beyond its capacity: a sixteenth. A small
+/// store holds fewer, so that this room and the values held by four writers, each with a new and a
+/// displaced one, together stay within a tenth.
 fn room(capacity: u64) -> u64 {
     (capacity / 16).min((capacity / 10).saturating_sub(8).max(1))
 }
 
+/// Returns the number of counters of the admission policy.
 fn counters(entries: u64) -> usize {
     let counters = entries.saturating_mul(COUNTERS_PER_ENTRY).clamp(MIN_COUNTERS, MAX_COUNTERS);
     usize::try_from(counters).unwrap_or(usize::MAX)

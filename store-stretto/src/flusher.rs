@@ -1,4 +1,4 @@
-//! The thread that keeps stretto's buffers short and reclaims what has expired.
+//! The thread that keeps stretto's buffers short and removes expired rows.
 
 use std::{
     sync::{
@@ -13,14 +13,14 @@ use cache_core::{Error, ErrorKind, Result, SharedClock};
 
 use crate::segments::Segments;
 
-/// How often the thread looks for expired rows while nothing else is to be done.
+/// The interval at which the thread looks for expired rows while no flush is requested.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many rows of each segment it looks at each time.
+/// The number of rows that each sweep visits in each segment.
 const SWEEP_VISITS: usize = 4096;
 
-/// A handle to the thread; the thread ends when the handle is gone. Then it drops the segments, which waits for stretto's
-/// threads.
+/// A handle to the thread. The thread ends when the handle is gone, and then drops the segments,
+/// which waits for stretto's threads.
 #[derive(Debug)]
 pub(crate) struct Flusher(Sender<usize>);
 
@@ -32,7 +32,8 @@ impl Flusher {
             .name("store-stretto-flush".into())
             .spawn(move || {
                 loop {
-                    // Errors mean that stretto has ended; the next call of the application reports that.
+                    // Errors mean that stretto has ended; the next call of the application reports
+                    // that.
                     match receiver.recv_timeout(SWEEP_INTERVAL) {
                         Ok(number) => {
                             if let Some(segment) = segments.nth(number) {
@@ -49,11 +50,11 @@ impl Flusher {
                     }
                 }
             })
-            .map_err(|error| Error::with_source(ErrorKind::Backend, "cannot start the store's thread", error))?;
+            .map_err(|error| Error::with_source(ErrorKind::Backend, "the store's thread cannot be started", error))?;
         Ok(Self(sender))
     }
 
-    /// Requests a flush of the segment of this number. It does not wait.
+    /// Requests a flush of the segment with this number. Does not wait.
     pub(crate) fn request(&self, number: usize) {
         let _ = self.0.send(number);
     }

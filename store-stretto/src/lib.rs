@@ -1,12 +1,12 @@
 #![doc = include_str!("../README.md")]
 
-mod builder;
-mod flusher;
-mod index;
-mod ledger;
+// From the bottom up: each module uses only those above it.
 mod reaper;
-mod row;
 mod segments;
+
+mod flusher;
 mod store;
+
+mod builder;
 
 pub use crate::{builder::StrettoBuilder, store::StrettoStore};

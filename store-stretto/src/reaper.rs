@@ -1,4 +1,4 @@
-//! The thread on which is dropped what must not be dropped where it left the store.
+//! The thread that drops rows which must not be dropped on the thread where they left the store.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -8,10 +8,12 @@ use std::{
 
 use cache_core::{Error, ErrorKind, Result};
 
-/// A handle to the thread; the thread ends when the last handle is gone and everything has been dropped.
+/// A handle to the thread. The thread ends when the last handle is gone and everything has been
+/// dropped.
 ///
-/// Stretto's processor evicts, and everything that inserts or removes may have to wait for the processor. If the `Drop`
-/// of a value ran there and waited for the store or for somebody who uses it, all would stand still.
+/// Stretto evicts on its processor's thread, and every insertion or removal may have to wait for
+/// the processor. If a value's `Drop` ran there and waited for the store or for one of its users,
+/// both would deadlock.
 #[derive(Clone)]
 pub(crate) struct Reaper(Sender<Box<dyn Send>>);
 
@@ -22,18 +24,19 @@ impl Reaper {
         thread::Builder::new()
             .name("store-stretto".into())
             .spawn(move || {
-                for remains in receiver {
-                    // A value's `Drop` that panics is its own affair; the panic hook has reported it.
-                    let _ = catch_unwind(AssertUnwindSafe(|| drop(remains)));
+                for value in receiver {
+                    // A panic of a value's `Drop` must not end the thread; the panic hook has
+                    // reported it.
+                    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
                 }
             })
-            .map_err(|error| Error::with_source(ErrorKind::Backend, "cannot start the store's thread", error))?;
+            .map_err(|error| Error::with_source(ErrorKind::Backend, "the store's thread cannot be started", error))?;
         Ok(Self(sender))
     }
 
-    /// Drops `remains`, soon and elsewhere. It neither waits nor fails.
-    pub(crate) fn bury(&self, remains: impl Send + 'static) {
+    /// Drops `value` soon, on the reaper's thread. Neither waits nor fails.
+    pub(crate) fn defer_drop(&self, value: impl Send + 'static) {
         // The thread outlives every handle, so there is always a receiver.
-        let _ = self.0.send(Box::new(remains));
+        let _ = self.0.send(Box::new(value));
     }
 }

@@ -1,30 +1,36 @@
-//! The store itself.
+//! The store.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use cache_core::{
-    Displaced, Entry, Error, ErrorKind, Expiry, Fence, Fingerprint, Key, LocalStore, Profile, Result, SharedClock,
+    Displaced, Entry, Error, ErrorKind, Expiry, Fence, Key, LocalStore, Profile, Result, SharedClock,
+    backend::Fingerprint,
 };
 use stretto::CacheError;
 
 use crate::{
-    StrettoBuilder,
-    builder::Weigher,
     flusher::Flusher,
-    row::{Row, Tray},
-    segments::{Segment, Segments},
+    segments::{
+        Segments,
+        capture::CaptureSlot,
+        row::Row,
+        segment::{NewRow, Segment},
+    },
 };
 
-/// A store in memory on [stretto](https://docs.rs/stretto): `TinyLFU` admission, sampled LFU eviction, bounded by a number
-/// of entries or by their weight.
+pub(crate) type Weigher<V> = Arc<dyn Fn(&Key, &V) -> u64 + Send + Sync>;
+
+/// A store in memory on [stretto](https://docs.rs/stretto): `TinyLFU` admission, sampled LFU
+/// eviction, bounded by a number of entries or by their weight.
 ///
-/// A clone is the same store. See the [crate's documentation](crate) for what it promises and what not.
+/// Clones share one store. The [crate's documentation](crate) lists the guarantees and the limits.
 pub struct StrettoStore<V: Clone + Send + Sync + 'static> {
     inner: Arc<Inner<V>>,
 }
 
 pub(crate) struct Inner<V: Send + Sync + 'static> {
-    /// Dropped before the flusher's handle, so that the flusher's thread drops the segments.
+    /// Declared, and so dropped, before the flusher's handle: the flusher's thread then drops the
+    /// segments.
     pub(crate) segments: Arc<Segments<V>>,
     pub(crate) flusher: Flusher,
     pub(crate) fence: Fence,
@@ -34,48 +40,27 @@ pub(crate) struct Inner<V: Send + Sync + 'static> {
 }
 
 impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
-    /// A store of at most `capacity` entries, on the system's clock.
-    ///
-    /// # Errors
-    ///
-    /// As [`StrettoBuilder::build`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let store = store_stretto::StrettoStore::<String>::new(100_000)?;
-    /// assert_eq!(store.capacity(), 100_000);
-    /// # Ok::<(), cache_core::Error>(())
-    /// ```
-    pub fn new(capacity: u64) -> Result<Self> {
-        Self::builder().capacity(capacity).build()
-    }
-
-    /// Sets up a store.
-    pub fn builder() -> StrettoBuilder<V> {
-        StrettoBuilder::new()
-    }
-
     pub(crate) fn from_inner(inner: Inner<V>) -> Self {
         Self { inner: Arc::new(inner) }
     }
 
-    /// How many entries it holds, counting those that have expired and have not been swept yet.
+    /// Returns the number of entries, including expired ones that have not been swept yet.
     pub fn len(&self) -> u64 {
         self.inner.segments.all().map(|segment| segment.ledger().rows()).sum()
     }
 
-    /// Whether it holds none.
+    /// Returns whether the store holds no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What the entries weigh together, counting what awaits admission: their number, or by the weigher.
+    /// Returns the total weight of the entries, including those that await admission. Without a
+    /// weigher, each entry weighs 1.
     pub fn weight(&self) -> u64 {
         self.inner.segments.all().map(|segment| segment.ledger().weight()).sum()
     }
 
-    /// How many entries it may hold, or what they may weigh if there is a weigher.
+    /// Returns the largest number of entries, or with a weigher their largest total weight.
     pub fn capacity(&self) -> u64 {
         self.inner.capacity
     }
@@ -92,10 +77,11 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
         &self.inner.fence
     }
 
+    #[inline]
     fn get(&self, key: &Key) -> Option<Entry<V>> {
         let row = self.inner.segments.of(key.fingerprint()).get(key.fingerprint())?;
-        row.note_read();
-        // No lock is held here, so the value's `Clone` and `Drop` may do what they like.
+        row.mark_read();
+        // No lock is held here, so the value's `Clone` and `Drop` may call the store.
         (row.key.as_bytes() == key.as_bytes() && !self.inner.is_expired(row.entry())).then(|| row.entry().clone())
     }
 
@@ -124,6 +110,7 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
 }
 
 impl<V: Send + Sync + 'static> Inner<V> {
+    #[inline]
     fn is_expired(&self, entry: &Entry<V>) -> bool {
         match entry.expiry() {
             Expiry::Never => false,
@@ -131,44 +118,45 @@ impl<V: Send + Sync + 'static> Inner<V> {
         }
     }
 
-    /// The fingerprint comes on its own so that a test can make two keys collide.
+    /// Takes the fingerprint as a parameter so that a test can make two keys collide.
     fn insert(&self, key: &Key, fingerprint: Fingerprint, entry: Entry<V>, weight: u64) -> Result<Displaced> {
         let row = Arc::new(Row::new(key.clone(), entry));
         let now = self.clock.now();
         let is_expired = row.entry().expiry().is_past(now);
-        let tray = Tray::hold_out();
+        let slot = CaptureSlot::open();
         let segment = self.segments.of(fingerprint);
         let stored = if is_expired {
-            segment.remove(fingerprint, &tray)
+            segment.remove(fingerprint, &slot)
         } else {
-            segment.insert(fingerprint, &row, weight.max(1), now, &tray)
+            segment.insert(&NewRow { fingerprint, row: &row, weight: weight.max(1), now }, &slot)
         };
-        // The new row goes along even if it was stored: it may have been evicted already, and this be its last handle.
-        self.displaced(fingerprint, tray, Some(row), stored)
+        // The new row is returned even if it was stored: it may have been evicted already, and this
+        // may be its last handle.
+        self.finish(fingerprint, slot, Some(row), stored)
     }
 
     fn remove(&self, fingerprint: Fingerprint) -> Result<Displaced> {
-        let tray = Tray::hold_out();
-        let removed = self.segments.of(fingerprint).remove(fingerprint, &tray);
-        self.displaced(fingerprint, tray, None, removed)
+        let slot = CaptureSlot::open();
+        let removed = self.segments.of(fingerprint).remove(fingerprint, &slot);
+        self.finish(fingerprint, slot, None, removed)
     }
 
-    fn displaced(
+    fn finish(
         &self,
         fingerprint: Fingerprint,
-        tray: Tray,
+        slot: CaptureSlot,
         new: Option<Arc<Row<V>>>,
         result: Result<(), CacheError>,
     ) -> Result<Displaced> {
         let segment = self.segments.of(fingerprint);
-        let displaced = tray.take(new);
+        let displaced = slot.close(new);
         if segment.needs_flush() {
-            self.flusher.request(self.segments.number(fingerprint));
+            self.flusher.request(self.segments.number_of(fingerprint));
         }
         match result {
             Ok(()) => Ok(displaced),
             Err(error) => {
-                segment.ledger().reaper().bury(displaced);
+                segment.ledger().reaper().defer_drop(displaced);
                 Err(broken(error))
             }
         }
@@ -180,7 +168,7 @@ fn broken(error: CacheError) -> Error {
         CacheError::SendError(_) | CacheError::RecvError(_) | CacheError::ChannelError(_) => ErrorKind::Closed,
         _ => ErrorKind::Backend,
     };
-    Error::with_source(kind, "the store in memory has broken down", error)
+    Error::with_source(kind, "the store in memory has failed", error)
 }
 
 impl<V: Clone + Send + Sync + 'static> Clone for StrettoStore<V> {
@@ -240,7 +228,7 @@ mod tests {
         let clash = Fingerprint { high: a.fingerprint().high, low: b.fingerprint().low };
         drop(store.insert(&a, entry("of a"), 1).unwrap());
         let displaced = store.inner.insert(&b, clash, entry("of b"), 1).unwrap();
-        assert_eq!(format!("{displaced:?}"), "Displaced { old: true, refused: true }", "stretto refuses the second");
+        assert_eq!(format!("{displaced:?}"), "Displaced { rows: 2 }", "stretto refuses the second");
         assert!(store.inner.segments.of(clash).get(clash).is_none());
         drop(store.inner.remove(clash).unwrap());
         store.wait().unwrap();
@@ -268,7 +256,8 @@ mod tests {
         assert_eq!(store.len(), 50, "two are swept for each that is inserted");
     }
 
-    /// Insertions and removals never fill stretto's channel, where a removal waits and an insertion is lost.
+    /// Insertions and removals never fill stretto's channel, where a removal waits and an insertion
+    /// is lost.
     #[test]
     fn bulk_removals_leave_nothing_behind() {
         let store = StrettoStore::builder().capacity(10_000).build().unwrap();

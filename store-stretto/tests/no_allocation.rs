@@ -1,4 +1,5 @@
-//! A hit allocates nothing of ours: no more than stretto itself does, which is one small buffer every 64 reads.
+//! A hit allocates nothing of ours: no more than stretto itself does, which is one small buffer
+//! every 64 reads.
 
 use std::sync::Arc;
 

@@ -124,8 +124,8 @@ impl Drop for Alive {
     }
 }
 
-/// What awaits admission and what awaits its drop count as well: at no instant are more values alive than 1.1 times the
-/// capacity, those in the writers' hands included.
+/// What awaits admission and what awaits its drop count as well: at no instant are more values
+/// alive than 1.1 times the capacity, those in the writers' hands included.
 #[test]
 fn at_no_instant_are_more_values_alive_than_the_bound() {
     watched(|| {
@@ -150,7 +150,8 @@ fn at_no_instant_are_more_values_alive_than_the_bound() {
                 thread.join().unwrap();
             }
             let most = most.load(Ordering::SeqCst);
-            // The writers have up to eight of them: each its new value and the one that makes room for it.
+            // The writers have up to eight of them: each its new value and the one that makes room
+            // for it.
             assert!(most >= capacity && most <= capacity + capacity / 10, "{most} of {capacity}");
             drop(store);
             eventually("all are dropped", || alive.load(Ordering::SeqCst) == 0);
@@ -262,7 +263,8 @@ fn no_end_is_no_end_and_the_longest_life_does_not_panic() {
     assert_eq!(value(&store, &key("end of the line")), Some(3));
 }
 
-/// The wall clock moves on by itself while ours stands still: a life of a nanosecond lasts as long as our clock says.
+/// The wall clock moves on by itself while ours stands still: a life of a nanosecond lasts as long
+/// as our clock says.
 #[test]
 fn the_wall_clock_is_not_asked() {
     let clock = ManualClock::new();
@@ -461,7 +463,8 @@ impl Drop for Gate {
     }
 }
 
-/// What makes room for an insertion is dropped by its caller; what waits for its drop counts against the capacity.
+/// What makes room for an insertion is dropped by its caller; what waits for its drop counts
+/// against the capacity.
 #[test]
 fn values_that_are_slow_to_drop_hold_up_neither_wait_nor_clear() {
     watched(|| {
@@ -481,8 +484,8 @@ fn values_that_are_slow_to_drop_hold_up_neither_wait_nor_clear() {
     });
 }
 
-/// Values that the store's own thread does not get to drop cannot pile up: insertions then push out what is stored, or
-/// leave their key absent.
+/// Values that the store's own thread does not get to drop cannot pile up: insertions then push out
+/// what is stored, or leave their key absent.
 #[test]
 fn what_awaits_its_drop_counts_against_the_capacity() {
     /// A value that any thread but one waits to drop until the gate opens.
@@ -520,7 +523,8 @@ fn what_awaits_its_drop_counts_against_the_capacity() {
     });
 }
 
-/// Neither stretto's thread, which the last handle joins, nor the values hold up the thread of a runtime.
+/// Neither stretto's thread, which the last handle joins, nor the values hold up the thread of a
+/// runtime.
 #[test]
 fn dropping_the_last_handle_does_not_block_a_runtime() {
     watched(|| {

@@ -3,7 +3,7 @@
 use std::{fs, process::Command, time::UNIX_EPOCH};
 
 use crate::{
-    Result,
+    Result, contributing,
     run::{cargo, output, root, run},
     steps::Steps,
     tests, tools,
@@ -35,17 +35,20 @@ pub(crate) fn ci(steps: &mut Steps) -> Result {
         run(docs.args(workspace.in_ci()).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     tests::all(steps)?;
+    steps.step("the example of CONTRIBUTING", || contributing::check(&workspace))?;
     steps.step("each package builds by itself", || packages_build(&workspace))?;
     steps.step("licences, sources and bans", || deny(&workspace, &["bans", "licenses", "sources"]))
 }
 
-/// Checks the dependencies for known vulnerabilities. It fetches the advisory database, so it is no part of [`ci`].
+/// Checks the dependencies for known vulnerabilities. It fetches the advisory database, so it is no
+/// part of [`ci`].
 pub(crate) fn advisories(steps: &mut Steps) -> Result {
     let workspace = Workspace::read()?;
     steps.step("advisories", || deny(&workspace, &["advisories"]))
 }
 
-/// Every published crate declares its oldest compiler, and no dependency that it always builds asks for a newer one.
+/// Every published crate declares its oldest compiler, and no dependency that it always builds asks
+/// for a newer one.
 fn rust_versions_agree(workspace: &Workspace) -> Result {
     for package in workspace.published() {
         let name = &package.name;
@@ -88,8 +91,9 @@ fn packages_are_complete(workspace: &Workspace) -> Result {
 
 /// All at once, so that those that are not published yet are found by those that depend on them.
 fn packages_build(workspace: &Workspace) -> Result {
-    // In a folder of a new name each time: cargo unpacks and builds what it has just packed as it does crates of a
-    // registry, which never change. In a known folder it would check against the cache-core of the last time.
+    // In a folder of a new name each time: cargo unpacks and builds what it has just packed as it
+    // does crates of a registry, which never change. In a known folder it would check against the
+    // cache-core of the last time.
     let now = UNIX_EPOCH.elapsed().map_err(|error| error.to_string())?;
     let folder = workspace.target.join(format!("package-{}", now.as_nanos()));
     // What is not committed is checked as well.

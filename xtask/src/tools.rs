@@ -27,7 +27,8 @@ const PROGRAMS: [Program; 6] = [
     Program { name: "faketime", package: "faketime", why: "servers whose clocks differ" },
 ];
 
-/// Installs the programs that the tests start, as far as they are missing. It fails if it cannot; nothing is skipped.
+/// Installs the programs that the tests start, as far as they are missing. It fails if it cannot;
+/// nothing is skipped.
 pub(crate) fn install_programs() -> Result {
     let missing = missing();
     if missing.is_empty() {
@@ -48,7 +49,8 @@ pub(crate) fn install_programs() -> Result {
         return Err(format!("{lacks}; run `sudo apt-get install {list}`, or run this as root"));
     };
     println!("    {lacks}: installing {list}");
-    // The lists may be old or absent, as they are in a fresh container; an outdated list is still worth a try.
+    // The lists may be old or absent, as they are in a fresh container; an outdated list is still
+    // worth a try.
     let updated = run(&mut apt_get(privilege, &["update"]));
     let arguments = [&["install", "--yes", "--no-install-recommends"], packages.as_slice()].concat();
     run(&mut apt_get(privilege, &arguments)).map_err(|why| {
@@ -102,7 +104,8 @@ pub(crate) fn cargo_mutants(target: &Path) -> Result<PathBuf> {
     cargo_tool("cargo-mutants", "^27.1", target)
 }
 
-/// Returns the path of a cargo subcommand: the one on the path, or one that is built into `target`, once.
+/// Returns the path of a cargo subcommand: the one on the path, or one that is built into `target`,
+/// once.
 fn cargo_tool(name: &str, version: &str, target: &Path) -> Result<PathBuf> {
     if let Some(installed) = find(name) {
         return Ok(installed);

@@ -62,8 +62,8 @@ impl Workspace {
         self.members.iter().filter(|package| !package.published)
     }
 
-    /// What makes a cargo command, or cargo-deny, work on all members but those that are kept outside CI because
-    /// of what it takes to build them.
+    /// What makes a cargo command, or cargo-deny, work on all members but those that are kept
+    /// outside CI because of what it takes to build them.
     pub(crate) fn in_ci(&self) -> Vec<&str> {
         let outside = self.members.iter().filter(|package| package.outside_ci);
         let excluded = outside.flat_map(|package| ["--exclude", &package.name]);

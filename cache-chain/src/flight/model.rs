@@ -1,13 +1,14 @@
-//! Flights under shuttle: waiters that come, are dropped at any of their polls, are kept and never polled again, or leave the
-//! work to the background; work that yields, is woken from another thread, never ends or panics; keys that are detached
-//! meanwhile; a runtime that ends at any moment.
+//! Flights under shuttle: waiters that come, are dropped at any of their polls, are kept and never
+//! polled again, or leave the work to the background; work that yields, is woken from another
+//! thread, never ends or panics; keys that are forgotten meanwhile; a runtime that ends at any
+//! moment.
 //!
-//! Whatever happens: each caller that stays gets what the work returned or why it did not; no load of a key is started while
-//! another one has waiters, unless the key was detached; work that was left to the background comes to its end; and when all
-//! callers are gone, the list is empty and all work is dropped.
+//! In every execution: each caller that stays gets what the work returned or why it did not; no
+//! load of a key is started while another one has waiters, unless the key was forgotten; work that
+//! was left to the background comes to its end; and when all callers are gone, the group is empty
+//! and all work is dropped.
 
 use std::{
-    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock,
@@ -18,88 +19,12 @@ use std::{
 
 use shuttle::{future as executor, thread};
 
-use super::*;
-use crate::flights::Starter;
-
-/// A guard that is left out of the protocol, to see that the model notices.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Fault {
-    /// The end of the work wakes no waiter.
-    SilentEnd,
-    /// A flight stays on the list when its work has ended.
-    EndedListed,
-    /// The last waiter leaves its flight on the list.
-    LeftListed,
-    /// A flight can be joined after its last waiter has left.
-    AbandonedJoined,
-    /// The last waiter takes a flight off the list that has come in the place of its own.
-    OthersUnlisted,
-    /// The last waiter does not abort the work.
-    NotAborted,
-    /// The last waiter aborts work that was left to the background.
-    BackgroundAborted,
-    /// A task that is dropped does not end its flight.
-    DroppedSilently,
-}
-
-thread_local! {
-    static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
-}
-
-/// Whether this guard is left out. Shuttle runs all its threads on one of the system's.
-pub(crate) fn makes(fault: Fault) -> bool {
-    FAULT.get() == Some(fault)
-}
-
-/// The tasks of one execution, which stand for a runtime.
-#[derive(Default)]
-struct Tasks {
-    handles: Vec<executor::JoinHandle<()>>,
-    have_ended: bool,
-}
-
-shuttle::lazy_static! {
-    static ref TASKS: Mutex<Tasks> = Mutex::new(Tasks::default());
-}
-
-/// Stands for tokio's. `None` if the runtime had ended before.
-pub(crate) struct AbortHandle(Option<executor::AbortHandle>);
-
-impl AbortHandle {
-    pub(crate) fn abort(&self) {
-        if let Some(handle) = &self.0 {
-            handle.abort();
-        }
-    }
-}
-
-/// Spawns a task of shuttle. As tokio does, it drops the task at once if the runtime has ended.
-pub(crate) fn spawn(_: &RuntimeHandle, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-    if lock(&TASKS).have_ended {
-        drop(task);
-        return AbortHandle(None);
-    }
-    let handle = executor::spawn(task);
-    let abort = handle.abort_handle();
-    let have_ended = {
-        let mut tasks = lock(&TASKS);
-        tasks.handles.push(handle);
-        tasks.have_ended
-    };
-    if have_ended {
-        abort.abort();
-    }
-    AbortHandle(Some(abort))
-}
-
-fn end_runtime() {
-    let handles: Vec<_> = {
-        let mut tasks = lock(&TASKS);
-        tasks.have_ended = true;
-        tasks.handles.iter().map(executor::JoinHandle::abort_handle).collect()
-    };
-    handles.iter().for_each(executor::AbortHandle::abort);
-}
+use super::{
+    shared::Stage,
+    tasks::{end_runtime, join_all},
+    *,
+};
+use crate::util::fault::{Fault, INJECTED};
 
 /// How the work goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -191,8 +116,8 @@ enum Caller {
     Sleeps(usize),
     /// Leaves the work to the background after so many polls.
     Releases(usize),
-    /// Detaches the key and comes then.
-    Detaches,
+    /// Forgets the key and comes then.
+    Forgets,
 }
 
 /// Polls at most so often, whether or not there is an event.
@@ -220,26 +145,26 @@ struct Scenario {
 }
 
 /// What the callers of one execution share.
-struct Shared {
+struct Execution {
     scenario: Scenario,
-    flights: Flights<u32>,
+    flights: FlightGroup<u32>,
     count: Arc<AtomicUsize>,
     key: Key,
     begun: Mutex<Vec<Arc<Flight<u32>>>>,
     kept: Mutex<Vec<Waiter<u32>>>,
 }
 
-impl Shared {
+impl Execution {
     async fn call(&self, caller: Caller) {
-        if caller == Caller::Detaches {
-            self.flights.detach(&self.key);
+        if caller == Caller::Forgets {
+            self.flights.forget(&self.key);
         }
         let (mut waiter, began) = self.flights.join(&self.key, || work(self.scenario.plan, &self.count));
         if began {
             self.note(&waiter.flight);
         }
         let outcome = match caller {
-            Caller::Stays | Caller::Detaches => waiter.await,
+            Caller::Stays | Caller::Forgets => waiter.await,
             Caller::Leaves(times) => match polled(times, &mut waiter).await {
                 Some(outcome) => outcome,
                 None => return,
@@ -263,27 +188,27 @@ impl Shared {
         }
     }
 
-    /// No flight is started while an older one can be joined, unless that was detached.
+    /// No flight is started while an older one can be joined, unless that was forgotten.
     fn note(&self, flight: &Arc<Flight<u32>>) {
         let begun = {
             let mut begun = lock(&self.begun);
             begun.push(Arc::clone(flight));
             begun.clone()
         };
-        if self.scenario.callers.contains(&Caller::Detaches) {
+        if self.scenario.callers.contains(&Caller::Forgets) {
             return;
         }
         // Notes may come in another order than the starts.
         for older in begun.iter().filter(|other| other.node.id() < flight.node.id()) {
-            assert!(!matches!(lock(&older.state).stage, Stage::Running), "two loads of one key at once");
+            assert!(!matches!(lock(&older.shared.state).stage, Stage::Running), "two loads of one key at once");
         }
     }
 }
 
 fn run(scenario: Scenario) {
-    let starter = Starter::new(runtime());
+    let starter = FlightStarter::new(runtime());
     let flights = if scenario.lookups { starter.lookups() } else { starter.loads() };
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(Execution {
         scenario,
         flights,
         count: Arc::default(),
@@ -306,16 +231,12 @@ fn run(scenario: Scenario) {
         thread.join().expect("a caller");
     }
     drop(std::mem::take(&mut *lock(&shared.kept)));
-    let tasks = std::mem::take(&mut lock(&TASKS).handles);
-    for task in tasks {
-        // Aborted or not, it comes to its end.
-        let _ = executor::block_on(task);
-    }
-    assert_eq!(shared.flights.len(), 0, "a flight is left on the list");
+    join_all();
+    assert_eq!(shared.flights.len(), 0, "a flight is left in the group");
     assert_eq!(shared.count.load(SeqCst), 0, "work is left that nobody waits for");
     for flight in &*lock(&shared.begun) {
-        let state = lock(&flight.state);
-        assert!(state.place.is_none(), "a place is taken by a lookup that has ended");
+        let state = lock(&flight.shared.state);
+        assert!(state.slot.is_none(), "a slot is taken by a lookup that has ended");
         if state.in_background {
             assert!(matches!(state.stage, Stage::Ended(_)), "work in the background was aborted");
         }
@@ -329,7 +250,7 @@ fn runtime() -> RuntimeHandle {
     RuntimeHandle::new(RUNTIME.get_or_init(build).handle().clone())
 }
 
-use Caller::{Detaches, Leaves, Releases, Sleeps, Stays};
+use Caller::{Forgets, Leaves, Releases, Sleeps, Stays};
 
 const PLANS: [Plan; 5] = [Plan::Yields(0), Plan::Yields(2), Plan::Woken, Plan::Panics, Plan::Hangs];
 
@@ -348,11 +269,12 @@ const CALLERS: &[&[Caller]] = &[
     &[Releases(0)],
     &[Releases(1), Leaves(1)],
     &[Releases(1), Leaves(1), Stays],
-    &[Stays, Detaches],
-    &[Leaves(1), Detaches, Stays],
+    &[Stays, Forgets],
+    &[Leaves(1), Forgets, Stays],
 ];
 
-/// All callers with every plan, as loads and as lookups, on a runtime that goes on and on one that ends.
+/// All callers with every plan, as loads and as lookups, on a runtime that goes on and on one that
+/// ends.
 fn all() -> impl Iterator<Item = Scenario> {
     let planned = CALLERS.iter().flat_map(|callers| PLANS.map(|plan| (*callers, plan)));
     let scenarios = planned.flat_map(|(callers, plan)| {
@@ -412,16 +334,17 @@ fn every_guard_that_is_taken_away_is_missed() {
         .into_iter()
         .filter(|&fault| {
             let found = catch_unwind(AssertUnwindSafe(|| {
-                // In rounds: a fault that shows itself seldom, in one scenario, is looked for in all of them again.
+                // In rounds: a fault that shows itself seldom, in one scenario, is looked for in
+                // all of them again.
                 for scenario in (0..ROUNDS).flat_map(|_| all()) {
                     let with_fault = move || {
-                        FAULT.set(Some(fault));
+                        INJECTED.set(Some(fault));
                         run(scenario);
                     };
                     shuttle::check_random(with_fault, 500);
                 }
             }));
-            FAULT.set(None);
+            INJECTED.set(None);
             found.is_ok()
         })
         .collect();

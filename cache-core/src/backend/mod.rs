@@ -1,7 +1,19 @@
-//! For authors of backends on a server: what those that keep records there have in common.
+//! For authors of backends: the key's fingerprint, and the code that backends on a server share.
 
-mod namespace;
+mod batch;
+mod lock;
 mod server_clock;
+mod settings;
 pub mod write_id;
 
-pub use self::{namespace::check_namespace, server_clock::ServerClock};
+pub use self::{
+    batch::{only, refused_for_room, with_removal},
+    lock::lock,
+    server_clock::ServerClock,
+    settings::{check_namespace, lease_millis, marker_millis},
+};
+pub use crate::{
+    envelope::{Binding, Envelope, Opened},
+    key::Fingerprint,
+    life::Life,
+};

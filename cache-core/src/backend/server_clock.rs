@@ -1,38 +1,40 @@
-//! The clock of the server, as far as it is known here.
+//! An estimate of the server's clock.
 
 use std::time::Duration;
 
 use crate::Moment;
 
-/// What the server said its clock shows, and when it was asked.
+/// A reading of the server's clock, with the local times before and after the request.
 ///
-/// The server read its clock at some moment between the two, so its time is known within one round trip. Writers count
-/// from the earliest that it can be and readers from the latest, so no life grows between them.
+/// The server read its clock at some moment between the two, so its time is known within one round
+/// trip. Writers count from the earliest possible time and readers from the latest, so no entry
+/// lives longer than it was meant to.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerClock {
-    /// Unix microseconds.
+    /// The time by the server's clock, in Unix microseconds.
     pub stamp: u64,
-    /// Before it was asked.
+    /// The local time before the request was sent.
     pub sent: Moment,
-    /// After it answered.
+    /// The local time after the reply was received.
     pub received: Moment,
 }
 
 impl ServerClock {
-    /// After this time it is measured anew: the clocks of two machines drift apart, and a server's clock may be set.
+    /// A reading is used for this long: the clocks of two machines drift apart, and a server's
+    /// clock may be set.
     const FRESH: Duration = Duration::from_secs(60);
 
-    /// Whether it need not be measured anew.
+    /// Returns whether the reading can still be used.
     pub fn is_fresh(&self, now: Moment) -> bool {
         now.since(self.received) < Self::FRESH
     }
 
-    /// The earliest that it can be on the server, in Unix *micro*seconds.
+    /// Returns the earliest possible time by the server's clock, in Unix *micro*seconds.
     pub fn earliest_micros(&self, now: Moment) -> u64 {
         self.after(now.since(self.received))
     }
 
-    /// The latest that it can be on the server, in Unix milliseconds.
+    /// Returns the latest possible time by the server's clock, in Unix milliseconds.
     pub fn latest(&self, now: Moment) -> u64 {
         self.after(now.since(self.sent)).saturating_add(1).div_ceil(1000)
     }

@@ -1,4 +1,4 @@
-//! Ids of writes: what a ticket remembers, and what tells a claim from a plain lease.
+//! Ids of writes: a ticket remembers one, and a bit of it tells a claim from a plain lease.
 
 use std::{
     collections::hash_map::RandomState,
@@ -9,26 +9,42 @@ use std::{
     },
 };
 
-/// The bit that a claim's marker has in its id. A fill keeps the id of its ticket, so that a value may have it as well.
+use crate::{Key, Ticket};
+
+/// The bit that is set in the id of a claim's marker. A fill keeps the id of its ticket, so a value
+/// can have it as well.
 const CLAIM: u64 = 1 << 63;
 
-/// An id that no other write has, in this process or another, and that is no claim's: a counter, hashed with a random seed.
-/// The standard library draws the seed, so no further dependency is needed.
+/// Returns an id that no other write has, in this process or another, and that is no claim's: a
+/// counter, hashed with a random seed. The standard library draws the seed, so no further
+/// dependency is needed.
 pub fn next() -> u64 {
     static SEED: OnceLock<RandomState> = OnceLock::new();
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     SEED.get_or_init(RandomState::new).hash_one(COUNTER.fetch_add(1, Ordering::Relaxed)) & !CLAIM
 }
 
-/// The same for a marker that says that somebody is loading the value.
+/// Returns an id for the marker of a claim: one process is loading the value.
 pub fn next_claim() -> u64 {
     next() | CLAIM
 }
 
-/// Whether a marker with this id is a claim's: its top bit is set. In eight bytes, little-endian, the last one is 128 or
-/// more; as a signed number it is negative.
+/// Returns whether the id is a claim's: its top bit is set. In eight bytes, little-endian, the last
+/// one is 128 or more; as a signed number it is negative.
 pub const fn is_claim(id: u64) -> bool {
     id & CLAIM != 0
+}
+
+/// Returns the id of the claim that the ticket belongs to, or `None` if it belongs to none.
+pub fn of_claim(ticket: Ticket) -> Option<u64> {
+    ticket.version().filter(|&id| is_claim(id))
+}
+
+/// Returns the keys and ids of the leases that are no claims. A lease that was taken while a claim
+/// was held has the claim's id.
+pub fn of_plain_leases(leases: &[(Key, Ticket)]) -> impl Iterator<Item = (&Key, u64)> {
+    let plain = |ticket: &Ticket| ticket.version().filter(|&id| !is_claim(id));
+    leases.iter().filter_map(move |(key, ticket)| Some((key, plain(ticket)?)))
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -49,5 +65,15 @@ mod tests {
         for id in (0..1000).map(|_| next()) {
             assert!(!is_claim(id) && id.cast_signed() >= 0 && id.to_le_bytes()[7] < 128, "{id}");
         }
+    }
+
+    #[test]
+    fn tickets_are_told_apart_as_their_ids_are() {
+        let (claim, lease) = (next_claim(), next());
+        let tickets = [Ticket::at(claim), Ticket::at(lease), Ticket::unconditional()];
+        assert_eq!(tickets.map(of_claim), [Some(claim), None, None]);
+        let key = Key::new("k").unwrap();
+        let leases = tickets.map(|ticket| (key.clone(), ticket));
+        assert_eq!(of_plain_leases(&leases).collect::<Vec<_>>(), [(&key, lease)]);
     }
 }

@@ -1,22 +1,25 @@
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Codec, cannot_decode, cannot_encode, trailing_bytes};
-use crate::{Envelope, Error, ErrorKind, Result};
+use super::{Codec, MAX_PAYLOAD, cannot_decode, cannot_encode, shape::shape_of, trailing_bytes};
+use crate::{Error, ErrorKind, Result};
 
 /// [bincode](https://docs.rs/bincode/2) 2, little-endian, integers of fixed width.
 ///
-/// Fixed width is what makes decoding safe: bincode allocates what a length says before it reads, up to a limit that is
-/// counted in decoded bytes, and only with fixed widths no value decodes to more bytes than its encoding has.
+/// Fixed width is what makes decoding safe: bincode allocates what a length says before it reads,
+/// up to a limit that is counted in decoded bytes, and only with fixed widths no value decodes to
+/// more bytes than its encoding has.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bincode;
 
+// The hint of `Codec` says what is missing, and more than serde can.
+#[diagnostic::do_not_recommend]
 impl<V: Serialize + DeserializeOwned> Codec<V> for Bincode {
     const ID: u8 = 1;
 
     fn encode(&self, value: &V, out: &mut Vec<u8>) -> Result<()> {
         let config = bincode::config::legacy();
         let bytes = bincode::serde::encode_to_vec(value, config).map_err(cannot_encode)?;
-        if bytes.len() > Envelope::MAX_PAYLOAD {
+        if bytes.len() > MAX_PAYLOAD {
             // `decode` would refuse it.
             return Err(Error::new(ErrorKind::Codec, "the encoded value is larger than 16 MiB"));
         }
@@ -31,9 +34,13 @@ impl<V: Serialize + DeserializeOwned> Codec<V> for Bincode {
             2 => decode::<V, { 2 * MIB }>(bytes),
             3..=4 => decode::<V, { 4 * MIB }>(bytes),
             5..=8 => decode::<V, { 8 * MIB }>(bytes),
-            9..=16 => decode::<V, { Envelope::MAX_PAYLOAD }>(bytes),
+            9..=16 => decode::<V, MAX_PAYLOAD>(bytes),
             _ => Err(Error::new(ErrorKind::Codec, "the stored bytes are more than 16 MiB")),
         }
+    }
+
+    fn shape(&self) -> Option<u32> {
+        Some(shape_of::<V>())
     }
 }
 

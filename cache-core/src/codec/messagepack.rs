@@ -3,12 +3,15 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Codec, cannot_decode, cannot_encode, trailing_bytes};
 use crate::Result;
 
-/// [MessagePack](https://docs.rs/rmp-serde/1), with the names of fields, so that fields may be added with a default.
+/// [MessagePack](https://docs.rs/rmp-serde/1), with the names of fields, so that fields may be
+/// added with a default.
 ///
 /// `Some(None)` decodes as `None`: the format has but one `nil`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MessagePack;
 
+// The hint of `Codec` says what is missing, and more than serde can.
+#[diagnostic::do_not_recommend]
 impl<V: Serialize + DeserializeOwned> Codec<V> for MessagePack {
     const ID: u8 = 4;
 

@@ -1,12 +1,14 @@
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Codec, cannot_decode, cannot_encode, trailing_bytes};
+use super::{Codec, cannot_decode, cannot_encode, shape::shape_of, trailing_bytes};
 use crate::Result;
 
 /// [postcard](https://docs.rs/postcard/1): small, stable, `no_std` by birth.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Postcard;
 
+// The hint of `Codec` says what is missing, and more than serde can.
+#[diagnostic::do_not_recommend]
 impl<V: Serialize + DeserializeOwned> Codec<V> for Postcard {
     const ID: u8 = 2;
 
@@ -18,5 +20,9 @@ impl<V: Serialize + DeserializeOwned> Codec<V> for Postcard {
     fn decode(&self, bytes: &[u8]) -> Result<V> {
         let (value, rest) = postcard::take_from_bytes(bytes).map_err(|_| cannot_decode())?;
         if rest.is_empty() { Ok(value) } else { Err(trailing_bytes()) }
+    }
+
+    fn shape(&self) -> Option<u32> {
+        Some(shape_of::<V>())
     }
 }

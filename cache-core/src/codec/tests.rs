@@ -11,7 +11,10 @@ use proptest::{collection as many, num, option, prelude::*};
 use serde_derive::{Deserialize, Serialize};
 
 use super::{Bincode, Codec, Json, MessagePack, Postcard};
-use crate::{Binding, Envelope, ErrorKind, Life, Opened};
+use crate::{
+    ErrorKind,
+    backend::{Binding, Envelope, Life, Opened},
+};
 
 /// One field for every way in which serde asks a format for something.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -233,8 +236,9 @@ const MIB: usize = 1 << 20;
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// bincode's limit counts what was decoded. It must count no more than the bytes that were read, or a value that
-    /// just fits would be refused: so pad whatever value to exactly the limit.
+    /// bincode's limit counts what was decoded. It must count no more than the bytes that were
+    /// read, or a value that just fits would be refused: so pad whatever value to exactly the
+    /// limit.
     #[test]
     fn bincode_takes_whatever_it_encoded_right_up_to_the_limit(value in rich(), limit in 1_usize..=2) {
         let mut padded = (value, String::new());

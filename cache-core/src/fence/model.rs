@@ -1,10 +1,12 @@
 //! The fence under model checkers, and protocols that look right and are not.
 //!
-//! Two tiers: a lower cell, which is what a reader finds below, and an upper cell, which the protocol guards. Each write of
-//! the lower cell, deletions included, gets the next number. The promise (G1): once a write has returned, the upper cell
-//! holds nothing older than it; and when all have returned, the upper cell holds what the lower one does, or nothing.
+//! Two tiers: a lower cell, which is what a reader finds below, and an upper cell, which the
+//! protocol guards. Each write of the lower cell, deletions included, gets the next number. The
+//! promise (G1): once a write has returned, the upper cell holds nothing older than it; and when
+//! all have returned, the upper cell holds what the lower one does, or nothing.
 //!
-//! Shuttle tries many random schedules. Loom tries all, and all that the memory model allows besides.
+//! Shuttle tries many random schedules. Loom tries all, and all that the memory model allows
+//! besides.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -87,7 +89,8 @@ enum Fault {
     NoGuard,
     /// The version is checked, then the value inserted, with no lock around the two.
     CheckThenInsert,
-    /// No lock; the version is checked again after the insertion, and what was inserted in vain is removed.
+    /// No lock; the version is checked again after the insertion, and what was inserted in vain is
+    /// removed.
     InsertThenRecheck,
     /// The tickets are voided before the tier below is written, and not after.
     RaiseOnlyBefore,
@@ -103,7 +106,8 @@ enum Fault {
     Flag,
     /// A version of one bit: two writes cancel each other out.
     OneBit,
-    /// `clear` voids the tickets without the locks, so a fill that is being installed comes after the removal.
+    /// `clear` voids the tickets without the locks, so a fill that is being installed comes after
+    /// the removal.
     ClearWithoutLock,
     /// `clear` removes, then voids.
     ClearThenVoid,

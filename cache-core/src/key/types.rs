@@ -104,3 +104,37 @@ macro_rules! tuples {
     )*};
 }
 tuples!((A)(A B)(A B C)(A B C D)(A B C D E)(A B C D E F)(A B C D E F G)(A B C D E F G H));
+
+#[cfg(feature = "uuid")]
+impl CacheKey for uuid::Uuid {
+    /// Writes the hyphenated text in lower case.
+    fn write_key(&self, out: &mut KeyWriter) {
+        out.push(self.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
+    }
+}
+
+/// A key that is what a value displays, for types of other crates that implement
+/// [`Display`](fmt::Display) but not [`CacheKey`].
+///
+/// Two values that display the same text are the same key. So wrap only types whose text identifies
+/// them: an address or a version, but not a float that is displayed with two decimals. The text is
+/// written as it is; nothing is allocated for it.
+///
+/// # Examples
+///
+/// ```
+/// use std::net::IpAddr;
+/// use cache_core::{DisplayKey, Key};
+///
+/// let address = IpAddr::from([192, 0, 2, 1]);
+/// assert_eq!(Key::new(&("hosts", DisplayKey(address)))?.as_bytes(), b"hosts:192.0.2.1");
+/// # Ok::<(), cache_core::Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct DisplayKey<T>(pub T);
+
+impl<T: fmt::Display> CacheKey for DisplayKey<T> {
+    fn write_key(&self, out: &mut KeyWriter) {
+        format_args!("{}", self.0).write_key(out);
+    }
+}

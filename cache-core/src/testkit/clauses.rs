@@ -2,7 +2,7 @@
 
 use std::{sync::mpsc, thread, time::Duration};
 
-use super::{Clause, Harness, drop_after, join_all};
+use super::{Clause, Harness, drop_after, join_all, reentrant::replace_in_each_way};
 use crate::{Claim, Entry, ErrorKind, Expiry, Key, MAX_TTL, SharedClock, Store, Ticket, Ttl, Write};
 
 type Verdict<T = ()> = Result<T, String>;
@@ -39,6 +39,7 @@ pub(super) async fn check<H: Harness>(clause: Clause, harness: &H) -> Verdict {
         Clause::S19 => test.claims().await,
         Clause::S20 => test.facets().await,
         Clause::S21 => test.released().await,
+        Clause::S22 => test.values_that_call(),
     }
 }
 
@@ -551,6 +552,30 @@ impl<H: Harness> Test<'_, H> {
         let filled = self.store.fill(fill).await.map_err(fault("fill"))?;
         ensure!(filled || !self.store.profile().claims, "a claim was given back together with the leases");
         Ok(())
+    }
+
+    fn values_that_call(&self) -> Verdict {
+        let Some(store) = self.harness.reentrant() else {
+            let is_local = self.store.local().is_some();
+            ensure!(
+                !is_local,
+                "the store is local, but its harness has none for values that call it (Harness::reentrant)"
+            );
+            return Ok(());
+        };
+        let bound = self.harness.drop_bound();
+        let (report, done) = mpsc::channel();
+        // In a thread that can be given up, as it may hang.
+        thread::spawn(move || report.send(replace_in_each_way(store)));
+        match done.recv_timeout(bound) {
+            Ok(replaced) => replaced.map_err(fault("replacing a value")),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                Err(format!("a value that calls the store in its Drop was not replaced within {bound:?}: a deadlock"))
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Err("replacing a value that calls the store in its Drop panicked".to_owned())
+            }
+        }
     }
 
     async fn facets(&self) -> Verdict {

@@ -58,7 +58,8 @@ pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F:
     outputs.into_iter().flatten().collect()
 }
 
-/// Polls the future at most `polls` times, then drops it: to test cancellation at every await point.
+/// Polls the future at most `polls` times, then drops it: to test cancellation at every await
+/// point.
 pub async fn drop_after<F: Future>(polls: usize, future: F) {
     let mut future = Box::pin(future);
     let mut left = polls;

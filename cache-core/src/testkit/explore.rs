@@ -94,7 +94,8 @@ impl Schedules {
 }
 
 impl Random {
-    /// `SplitMix64` (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
+    /// `SplitMix64` (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA
+    /// 2014).
     fn below(&mut self, of: usize) -> usize {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
@@ -106,8 +107,8 @@ impl Random {
 
 /// Lets the effects of scripted stores happen one at a time, in the order of a schedule.
 ///
-/// It needs an executor that runs all tasks on one thread, such as tokio's current-thread runtime. A clone is the same
-/// turnstile.
+/// It needs an executor that runs all tasks on one thread, such as tokio's current-thread runtime.
+/// A clone is the same turnstile.
 #[derive(Clone, Debug, Default)]
 pub struct Turnstile(Arc<Mutex<State>>);
 
@@ -142,10 +143,12 @@ impl Turnstile {
         gate.passed()
     }
 
-    /// Lets one effect after the other happen, as the schedule chooses, until none is left to happen.
+    /// Lets one effect after the other happen, as the schedule chooses, until none is left to
+    /// happen.
     pub async fn drive(&self, schedules: &mut Schedules) {
         loop {
-            // Everybody goes on as far as possible. What lies between two effects is a few polls at most.
+            // Everybody goes on as far as possible. What lies between two effects is a few polls at
+            // most.
             for _ in 0..16 {
                 yield_now().await;
             }

@@ -7,7 +7,8 @@ use std::{
 
 use crate::{Displaced, Entry, Fence, Key, LocalStore, Profile, Result, SharedClock, SystemClock};
 
-/// The reference store: a map behind a lock. It keeps every clause of the contract and evicts nothing.
+/// The reference store: a map behind a lock. It keeps every clause of the contract and evicts
+/// nothing.
 ///
 /// It is for tests: it grows without bound.
 #[derive(Clone)]
@@ -70,11 +71,11 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for MapStore<V> {
     }
 
     fn insert(&self, key: &Key, entry: Entry<V>, _weight: u64) -> Result<Displaced> {
-        Ok(Displaced::rows(self.rows().insert(key.clone(), Arc::new(entry)), None))
+        Ok(Displaced::rows(self.rows().insert(key.clone(), Arc::new(entry))))
     }
 
     fn remove(&self, key: &Key) -> Result<Displaced> {
-        Ok(Displaced::rows(self.rows().remove(key), None))
+        Ok(Displaced::rows(self.rows().remove(key)))
     }
 
     fn clear(&self) -> Result<()> {

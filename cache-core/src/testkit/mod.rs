@@ -1,11 +1,11 @@
-//! For tests: the contract suite of [`Store`], a reference store, a scripted one and the broken ones that
-//! prove the suite.
+//! For tests: the contract suite of [`Store`], a reference store, a scripted one and the broken
+//! ones that prove the suite.
 //!
 //! A backend proves itself with a [`Harness`] and one line:
 //!
 //! ```
-//! use std::time::Duration;
-//! use cache_core::{ManualClock, SharedClock, testkit::{Harness, MapStore, block_on}};
+//! use std::{sync::Arc, time::Duration};
+//! use cache_core::{LocalStore, ManualClock, SharedClock, testkit::{Harness, MapStore, Reentrant, block_on}};
 //!
 //! #[derive(Default)]
 //! struct MapHarness(ManualClock);
@@ -28,6 +28,10 @@
 //!     async fn pass(&self, time: Duration) {
 //!         self.0.advance(time);
 //!     }
+//!
+//!     fn reentrant(&self) -> Option<Arc<dyn LocalStore<Value = Reentrant>>> {
+//!         Some(Arc::new(MapStore::with_clock(self.0.shared())))
+//!     }
 //! }
 //!
 //! cache_core::store_contract!(MapHarness::default());
@@ -41,31 +45,37 @@ mod executor;
 mod explore;
 mod map;
 mod race;
+mod reentrant;
 mod sabotage;
 mod scripted;
 
 use std::{
     fmt::Debug,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
 
 pub use self::{
     executor::{block_on, drop_after, join_all, yield_now},
-    explore::{Schedules, Turnstile},
     map::MapStore,
-    race::{Do, race},
-    sabotage::{Broken, BrokenHarness},
+    reentrant::Reentrant,
     scripted::{Call, Gate, Operation, Phase, ScriptedStore},
 };
-use crate::{SharedClock, Store};
+// For the tests of this workspace: they may change with any release.
+#[doc(hidden)]
+pub use self::{
+    explore::{Schedules, Turnstile},
+    race::{Do, race},
+    sabotage::{Broken, BrokenHarness},
+};
+use crate::{LocalStore, SharedClock, Store};
 
 /// What the suite needs to test a backend.
 ///
-/// [`store`](Self::store) is called once per clause and gives an empty store with room for some hundred entries of up to
-/// 1 MiB: what the suite writes must not be evicted.
+/// [`store`](Self::store) is called once per clause and gives an empty store with room for some
+/// hundred entries of up to 1 MiB: what the suite writes must not be evicted.
 pub trait Harness: Send + Sync + 'static {
     /// The backend.
     type Store: Store<Value = String> + Clone + Debug;
@@ -87,10 +97,17 @@ pub trait Harness: Send + Sync + 'static {
         None
     }
 
-    /// Puts bytes under the key that are no value, if the store keeps bytes; whether it did. For clause S10.
+    /// Puts bytes under the key that are no value, if the store keeps bytes; whether it did. For
+    /// clause S10.
     fn corrupt(&self, store: &Self::Store, key: &crate::Key) -> impl Future<Output = bool> + Send {
         let _ = (store, key);
         async { false }
+    }
+
+    /// An empty store of the same kind for values that call it when they are dropped: for clause
+    /// S22. A store that is [local](Store::local) must have one.
+    fn reentrant(&self) -> Option<Arc<dyn LocalStore<Value = Reentrant>>> {
+        None
     }
 
     /// Credentials that must not show up anywhere: for clause S16.
@@ -98,7 +115,8 @@ pub trait Harness: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// How long dropping the last handle may take before it counts as blocking: for clause S15.
+    /// How long dropping the last handle may take before it counts as blocking, and a write before
+    /// it counts as a deadlock: for clauses S15 and S22.
     fn drop_bound(&self) -> Duration {
         Duration::from_secs(5)
     }
@@ -106,6 +124,7 @@ pub trait Harness: Send + Sync + 'static {
 
 /// The clauses of the contract; see [`Store`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
 #[allow(missing_docs, reason = "the contract says what each is")]
 pub enum Clause {
     S1,
@@ -129,11 +148,12 @@ pub enum Clause {
     S19,
     S20,
     S21,
+    S22,
 }
 
 impl Clause {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: &[Self] = &[
         Self::S1,
         Self::S2,
         Self::S3,
@@ -155,19 +175,23 @@ impl Clause {
         Self::S19,
         Self::S20,
         Self::S21,
+        Self::S22,
     ];
 
     /// Tests a backend for this clause.
     ///
     /// # Errors
     ///
-    /// How the backend breaks it: what it did, that it panicked, or that it did not come to an end within a minute.
+    /// How the backend breaks it: what it did, that it panicked, or that it did not come to an end
+    /// within a minute.
     pub fn check<H: Harness>(self, harness: H) -> Result<(), String> {
         let (report, verdict) = mpsc::channel();
-        // A store that hangs must fail the clause and not the whole run, so the test has a thread that can be given up.
+        // A store that hangs must fail the clause and not the whole run, so the test has a thread
+        // that can be given up.
         thread::spawn(move || {
             let tested = catch_unwind(AssertUnwindSafe(|| harness.run(clauses::check(self, &harness))));
-            // Before the verdict: the process may end with that, and a server of the harness would outlive it.
+            // Before the verdict: the process may end with that, and a server of the harness would
+            // outlive it.
             drop(harness);
             let _ = report.send(tested.unwrap_or_else(|panic| Err(format!("it panicked: {}", message(&*panic)))));
         });
@@ -183,8 +207,8 @@ fn message(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// Tests a backend for every clause of the contract of [`Store`]: one `#[test]` each. Takes an expression that makes a
-/// [`Harness`](crate::testkit::Harness).
+/// Tests a backend for every clause of the contract of [`Store`]: one `#[test]` each. Takes an
+/// expression that makes a [`Harness`](crate::testkit::Harness).
 #[macro_export]
 macro_rules! store_contract {
     ($harness:expr) => {
@@ -210,6 +234,7 @@ macro_rules! store_contract {
             s19_of_claims_one_is_granted S19,
             s20_what_an_entry_says_comes_back S20,
             s21_a_lease_given_back_is_harmless S21,
+            s22_values_are_dropped_without_a_lock S22,
         }
     };
     (@tests $harness:expr; $($name:ident $clause:ident,)*) => {$(

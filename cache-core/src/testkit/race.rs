@@ -24,8 +24,8 @@ struct Span {
     ended: usize,
 }
 
-/// Lets tasks race for one key in the order of a schedule, and checks promise G1: no read returns a value that was
-/// replaced or removed, by an operation that was over, before the read began.
+/// Lets tasks race for one key in the order of a schedule, and checks promise G1: no read returns a
+/// value that was replaced or removed, by an operation that was over, before the read began.
 ///
 /// # Panics
 ///
@@ -77,7 +77,8 @@ fn check(history: &[Span], path: &[usize]) {
     for read in history.iter().filter(is_read) {
         let Some(value) = read.result else { continue };
         let origin = history.iter().find(|span| span.what == Do::Set(value));
-        // What no task wrote was there from the start. A write that has not ended is not older than anything.
+        // What no task wrote was there from the start. A write that has not ended is not older than
+        // anything.
         let written = origin.map_or(0, |write| write.ended);
         for other in history.iter().filter(|span| !is_read(span) && span.what != Do::Set(value)) {
             let is_newer = other.started >= written;

@@ -1,4 +1,5 @@
-//! Broken stores. Each breaks one clause, and the suite must find just that one: a suite that cannot fail proves nothing.
+//! Broken stores. Each breaks one clause, and the suite must find just that one: a suite that
+//! cannot fail proves nothing.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Clause, Harness, MapStore, block_on, yield_now};
+use super::{Clause, Harness, MapStore, Reentrant, block_on, yield_now};
 use crate::{
-    Claim, Clock as _, Entry, Error, ErrorKind, Expiry, Key, LocalStore, ManualClock, Profile, Result, SharedClock,
-    Store, Ticket, Ttl, Write,
+    Claim, Clock as _, Displaced, Entry, Error, ErrorKind, Expiry, Fence, Key, LocalStore, ManualClock, Profile,
+    Result, SharedClock, Store, Ticket, Ttl, Write,
 };
 
 /// A store that breaks one clause of the contract and keeps the others.
@@ -177,7 +178,8 @@ impl Store for Broken {
         let ticket = self.lease(key).await?;
         let free = self.state().claimed.insert(self.key(key));
         // Breaks S19: everybody may load.
-        Ok(Claim { ticket, granted: free || self.breaks(Clause::S19) })
+        let granted = free || self.breaks(Clause::S19);
+        Ok(if granted { Claim::granted(ticket) } else { Claim::refused(ticket) })
     }
 
     async fn release_leases(&self, leases: &[(Key, Ticket)]) -> Result<()> {
@@ -286,6 +288,42 @@ impl fmt::Debug for Broken {
     }
 }
 
+/// Breaks S22: drops what it replaces while the lock of the fence is held.
+struct DropsUnderTheFence(MapStore<Reentrant>);
+
+impl LocalStore for DropsUnderTheFence {
+    type Value = Reentrant;
+
+    fn profile(&self) -> Profile {
+        LocalStore::profile(&self.0)
+    }
+
+    fn fence(&self) -> &Fence {
+        self.0.fence()
+    }
+
+    fn get(&self, key: &Key) -> Option<Entry<Reentrant>> {
+        LocalStore::get(&self.0, key)
+    }
+
+    fn insert(&self, key: &Key, entry: Entry<Reentrant>, weight: u64) -> Result<Displaced> {
+        drop(self.0.insert(key, entry, weight)?);
+        Ok(Displaced::nothing())
+    }
+
+    fn remove(&self, key: &Key) -> Result<Displaced> {
+        self.0.remove(key)
+    }
+
+    fn clear(&self) -> Result<()> {
+        LocalStore::clear(&self.0)
+    }
+
+    fn wait(&self) -> Result<()> {
+        LocalStore::wait(&self.0)
+    }
+}
+
 impl BrokenHarness {
     const DROP_BOUND: Duration = Duration::from_millis(300);
 
@@ -327,8 +365,13 @@ impl Harness for BrokenHarness {
         store.state().corrupt.insert(key.clone())
     }
 
+    fn reentrant(&self) -> Option<Arc<dyn LocalStore<Value = Reentrant>>> {
+        let map = MapStore::with_clock(self.clock.shared());
+        if self.clause == Clause::S22 { Some(Arc::new(DropsUnderTheFence(map))) } else { Some(Arc::new(map)) }
+    }
+
     fn drop_bound(&self) -> Duration {
         // Short where it is to be exceeded, ample on a busy machine where it is not.
-        if self.clause == Clause::S15 { Self::DROP_BOUND } else { Duration::from_secs(30) }
+        if matches!(self.clause, Clause::S15 | Clause::S22) { Self::DROP_BOUND } else { Duration::from_secs(30) }
     }
 }

@@ -11,7 +11,8 @@ use std::{
 
 use crate::{Claim, Entry, Error, ErrorKind, Key, Profile, Result, Store, Ticket, Write};
 
-/// A store around another that records every call, fails and stalls as it is told, and never answers as a local one.
+/// A store around another that records every call, fails and stalls as it is told, and never
+/// answers as a local one.
 ///
 /// A batch is one call. A clone follows the same script.
 #[derive(Clone, Debug)]
@@ -26,6 +27,7 @@ pub struct ScriptedStore<S> {
 
 /// The operations of a [`Store`]; a batch counts as what it is a batch of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 #[allow(missing_docs, reason = "the methods of `Store` say what each is")]
 pub enum Operation {
     Get,
@@ -41,6 +43,7 @@ pub enum Operation {
 
 /// A call that a [`ScriptedStore`] took.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Call {
     /// What was called.
     pub operation: Operation,
@@ -126,7 +129,8 @@ impl<S: Store> ScriptedStore<S> {
         }
     }
 
-    /// Stalls every call of this operation from now on, before it does anything, until the gate is opened.
+    /// Stalls every call of this operation from now on, before it does anything, until the gate is
+    /// opened.
     pub fn stall(&self, operation: Operation) -> Gate {
         let gate = Gate::default();
         lock(&self.script.gates).push((operation, gate.clone()));

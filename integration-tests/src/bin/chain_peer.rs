@@ -1,9 +1,9 @@
 //! Another process with a chain of memory, Redis and SQL (see `tests/three_tiers.rs`).
 //!
-//! `chain_peer <redis url> <database url> <table> <seed> <operations>` reads, sets and deletes a few keys at random, several
-//! at once, and ends when all is at rest.
+//! `chain_peer <redis url> <database url> <table> <seed> <operations>` reads, sets and deletes a
+//! few keys at random, several at once, and ends when all is at rest.
 
-use cache_chain::{Cache, ChainCache, redis::RedisStore, sql::SqlStore, stretto::StrettoStore};
+use cache_chain::{ChainCache, redis::RedisStore, sql::SqlStore, stretto::StrettoStore};
 use cache_core::testkit::{Schedules, join_all};
 
 #[tokio::main]
@@ -26,7 +26,8 @@ async fn main() {
             random.next();
             for operation in 0..operations {
                 let key = random.choose(4);
-                // A write that the database refused for its concurrency is reported, and leaves nothing above it.
+                // A write that the database refused for its concurrency is reported, and leaves
+                // nothing above it.
                 match random.choose(8) {
                     0 => drop(chain.set(key, seed << 32 | task << 24 | operation).await),
                     1 => drop(chain.del(key).await),

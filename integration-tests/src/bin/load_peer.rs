@@ -1,8 +1,9 @@
-//! Another process with a cold cache and a thousand callers of one key (see `tests/loads_across_processes.rs`).
+//! Another process with a cold cache and a thousand callers of one key (see
+//! `tests/loads_across_processes.rs`).
 //!
-//! `load_peer <url of Redis or a database> <patience in ms> <callers>` lets all callers ask at once for a key that nobody has. It prints
-//! `asking`, then `loading` when its loader is called, which goes on at the next line of its input, and at the end `loads`
-//! and how often it was called.
+//! `load_peer <url of Redis or a database> <peer_wait in ms> <callers>` lets all callers ask at
+//! once for a key that nobody has. It prints `asking`, then `loading` when its loader is called,
+//! which goes on at the next line of its input, and at the end `loads` and how often it was called.
 
 use std::{
     sync::{
@@ -12,17 +13,18 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{Cache as _, ChainCache, ReadThrough, Tier, redis::RedisStore, sql::SqlStore, stretto::StrettoStore};
+use cache_chain::{ChainCache, ReadThrough, Tier, redis::RedisStore, sql::SqlStore, stretto::StrettoStore};
 use cache_core::testkit::join_all;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, url, patience, callers] = &arguments[..] else { panic!("load_peer <url> <patience in ms> <callers>") };
-    let patience = Duration::from_millis(patience.parse().expect("milliseconds"));
+    let [_, url, peer_wait, callers] = &arguments[..] else { panic!("load_peer <url> <peer_wait in ms> <callers>") };
+    let peer_wait = Duration::from_millis(peer_wait.parse().expect("milliseconds"));
     let long = Duration::from_secs(120);
-    let settings = ReadThrough::new().patience(patience).soft_timeout(long).hard_timeout(long);
+    let settings = ReadThrough::new().soft_timeout(long).hard_timeout(long);
+    let settings = if peer_wait.is_zero() { settings.no_peer_wait() } else { settings.peer_wait(peer_wait) };
     let shared: Tier<String> = if url.starts_with("redis:") {
         RedisStore::builder(url).namespace("n").lease_ttl(long).connect().await.expect("Redis").into()
     } else {

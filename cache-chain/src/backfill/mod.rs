@@ -1,0 +1,116 @@
+//! Backfills: entries that are copied into the tiers above the one that had them.
+//!
+//! A backfill is queued and applied by one task per chain, so that no read waits for it. Its
+//! tickets were taken before the entry was read, so a tier refuses it if the key was written since.
+
+mod queue;
+mod worker;
+
+use std::sync::Arc;
+
+use cache_core::{Entry, Error, ErrorKind, Key, Result, SharedClock, Ticket};
+use smallvec::SmallVec;
+use tokio::sync::watch;
+
+pub(crate) use self::queue::Limits;
+use self::queue::Queue;
+use crate::{
+    stats::{BackfillCounters, BackfillStats},
+    tier::Tier,
+    util::runtime::RuntimeHandle,
+};
+
+/// The leases of one key, each with the place of its tier.
+pub(crate) type Tickets = SmallVec<[(usize, Ticket); 3]>;
+
+/// The bytes that a value allocates.
+pub(crate) type Weigher<V> = Arc<dyn Fn(&Key, &V) -> usize + Send + Sync>;
+
+/// An entry to be filled into tiers.
+pub(crate) struct Backfill<V> {
+    pub(crate) key: Key,
+    pub(crate) entry: Entry<V>,
+    /// The leases of the tiers to fill.
+    pub(crate) tickets: Tickets,
+    /// The place of the tier that had the entry; the number of tiers if it was loaded.
+    pub(crate) found_in: usize,
+}
+
+/// The backfill queue of a chain and its task.
+pub(crate) struct Backfills<V> {
+    queue: Arc<Queue<V>>,
+    /// Up to which position the queue has been drained.
+    drained: watch::Receiver<u64>,
+    tiers: Arc<[Tier<V>]>,
+    clock: SharedClock,
+    weigher: Weigher<V>,
+}
+
+impl<V: Clone + Send + Sync + 'static> Backfills<V> {
+    /// Spawns the task that drains the queue.
+    pub(crate) fn start(
+        tiers: Arc<[Tier<V>]>,
+        clock: SharedClock,
+        limits: Limits,
+        weigher: Weigher<V>,
+        runtime: &RuntimeHandle,
+    ) -> Self {
+        let queue = Arc::new(Queue::new(limits));
+        let (applied, drained) = watch::channel(0);
+        runtime.spawn(worker::drain(Arc::clone(&queue), Arc::clone(&tiers), Arc::clone(&clock), applied));
+        Self { queue, drained, tiers, clock, weigher }
+    }
+
+    /// Queues a backfill, or drops it if the queue is full or closed. Returns whether it was
+    /// queued. Never waits.
+    pub(crate) fn enqueue(&self, backfill: Backfill<V>) -> bool {
+        let weight = backfill.entry.value().map_or(0, |value| (self.weigher)(&backfill.key, value));
+        self.queue.push(backfill, weight)
+    }
+
+    /// Applies a backfill at once.
+    pub(crate) async fn apply(&self, backfill: Backfill<V>) {
+        worker::apply(vec![backfill], &self.tiers, &self.clock, self.queue.counters()).await;
+    }
+
+    /// Waits until all backfills that are queued now have been applied.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind `Closed` if the runtime has ended before.
+    pub(crate) async fn wait(&self) -> Result<()> {
+        let end = self.queue.end();
+        let mut drained = self.drained.clone();
+        if drained.wait_for(|position| *position >= end).await.is_err() && self.stats().items > 0 {
+            return Err(Error::new(ErrorKind::Closed, "the runtime in which the chain was built has ended"));
+        }
+        Ok(())
+    }
+}
+
+impl<V> Backfills<V> {
+    pub(crate) fn counters(&self) -> &BackfillCounters {
+        self.queue.counters()
+    }
+
+    pub(crate) fn stats(&self) -> BackfillStats {
+        self.queue.stats()
+    }
+
+    /// Accepts no more backfills. Those in the queue are still applied.
+    pub(crate) fn close(&self) {
+        self.queue.close();
+    }
+
+    /// Drops the backfills in the queue.
+    pub(crate) fn discard(&self) {
+        self.queue.discard();
+    }
+}
+
+impl<V> Drop for Backfills<V> {
+    fn drop(&mut self) {
+        self.close();
+        self.discard();
+    }
+}

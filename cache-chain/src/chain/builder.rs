@@ -1,0 +1,191 @@
+//! The builder of a chain.
+
+use std::{collections::HashSet, fmt, panic::catch_unwind, sync::Arc, time::Duration};
+
+use cache_core::{Error, ErrorKind, Key, Result, SharedClock, SystemClock, Ttl};
+use tokio::runtime::Handle;
+
+use super::ChainCache;
+use crate::{
+    backfill::{Backfills, Limits, Weigher},
+    flight::FlightStarter,
+    lifetime::Lifetimes,
+    load::{Loader, ReadThrough},
+    read::Reader,
+    tier::Tier,
+    util::runtime::RuntimeHandle,
+    write::Writer,
+};
+
+/// Builds a [`ChainCache`]; see [`ChainCache::builder`]. Setters cannot fail;
+/// [`build`](Self::build) checks the settings.
+#[must_use = "call `build`"]
+pub struct ChainBuilder<V> {
+    tiers: Vec<Tier<V>>,
+    clock: SharedClock,
+    limits: Limits,
+    weigher: Weigher<V>,
+    default_ttl: Ttl,
+    jitter: f64,
+    timeout: Option<Duration>,
+    read_through: ReadThrough,
+}
+
+impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
+    pub(super) fn new() -> Self {
+        Self {
+            tiers: Vec::new(),
+            clock: SystemClock::shared(),
+            limits: Limits { items: 10_000, bytes: 64 << 20 },
+            weigher: Arc::new(|_, _| 0),
+            default_ttl: Ttl::Never,
+            jitter: 0.0,
+            timeout: None,
+            read_through: ReadThrough::default(),
+        }
+    }
+
+    /// Adds a tier below those added before: a store, or a [`Tier`] with settings.
+    pub fn tier(mut self, tier: impl Into<Tier<V>>) -> Self {
+        self.tiers.push(tier.into());
+        self
+    }
+
+    /// Sets the clock, which must be that of the stores. Default: [`SystemClock`].
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets the TTL of values that are set or loaded without one. Default: no TTL; the limits of
+    /// each tier apply ([`Tier::default_ttl`]).
+    pub fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.default_ttl = ttl.into();
+        self
+    }
+
+    /// Shortens the TTL of each key by a random fraction of it, at most this one (0 to 1), so that
+    /// keys written together do not expire together. 0.1 is usual. Default: 0, because it changes
+    /// the TTL that a caller asks for.
+    pub fn jitter(mut self, fraction: f64) -> Self {
+        self.jitter = fraction;
+        self
+    }
+
+    /// Limits the time of one call of the chain. Default: no limit; the timeouts of the tiers add
+    /// up.
+    ///
+    /// A read divides the time: each tier, and a loader, gets an equal share of what is left, so
+    /// that a tier that hangs leaves time for those below. A call that takes longer fails with
+    /// [`Timeout`](ErrorKind::Timeout); a write or a load goes on in the background. `clear` and
+    /// `wait` are not limited.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how the chain reads through to loaders; see [`ChainCache::get_or_load`].
+    pub fn read_through(mut self, settings: ReadThrough) -> Self {
+        self.read_through = settings;
+        self
+    }
+
+    /// Limits the number of queued backfills. Further ones are dropped and counted; reads never
+    /// wait. Default: 10,000, some seconds of misses of a busy service.
+    pub fn backfill_items(mut self, items: usize) -> Self {
+        self.limits.items = items;
+        self
+    }
+
+    /// Limits the bytes of queued backfills. Default: 64 MiB. See [`weigher`](Self::weigher).
+    pub fn backfill_bytes(mut self, bytes: usize) -> Self {
+        self.limits.bytes = bytes;
+        self
+    }
+
+    /// Sets how many bytes a value allocates. They count towards
+    /// [`backfill_bytes`](Self::backfill_bytes), and towards the limit of 64 MiB for writes that go
+    /// on after their callers have left. Default: zero; only the value itself (its `size_of`), its
+    /// key and some overhead are counted.
+    pub fn weigher(mut self, weigher: impl Fn(&Key, &V) -> usize + Send + Sync + 'static) -> Self {
+        self.weigher = Arc::new(weigher);
+        self
+    }
+
+    /// Builds the chain. Spawns the tasks that it needs and connects to nothing.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput) if there is no tier, if a
+    /// TTL, a timeout or another setting is zero or out of range, if the queue has no room, if two
+    /// tiers have the same name, or outside of a tokio runtime with a timer.
+    pub fn build(self) -> Result<ChainCache<V>> {
+        self.check()?;
+        let runtime = RuntimeHandle::new(current_runtime()?);
+        let settings = self.read_through.checked()?;
+        let lifetimes = Lifetimes {
+            default_ttl: self.default_ttl,
+            jitter: self.jitter,
+            stale_for: settings.stale_for,
+            negative_ttl: settings.negative_ttl,
+        };
+        let lifetimes = lifetimes.checked()?;
+        let tiers = self.tiers.into_iter().enumerate().map(|(at, tier)| tier.placed(at + 1, &self.clock));
+        let tiers: Arc<[Tier<V>]> = tiers.collect::<Result<Vec<_>>>()?.into();
+        check_names(&tiers)?;
+
+        let (clock, timeout) = (self.clock, self.timeout);
+        let weigher = Arc::clone(&self.weigher);
+        let backfills = Backfills::start(Arc::clone(&tiers), Arc::clone(&clock), self.limits, weigher, &runtime);
+        let flights = FlightStarter::new(runtime.clone());
+        let reader = Arc::new(Reader::new(
+            (Arc::clone(&tiers), Arc::clone(&clock)),
+            (runtime.clone(), flights),
+            backfills,
+            (timeout, settings.hard_timeout),
+        ));
+        let loader = Arc::new(Loader::new(Arc::clone(&reader), settings, lifetimes.clone()));
+        let to_forget = reader.to_forget().chain([loader.to_forget()]).collect();
+        let writer = Arc::new(Writer::new((tiers, clock, runtime), (lifetimes, self.weigher), timeout, to_forget));
+        Ok(ChainCache { reader, loader, writer })
+    }
+
+    fn check(&self) -> Result<()> {
+        let invalid = |message: &'static str| Err(Error::new(ErrorKind::InvalidInput, message));
+        if self.tiers.is_empty() {
+            return invalid("a chain needs at least one tier; add a store with `tier`");
+        }
+        if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return invalid("the timeout of the chain is zero; leave it out for no limit");
+        }
+        if self.limits.items == 0 || self.limits.bytes == 0 {
+            return invalid("the backfill queue has no room; allow at least one item and its bytes");
+        }
+        Ok(())
+    }
+}
+
+fn current_runtime() -> Result<Handle> {
+    let Ok(runtime) = Handle::try_current() else {
+        return Err(Error::new(ErrorKind::InvalidInput, "no tokio runtime is running; build the chain inside of one"));
+    };
+    // A runtime does not tell whether it has a timer; using it panics if there is none.
+    if catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_err() {
+        let message = "the tokio runtime has no timer; build it with `enable_time` or `enable_all`";
+        return Err(Error::new(ErrorKind::InvalidInput, message));
+    }
+    Ok(runtime)
+}
+
+fn check_names<V: Clone + Send + Sync + 'static>(tiers: &[Tier<V>]) -> Result<()> {
+    let mut names = HashSet::new();
+    let Some(second) = tiers.iter().find(|tier| !names.insert(tier.title())) else { return Ok(()) };
+    let message = format!("two tiers are named {:?}; errors and statistics tell tiers apart by name", second.title());
+    Err(Error::new(ErrorKind::InvalidInput, message))
+}
+
+impl<V> fmt::Debug for ChainBuilder<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainBuilder").field("tiers", &self.tiers).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}

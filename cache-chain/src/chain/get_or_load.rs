@@ -1,0 +1,181 @@
+//! Reads that load what no tier has.
+
+use std::error::Error as StdError;
+
+use cache_core::{CacheKey, Key, Result};
+
+use super::ChainCache;
+use crate::{
+    load::{Load, LoadFn, Start, load_fn},
+    outcome::Found,
+};
+
+impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
+    /// Returns the value of the key. If no tier has it, calls `load` and caches what it returns.
+    ///
+    /// The loader returns a plain value, an `Option` whose `None` is cached as well, or a
+    /// [`Loaded`](crate::Loaded) with a TTL of its own; [`Load`] lists what the caller gets for
+    /// each. [`ReadThrough`](crate::ReadThrough) sets how long callers wait, whether stale values
+    /// are served, and more.
+    ///
+    /// - **One load per key.** Concurrent callers of one key share one load, and so do other
+    ///   processes if a tier grants claims.
+    /// - **No resurrection.** A loaded value is not cached if the key was set, deleted or cleared
+    ///   meanwhile, and callers after that do not join the older load.
+    /// - **Failures are not cached.** The next caller loads again.
+    /// - **Nested loads.** A loader may read other keys, of this chain or another one. If it reads
+    ///   a key whose loader waits for this one, directly or through others, that read fails at
+    ///   once. Loads that hold all permits of
+    ///   [`concurrent_loads`](crate::ReadThrough::concurrent_loads) do not block the loads that
+    ///   they wait for, in one chain or in several that load from each other. Both hold for calls
+    ///   that the loader awaits itself; in tasks that it spawns, such waits end by the timeouts.
+    /// - **The runtime of the chain.** The loader runs in a task on the runtime in which the chain
+    ///   was built, without the task-locals of the caller.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind
+    /// - [`Loader`](cache_core::ErrorKind::Loader) if the loader fails. The error of the loader is
+    ///   its source; all callers that waited share it, and
+    ///   [`Error::source_as`](cache_core::Error::source_as) downcasts it. An error that is no
+    ///   [`std::error::Error`] itself, such as a `String` or an `anyhow::Error`, is boxed by its
+    ///   own conversion; it can be printed with its causes, but not downcast to its former type.
+    /// - [`Panicked`](cache_core::ErrorKind::Panicked) if the loader panics.
+    /// - [`Timeout`](cache_core::ErrorKind::Timeout) if the load takes too long.
+    /// - [`Absent`](cache_core::ErrorKind::Absent) if the loader returns a plain value and the key
+    ///   is cached as absent.
+    /// - [`Cycle`](cache_core::ErrorKind::Cycle) if this call is made in a loader, and the load of
+    ///   the key waits for that loader.
+    /// - [`Closed`](cache_core::ErrorKind::Closed) if the runtime of the chain has ended.
+    ///
+    /// A tier that fails is skipped.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped caller leaves the load to the other callers. The last one aborts the load: the
+    /// future of the loader is dropped at its next await.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cache_chain::ChainCache;
+    /// use cache_core::testkit::MapStore;
+    ///
+    /// async fn name_of(id: u64) -> std::io::Result<String> {
+    ///     Ok(format!("user {id}")) // your query
+    /// }
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let names: ChainCache<String> = ChainCache::builder().tier(MapStore::new()).build()?;
+    /// let name = names.get_or_load(("name", 42), || name_of(42)).await?;
+    /// assert_eq!(name, "user 42");
+    ///
+    /// let error = names.get_or_load(7, || async { Err::<String, _>(std::fmt::Error) }).await.unwrap_err();
+    /// assert_eq!(error.source_as::<std::fmt::Error>(), Some(&std::fmt::Error));
+    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+    /// ```
+    #[doc(alias = "get_with")]
+    #[doc(alias = "fetch")]
+    pub fn get_or_load<T, E, F, Fut>(
+        &self,
+        key: impl CacheKey,
+        load: F,
+    ) -> impl Future<Output = Result<T::Output>> + Send
+    where
+        T: Load<V>,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let key = Key::new(&key);
+        async move {
+            let key = key?;
+            // The common case first: it builds no other future and allocates nothing.
+            match self.loader.hit(self.loader.start(&key)) {
+                Ok(entry) => T::output(entry.into_value()),
+                Err(start) => T::output(self.load(key, start, load_fn(load)).await?.value),
+            }
+        }
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), with where the value came from, its age and its
+    /// remaining TTL.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load`](Self::get_or_load), except that an absent key is no error.
+    pub fn get_or_load_detailed<T, E, F, Fut>(
+        &self,
+        key: impl CacheKey,
+        load: F,
+    ) -> impl Future<Output = Result<Found<V>>> + Send
+    where
+        T: Load<V>,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let key = Key::new(&key);
+        async move {
+            let key = key?;
+            match self.loader.hit(self.loader.start(&key)) {
+                Ok(entry) => Ok(self.reader.found(Some(0), entry)),
+                Err(start) => self.load(key, start, load_fn(load)).await,
+            }
+        }
+    }
+
+    /// Returns the values of `keys`, a slice, an array or a `Vec`, in their order. Calls `load`
+    /// once for all keys that no tier has and no other caller is loading.
+    ///
+    /// `load` gets the missing keys, and returns pairs of a key and a value, for instance in a
+    /// `Vec` or a `HashMap`. A key that it does not return is cached as absent. `load` is not
+    /// called if nothing is missing. Other processes are not waited for.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the first key that has one, in the order of `keys`, as
+    /// [`get_or_load`](Self::get_or_load). All other keys are still loaded and cached.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use cache_chain::ChainCache;
+    /// use cache_core::testkit::MapStore;
+    ///
+    /// async fn squares_of(numbers: Vec<u64>) -> std::io::Result<HashMap<u64, u64>> {
+    ///     Ok(numbers.into_iter().map(|n| (n, n * n)).collect()) // your query
+    /// }
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let squares: ChainCache<u64> = ChainCache::builder().tier(MapStore::new()).build()?;
+    /// let numbers: &[u64] = &[2, 3];
+    /// assert_eq!(squares.get_or_load_many(numbers, squares_of).await?, [Some(4), Some(9)]);
+    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+    /// ```
+    pub fn get_or_load_many<K, T, E, I, F, Fut>(
+        &self,
+        keys: impl AsRef<[K]>,
+        load: F,
+    ) -> impl Future<Output = Result<Vec<Option<V>>>> + Send
+    where
+        K: CacheKey + Clone + Send + 'static,
+        T: Load<V>,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+        I: IntoIterator<Item = (K, T)>,
+        F: FnOnce(Vec<K>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<I, E>> + Send + 'static,
+    {
+        Box::pin(self.loader.get_many(keys.as_ref().to_vec(), load))
+    }
+
+    async fn load(&self, key: Key, start: Start<V>, load: LoadFn<V>) -> Result<Found<V>> {
+        // Boxed, so that the future of a hit is small.
+        Box::pin(self.loader.get(key, start, load)).await
+    }
+}

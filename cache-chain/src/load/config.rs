@@ -1,0 +1,178 @@
+//! The settings of loads.
+
+use std::time::Duration;
+
+use cache_core::{Error, ErrorKind, Result};
+
+/// How a chain reads through to a loader; see
+/// [`ChainCache::get_or_load`](crate::ChainCache::get_or_load).
+///
+/// The defaults suit production. Features that change which values a caller may get (stale values,
+/// early refresh) are off by default.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use cache_chain::{ChainCache, ReadThrough};
+/// use cache_core::testkit::MapStore;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let users: ChainCache<String> = ChainCache::builder()
+///     .tier(MapStore::new())
+///     .default_ttl(Duration::from_secs(60))
+///     .read_through(ReadThrough::new().stale_for(Duration::from_secs(3600)).early_refresh(1.0))
+///     .build()?;
+/// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct ReadThrough {
+    pub(crate) negative_ttl: Option<Duration>,
+    pub(crate) stale_for: Option<Duration>,
+    pub(crate) early_refresh: Option<f64>,
+    pub(crate) failure_cooldown: Option<Duration>,
+    pub(crate) soft_timeout: Duration,
+    pub(crate) hard_timeout: Duration,
+    pub(crate) concurrent_loads: usize,
+    pub(crate) peer_wait: Option<Duration>,
+}
+
+impl Default for ReadThrough {
+    fn default() -> Self {
+        Self {
+            negative_ttl: Some(Duration::from_secs(5)),
+            stale_for: None,
+            early_refresh: None,
+            failure_cooldown: Some(Duration::from_secs(1)),
+            soft_timeout: Duration::from_secs(10),
+            hard_timeout: Duration::from_secs(30),
+            concurrent_loads: 256,
+            peer_wait: Some(Duration::from_secs(2)),
+        }
+    }
+}
+
+impl ReadThrough {
+    /// The default settings.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the TTL of a key for which the loader found no value, unless the loader sets one.
+    /// Default: 5 s, long enough to absorb a burst of requests for a key that does not exist, short
+    /// enough that a value created meanwhile is soon seen.
+    ///
+    /// A shorter [`default_ttl`](crate::ChainBuilder::default_ttl) takes precedence.
+    pub fn negative_ttl(mut self, ttl: Duration) -> Self {
+        self.negative_ttl = Some(ttl);
+        self
+    }
+
+    /// Does not cache that a key has no value, unless the loader sets a TTL.
+    pub fn no_negative_caching(mut self) -> Self {
+        self.negative_ttl = None;
+        self
+    }
+
+    /// Lets `get_or_load` serve a value for so long after its TTL while it is loaded again or
+    /// cannot be loaded: the `stale-while-revalidate` and `stale-if-error` of RFC 5861. Default: no
+    /// stale values.
+    ///
+    /// It applies to values that are set or loaded with a TTL under this setting. `get` and the
+    /// like never serve a stale value.
+    pub fn stale_for(mut self, time: Duration) -> Self {
+        self.stale_for = Some(time);
+        self
+    }
+
+    /// Loads a value again before it expires, in the background: at a hit, with a probability that
+    /// grows towards the end of the TTL and with the duration of the last load. This is `XFetch` of
+    /// "Optimal Probabilistic Cache Stampede Prevention" (VLDB 2015). `beta` is its factor: 1 is
+    /// the optimum, and a larger one refreshes earlier. Default: no early refresh.
+    pub fn early_refresh(mut self, beta: f64) -> Self {
+        self.early_refresh = Some(beta);
+        self
+    }
+
+    /// Sets for how long after a failed refresh the stale value is served without another attempt.
+    /// Default: 1 s, so that a failing origin gets one attempt per key and second.
+    pub fn failure_cooldown(mut self, cooldown: Duration) -> Self {
+        self.failure_cooldown = Some(cooldown);
+        self
+    }
+
+    /// Retries a failed refresh at the next hit.
+    pub fn no_failure_cooldown(mut self) -> Self {
+        self.failure_cooldown = None;
+        self
+    }
+
+    /// Limits how long a caller waits for a load. After that the caller gets an error of kind
+    /// [`Timeout`](ErrorKind::Timeout), and the load goes on in the background for later callers.
+    /// Default: 10 s, about as long as clients of a service wait.
+    pub fn soft_timeout(mut self, timeout: Duration) -> Self {
+        self.soft_timeout = timeout;
+        self
+    }
+
+    /// Limits the time of a load, including the wait for a permit. After that the load is aborted.
+    /// Default: 30 s.
+    pub fn hard_timeout(mut self, timeout: Duration) -> Self {
+        self.hard_timeout = timeout;
+        self
+    }
+
+    /// Limits how many loads of this chain run at once. Default: 256, more than most connection
+    /// pools behind a loader have, and few enough to bound the memory of a cold start.
+    ///
+    /// A load that another load of this chain waits for, directly or through other loads, runs
+    /// under the permit of that load. Otherwise loads that hold all permits could wait for each
+    /// other.
+    ///
+    /// A load that a load of another chain waits for needs a permit of this chain. The exception
+    /// are chains whose loads wait for each other, in pairs or in longer rings: while they do,
+    /// those loads run without a permit. So the limit of a chain holds unless its own loaders read
+    /// from the chains that load from it.
+    pub fn concurrent_loads(mut self, loads: usize) -> Self {
+        self.concurrent_loads = loads;
+        self
+    }
+
+    /// Limits how long a load waits while a peer, another process, loads the same key. After that
+    /// this process loads, too. Default: 2 s, longer than most loads take.
+    ///
+    /// This needs a tier that grants claims, such as Redis or a database.
+    pub fn peer_wait(mut self, time: Duration) -> Self {
+        self.peer_wait = Some(time);
+        self
+    }
+
+    /// Does not wait for peers: each process loads by itself.
+    pub fn no_peer_wait(mut self) -> Self {
+        self.peer_wait = None;
+        self
+    }
+
+    pub(crate) fn checked(self) -> Result<Self> {
+        let is_zero = |setting: Option<Duration>| setting.is_some_and(|time| time.is_zero());
+        for (is_zero, setting, remedy) in [
+            (is_zero(self.negative_ttl), "negative_ttl", "call `no_negative_caching`"),
+            (is_zero(self.stale_for), "stale_for", "leave it out"),
+            (is_zero(self.failure_cooldown), "failure_cooldown", "call `no_failure_cooldown`"),
+            (is_zero(self.peer_wait), "peer_wait", "call `no_peer_wait`"),
+            (self.soft_timeout.is_zero(), "soft_timeout", "leave it out"),
+            (self.hard_timeout.is_zero(), "hard_timeout", "leave it out"),
+            (self.concurrent_loads == 0, "concurrent_loads", "leave it out"),
+        ] {
+            if is_zero {
+                let message = format!("`{setting}` is zero; {remedy} or set it above zero");
+                return Err(Error::new(ErrorKind::InvalidInput, message));
+            }
+        }
+        if !self.early_refresh.is_none_or(|beta| beta > 0.0 && beta <= 1e6) {
+            let message = "the factor of `early_refresh` must be above 0 and at most 1,000,000";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        Ok(self)
+    }
+}

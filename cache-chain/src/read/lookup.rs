@@ -1,0 +1,182 @@
+//! The lookup: asks the tiers from the first down until one has a fresh entry.
+
+use std::time::Duration;
+
+use cache_core::{Entry, Error, ErrorKind, Key, Result};
+
+use super::{Leases, Purpose, Reader};
+use crate::{
+    backfill::Backfill,
+    tier::{
+        Tier,
+        read::{Each, Peeked, TierLookup},
+    },
+    util::deadline::Deadline,
+};
+
+/// What the tiers have of one key.
+pub(crate) struct Lookup<V> {
+    /// A fresh entry, and the place of its tier. The tiers above are being backfilled.
+    pub(crate) hit: Option<(usize, Entry<V>)>,
+    /// The first stale entry above the hit, and the place of its tier.
+    pub(crate) stale: Option<(usize, Entry<V>)>,
+    /// The leases of the tiers without a fresh entry, except the last tier.
+    pub(crate) leases: Leases,
+    /// The tiers that failed.
+    pub(crate) failed: Vec<(usize, Error)>,
+    /// Whether a tier timed out that would have had more time if the caller's deadline had been
+    /// later.
+    pub(crate) cut_short: bool,
+}
+
+impl<V: Clone> Lookup<V> {
+    /// Returns the fresh entry, if there is one. Without one, "not found" would be a guess if a
+    /// tier has failed.
+    pub(crate) fn fresh(&self) -> Result<Option<(usize, Entry<V>)>> {
+        match (&self.hit, self.failed.first()) {
+            (Some(hit), _) => Ok(Some(hit.clone())),
+            (None, Some((_, error))) => Err(error.clone()),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+impl<V> Lookup<V> {
+    pub(crate) fn has_failed(&self, place: usize) -> bool {
+        self.failed.iter().any(|(failed, _)| *failed == place)
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> Reader<V> {
+    pub(super) fn nothing_of(&self, key: &Key) -> Lookup<V> {
+        Lookup { hit: None, stale: None, leases: self.returns.none_of(key), failed: Vec::new(), cut_short: false }
+    }
+
+    /// Asks the tiers for the keys, from the first down; each tier for the keys that those above
+    /// lack. Before a tier is read, the leases of those above are taken. `peeked` is what the first
+    /// tier has answered already, if it is local.
+    pub(super) async fn descend(
+        &self,
+        keys: &[Key],
+        peeked: Option<Each<Peeked<V>>>,
+        deadline: Deadline,
+        purpose: Purpose,
+    ) -> Each<Lookup<V>> {
+        let last = self.tiers.len() - 1;
+        let mut lookups: Each<Lookup<V>> = keys.iter().map(|key| self.nothing_of(key)).collect();
+        let mut missing: Each<usize> = (0..keys.len()).collect();
+        let mut peeked = peeked.filter(|_| self.tiers[0].is_local());
+        for (place, tier) in self.tiers.iter().enumerate() {
+            let limit = deadline.share(self.parts(place, purpose), tier.read_timeout);
+            let lease = (place < last && self.may_lease(tier, purpose))
+                .then(|| self.lease_time(place + 1, limit, deadline, purpose));
+            let asked: Each<Key> = missing.iter().map(|&at| keys[at].clone()).collect();
+            let answers = tier.look_up(&asked, peeked.take(), lease, limit).await;
+            let is_short = limit < tier.read_timeout;
+            for (&at, answer) in missing.iter().zip(answers) {
+                self.note((place, tier), &mut lookups[at], answer, is_short);
+            }
+            missing.retain(|at| lookups[*at].hit.is_none());
+            if missing.is_empty() {
+                break;
+            }
+        }
+        for (key, lookup) in keys.iter().zip(&mut lookups) {
+            self.enqueue_backfill(key, lookup);
+        }
+        lookups
+    }
+
+    /// Adds the answer of one tier to a lookup.
+    fn note(
+        &self,
+        (place, tier): (usize, &Tier<V>),
+        lookup: &mut Lookup<V>,
+        answer: Result<TierLookup<V>>,
+        is_short: bool,
+    ) {
+        match answer {
+            Ok(TierLookup { entry, ticket }) => {
+                match entry {
+                    Some(entry) if tier.is_fresh(&entry) => lookup.hit = Some((place, entry)),
+                    Some(entry) if lookup.stale.is_none() && self.may_be_served_stale(&entry) => {
+                        lookup.stale = Some((place, entry));
+                    }
+                    _ => {}
+                }
+                if let Some(ticket) = ticket {
+                    lookup.leases.push(place, ticket);
+                }
+            }
+            Err(error) => {
+                lookup.cut_short |= error.kind() == ErrorKind::Timeout && is_short;
+                lookup.failed.push((place, error));
+            }
+        }
+    }
+
+    /// Queues the backfill of a hit. An entry that has expired on the way is a miss. A tier that
+    /// answered and granted no lease cannot be backfilled, which counts as a failed backfill.
+    fn enqueue_backfill(&self, key: &Key, lookup: &mut Lookup<V>) {
+        let Some((place, entry)) = &lookup.hit else { return };
+        if self.has_expired(entry) {
+            lookup.hit = None;
+            return;
+        }
+        let (place, entry) = (*place, entry.clone());
+        let tickets = lookup.leases.take();
+        self.backfills.counters().failed.add(place.saturating_sub(tickets.len() + lookup.failed.len()));
+        if !tickets.is_empty() {
+            self.backfills.enqueue(Backfill { key: key.clone(), entry, tickets, found_in: place });
+        }
+    }
+
+    /// Whether a lookup takes leases of this tier. Without a lease, the tier is not backfilled.
+    fn may_lease(&self, tier: &Tier<V>, purpose: Purpose) -> bool {
+        purpose == Purpose::Load || !tier.has_markers() || !self.returns.are_behind()
+    }
+
+    /// Into how many parts the time is divided from this tier on: the tiers that take time, and a
+    /// loader.
+    fn parts(&self, from: usize, purpose: Purpose) -> usize {
+        self.tiers[from..].iter().filter(|tier| !tier.is_local()).count() + usize::from(purpose == Purpose::Load)
+    }
+
+    /// For how long a lease is needed: for the rest of its own tier's limit, the tiers from `next`
+    /// on, and a loader.
+    fn lease_time(&self, next: usize, limit: Duration, deadline: Deadline, purpose: Purpose) -> Duration {
+        let below = self.tiers[next..].iter().filter(|tier| !tier.is_local());
+        let lookup = below.fold(limit, |sum, tier| sum.saturating_add(tier.read_timeout));
+        let load = if purpose == Purpose::Load { self.load_timeout } else { Duration::ZERO };
+        deadline.share(1, lookup).saturating_add(load)
+    }
+
+    /// Takes the leases that these lookups lack, before a load. A tier that grants none cannot be
+    /// filled, which counts as a failed backfill; a tier that has failed the lookup is not asked
+    /// again.
+    pub(crate) async fn lease_rest(
+        &self,
+        keys: &[Key],
+        leases: &mut [Leases],
+        has_failed: impl Fn(usize, usize) -> bool,
+    ) {
+        for (place, tier) in self.tiers.iter().enumerate() {
+            let lacks = |at: &usize| !leases[*at].has(place) && !has_failed(*at, place);
+            let missing: Each<usize> = (0..keys.len()).filter(lacks).collect();
+            let asked: Each<Key> = missing.iter().map(|&at| keys[at].clone()).collect();
+            let tickets = tier.lease(&asked, tier.read_timeout, self.load_timeout).await;
+            for (at, ticket) in missing.into_iter().zip(tickets) {
+                match ticket {
+                    Ok(ticket) => leases[at].push(place, ticket),
+                    Err(_) => self.backfills.counters().failed.increment(),
+                }
+            }
+        }
+    }
+
+    /// Whether a load may serve this entry although it is not fresh. An absence is not served:
+    /// there may be a value by now.
+    fn may_be_served_stale(&self, entry: &Entry<V>) -> bool {
+        !entry.is_absent() && !self.has_expired(entry)
+    }
+}

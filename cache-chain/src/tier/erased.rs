@@ -1,0 +1,97 @@
+//! `Store` as an object. Its futures are boxed here and nowhere else.
+
+use std::{pin::Pin, time::Duration};
+
+use cache_core::{Claim, Entry, Key, LocalStore, Profile, Result, Store, Ticket, Write};
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+pub(super) trait ErasedStore<V>: Send + Sync {
+    fn profile(&self) -> Profile;
+    fn local(&self) -> Option<&dyn LocalStore<Value = V>>;
+    fn get<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Option<Entry<V>>>>;
+    fn get_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<Option<Entry<V>>>>>;
+    fn lease_within<'a>(&'a self, key: &'a Key, life: Duration) -> Boxed<'a, Result<Ticket>>;
+    fn lease_many_within<'a>(&'a self, keys: &'a [Key], life: Duration) -> Boxed<'a, Vec<Result<Ticket>>>;
+    fn release_leases<'a>(&'a self, leases: &'a [(Key, Ticket)]) -> Boxed<'a, Result<()>>;
+    fn claim<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Claim>>;
+    fn release<'a>(&'a self, key: &'a Key, ticket: Ticket) -> Boxed<'a, Result<()>>;
+    fn fill(&self, write: Write<V>) -> Boxed<'_, Result<bool>>;
+    fn fill_many(&self, writes: Vec<Write<V>>) -> Boxed<'_, Vec<Result<bool>>>;
+    fn set(&self, write: Write<V>) -> Boxed<'_, Result<()>>;
+    fn set_many(&self, writes: Vec<Write<V>>) -> Boxed<'_, Vec<Result<()>>>;
+    fn del<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<()>>;
+    fn del_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<()>>>;
+    fn clear(&self) -> Boxed<'_, Result<()>>;
+    fn wait(&self) -> Boxed<'_, Result<()>>;
+}
+
+impl<S: Store> ErasedStore<S::Value> for S {
+    fn profile(&self) -> Profile {
+        Store::profile(self)
+    }
+
+    fn local(&self) -> Option<&dyn LocalStore<Value = S::Value>> {
+        Store::local(self)
+    }
+
+    fn get<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Option<Entry<S::Value>>>> {
+        Box::pin(Store::get(self, key))
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<Option<Entry<S::Value>>>>> {
+        Box::pin(Store::get_many(self, keys))
+    }
+
+    fn lease_within<'a>(&'a self, key: &'a Key, life: Duration) -> Boxed<'a, Result<Ticket>> {
+        Box::pin(Store::lease_within(self, key, life))
+    }
+
+    fn lease_many_within<'a>(&'a self, keys: &'a [Key], life: Duration) -> Boxed<'a, Vec<Result<Ticket>>> {
+        Box::pin(Store::lease_many_within(self, keys, life))
+    }
+
+    fn release_leases<'a>(&'a self, leases: &'a [(Key, Ticket)]) -> Boxed<'a, Result<()>> {
+        Box::pin(Store::release_leases(self, leases))
+    }
+
+    fn claim<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Claim>> {
+        Box::pin(Store::claim(self, key))
+    }
+
+    fn release<'a>(&'a self, key: &'a Key, ticket: Ticket) -> Boxed<'a, Result<()>> {
+        Box::pin(Store::release(self, key, ticket))
+    }
+
+    fn fill(&self, write: Write<S::Value>) -> Boxed<'_, Result<bool>> {
+        Box::pin(Store::fill(self, write))
+    }
+
+    fn fill_many(&self, writes: Vec<Write<S::Value>>) -> Boxed<'_, Vec<Result<bool>>> {
+        Box::pin(Store::fill_many(self, writes))
+    }
+
+    fn set(&self, write: Write<S::Value>) -> Boxed<'_, Result<()>> {
+        Box::pin(Store::set(self, write))
+    }
+
+    fn set_many(&self, writes: Vec<Write<S::Value>>) -> Boxed<'_, Vec<Result<()>>> {
+        Box::pin(Store::set_many(self, writes))
+    }
+
+    fn del<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<()>> {
+        Box::pin(Store::del(self, key))
+    }
+
+    fn del_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<()>>> {
+        Box::pin(Store::del_many(self, keys))
+    }
+
+    fn clear(&self) -> Boxed<'_, Result<()>> {
+        Box::pin(Store::clear(self))
+    }
+
+    fn wait(&self) -> Boxed<'_, Result<()>> {
+        Box::pin(Store::wait(self))
+    }
+}

@@ -1,0 +1,244 @@
+//! Tiers: a store, its limits, and the calls that a chain makes to it.
+
+pub(crate) mod breaker;
+mod call;
+mod erased;
+mod fenced;
+mod pending_deletes;
+pub(crate) mod read;
+mod repair;
+mod write;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use cache_core::{Error, ErrorKind, Expiry, LocalStore, Moment, Result, SharedClock, Store, SystemClock, Ttl};
+
+use self::{
+    breaker::{Breaker, Circuit},
+    erased::ErasedStore,
+    fenced::Fenced,
+    pending_deletes::PendingDeletes,
+};
+use crate::{
+    lifetime::TierLifetimes,
+    stats::{TierCounters, TierStats},
+};
+
+/// A store as a tier of a chain, with its settings.
+///
+/// A store converts into a tier with the default settings.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use cache_chain::{ChainCache, Tier};
+/// use cache_core::testkit::MapStore;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let chain: ChainCache<String> = ChainCache::builder()
+///     .tier(Tier::new(MapStore::new()).max_ttl(Duration::from_secs(60)))
+///     .tier(MapStore::new())
+///     .build()?;
+/// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+/// ```
+pub struct Tier<V> {
+    store: Arc<dyn ErasedStore<V>>,
+    /// Whether its leases are kept by the fence of this process, and the store is not called for
+    /// them.
+    is_fenced: bool,
+    name: Arc<str>,
+    lifetimes: TierLifetimes,
+    pub(crate) read_timeout: Duration,
+    write_timeout: Duration,
+    breaker: Option<Circuit>,
+    is_origin: bool,
+    pending: PendingDeletes,
+    clock: SharedClock,
+    counters: TierCounters,
+}
+
+impl<V: Clone + Send + Sync + 'static> Tier<V> {
+    /// Creates a tier with the default settings.
+    ///
+    /// A store that keeps no leases is put behind a fence of this process, which all chains over
+    /// that store share ([`Profile::domain`](cache_core::Profile::domain)). The fence does not see
+    /// the writes of other processes. An [`Origin`](cache_core::Origin) needs no fence.
+    pub fn new<S: Store<Value = V>>(store: S) -> Self {
+        let profile = store.profile();
+        // An origin is the last tier and needs no leases, and its closures may take long or call
+        // the chain.
+        let is_fenced = !profile.leases && !profile.origin;
+        let store: Arc<dyn ErasedStore<V>> = if is_fenced { Arc::new(Fenced::new(store)) } else { Arc::new(store) };
+        Self {
+            store,
+            is_fenced: !profile.leases,
+            name: Arc::default(),
+            lifetimes: TierLifetimes { default_ttl: Ttl::Never, max_ttl: Ttl::Never },
+            read_timeout: Duration::from_secs(3),
+            write_timeout: Duration::from_secs(3),
+            breaker: Some(Circuit::new(Breaker::new())),
+            is_origin: profile.origin,
+            pending: PendingDeletes::new(65_536),
+            clock: SystemClock::shared(),
+            counters: TierCounters::default(),
+        }
+    }
+
+    /// Sets the name in errors and statistics. Default: the place and the kind of the store, such
+    /// as "L1 stretto".
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into().into();
+        self
+    }
+
+    /// Limits every TTL in this tier. Default: no limit. A short one for memory limits how long a
+    /// write of another process remains unseen.
+    pub fn max_ttl(mut self, ttl: Duration) -> Self {
+        self.lifetimes.max_ttl = ttl.into();
+        self
+    }
+
+    /// Sets the TTL of entries that are stored in this tier without one. Default: they do not
+    /// expire.
+    pub fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.lifetimes.default_ttl = ttl.into();
+        self
+    }
+
+    /// Limits the time of one call to this tier, be it a read or a write. Local tiers and `clear`
+    /// are not limited. Default: 3 s, longer than the timeouts of this project's stores, whose
+    /// errors say more.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.read_timeout(timeout).write_timeout(timeout)
+    }
+
+    /// Limits the time of one read of this tier, including its lease.
+    pub fn read_timeout(mut self, timeout: Duration) -> Self {
+        self.read_timeout = timeout;
+        self
+    }
+
+    /// Limits the time of one write to this tier: a `set`, a `del` or a backfill.
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = timeout;
+        self
+    }
+
+    /// Sets when the circuit breaker opens, so that a tier which times out or is unavailable is
+    /// skipped. Local tiers have no breaker. Default: [`Breaker::new`].
+    pub fn breaker(mut self, breaker: Breaker) -> Self {
+        self.breaker = Some(Circuit::new(breaker));
+        self
+    }
+
+    /// Never skips this tier, however often it fails.
+    pub fn no_breaker(mut self) -> Self {
+        self.breaker = None;
+        self
+    }
+
+    /// Sets for how many keys the chain remembers that a write to this tier failed or has an
+    /// unknown outcome. Such a key is not read from the tier until it has been deleted there.
+    /// Default: 65,536 keys. Their memory is limited to 256 bytes per key on average, 16 MiB by
+    /// default.
+    ///
+    /// Beyond that, nothing is read from the tier until it has recovered, and after that only
+    /// entries created since, until a `clear` succeeds. If the store does not keep when an entry
+    /// was created, nothing is read until then.
+    pub fn pending_deletes(mut self, keys: usize) -> Self {
+        self.pending = PendingDeletes::new(keys);
+        self
+    }
+
+    /// Sets whether this tier holds the application's data itself, and not a copy. Then only the
+    /// application's own deletions delete from it, and it is read also after a write to it has
+    /// failed. Default: `true` for [`Origin`](cache_core::Origin), else `false`. Set it for a
+    /// database that is written through this chain alone and must keep the old value if a `set`
+    /// fails.
+    pub fn origin(mut self, origin: bool) -> Self {
+        self.is_origin = origin;
+        self
+    }
+
+    /// Names the tier by its place if it has no name, sets the clock, and checks the settings.
+    pub(crate) fn placed(mut self, place: usize, clock: &SharedClock) -> Result<Self> {
+        if self.name.is_empty() {
+            self.name = format!("L{place} {}", self.store.profile().name).into();
+        }
+        self.clock = Arc::clone(clock);
+        let breaker = self.breaker.as_ref().map(|circuit| circuit.settings);
+        for (is_zero, setting, remedy) in [
+            (self.lifetimes.max_ttl == Ttl::After(Duration::ZERO), "max_ttl", "leave it out"),
+            (self.lifetimes.default_ttl == Ttl::After(Duration::ZERO), "default_ttl", "leave it out"),
+            (self.read_timeout.is_zero() || self.write_timeout.is_zero(), "timeout", "leave it out"),
+            (breaker.is_some_and(|breaker| breaker.failures == 0), "number of breaker failures", "call `no_breaker`"),
+            (breaker.is_some_and(|breaker| breaker.probe_interval.is_zero()), "probe interval", "leave it out"),
+            (self.pending.capacity == 0, "number of pending deletes", "leave it out"),
+        ] {
+            if is_zero {
+                let message = format!("the {setting} of tier {} is zero; {remedy} or set it above zero", self.name);
+                return Err(Error::new(ErrorKind::InvalidInput, message));
+            }
+        }
+        Ok(self)
+    }
+
+    pub(crate) fn title(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(crate) fn stats(&self) -> TierStats {
+        self.counters.snapshot(self.pending.len(), self.name.to_string())
+    }
+
+    /// The store's synchronous interface, if it is in this process.
+    #[inline]
+    pub(crate) fn local(&self) -> Option<&dyn LocalStore<Value = V>> {
+        self.store.local()
+    }
+
+    pub(crate) fn is_local(&self) -> bool {
+        self.local().is_some()
+    }
+
+    /// Whether its leases leave something in the store that must be returned.
+    pub(crate) fn has_markers(&self) -> bool {
+        let profile = self.store.profile();
+        profile.leases && profile.markers
+    }
+
+    /// Whether it grants claims to one process at a time.
+    pub(crate) fn grants_claims(&self) -> bool {
+        self.store.profile().claims
+    }
+
+    /// When an entry with this expiry expires in this tier.
+    pub(crate) fn limit(&self, expiry: Expiry, now: Moment) -> Expiry {
+        self.lifetimes.limit(expiry, now)
+    }
+
+    /// Counts a hit that was served without a lookup.
+    #[inline]
+    pub(crate) fn count_hit(&self) {
+        self.counters.hits.increment();
+    }
+}
+
+impl<S: Store> From<S> for Tier<S::Value> {
+    fn from(store: S) -> Self {
+        Self::new(store)
+    }
+}
+
+impl<V> fmt::Debug for Tier<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tier")
+            .field("name", &self.name)
+            .field("lifetimes", &self.lifetimes)
+            .field("read_timeout", &self.read_timeout)
+            .field("write_timeout", &self.write_timeout)
+            .field("breaker", &self.breaker.as_ref().map(|circuit| circuit.settings))
+            .finish_non_exhaustive()
+    }
+}

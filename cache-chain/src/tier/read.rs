@@ -1,0 +1,185 @@
+//! Reads of a tier, its leases and its claims.
+
+use std::time::Duration;
+
+use cache_core::{Claim, Entry, Error, ErrorKind, Key, Result, Ticket};
+use tokio::time::Instant;
+
+pub(crate) use super::call::Each;
+use super::{
+    Tier,
+    call::{Verdict, verdict},
+};
+use crate::util::deadline::after;
+
+/// What a tier has of a key.
+pub(crate) struct TierLookup<V> {
+    /// The entry, fresh or stale.
+    pub(crate) entry: Option<Entry<V>>,
+    /// The lease of a key without a fresh entry, if the tier granted one.
+    pub(crate) ticket: Option<Ticket>,
+}
+
+/// What a local tier has answered before the lookup.
+pub(crate) struct Peeked<V> {
+    pub(crate) entry: Option<Entry<V>>,
+    /// Whether the statistics have counted it.
+    pub(crate) is_counted: bool,
+}
+
+impl<V: Clone + Send + Sync + 'static> Tier<V> {
+    /// Looks up the keys, and takes a lease for `lease` of each key without a fresh entry, all
+    /// within `limit`. A tier that has been asked before gives its answers.
+    pub(crate) async fn look_up(
+        &self,
+        keys: &[Key],
+        peeked: Option<Each<Peeked<V>>>,
+        lease: Option<Duration>,
+        limit: Duration,
+    ) -> Each<Result<TierLookup<V>>> {
+        let until = after(limit);
+        let entries = match peeked {
+            Some(peeked) => peeked.into_iter().map(|peeked| Ok(self.count_peeked(peeked))).collect(),
+            None => self.get(keys, limit, true).await,
+        };
+        let mut lookups: Each<Result<TierLookup<V>>> =
+            entries.into_iter().map(|entry| Ok(TierLookup { entry: entry?, ticket: None })).collect();
+        let Some(lease) = lease else { return lookups };
+        let needs_lease = |lookup: &Result<TierLookup<V>>| match lookup {
+            Ok(TierLookup { entry, .. }) => !entry.as_ref().is_some_and(|entry| self.is_fresh(entry)),
+            Err(_) => false,
+        };
+        let at: Each<usize> = (0..keys.len()).filter(|&at| needs_lease(&lookups[at])).collect();
+        let leased: Each<Key> = at.iter().map(|&at| keys[at].clone()).collect();
+        let rest = until.saturating_duration_since(Instant::now());
+        for (at, ticket) in at.into_iter().zip(self.lease(&leased, rest, lease).await) {
+            if let Ok(lookup) = &mut lookups[at] {
+                lookup.ticket = ticket.ok();
+            }
+        }
+        lookups
+    }
+
+    fn count_peeked(&self, Peeked { entry, is_counted }: Peeked<V>) -> Option<Entry<V>> {
+        if is_counted {
+            return entry;
+        }
+        let count = if entry.is_some() { &self.counters.hits } else { &self.counters.misses };
+        count.increment();
+        entry
+    }
+
+    /// Returns the entry of a key again, without counting it.
+    pub(crate) async fn recheck(&self, key: &Key) -> Result<Option<Entry<V>>> {
+        let found = self.get(std::slice::from_ref(key), self.read_timeout, false).await;
+        found.into_iter().next().unwrap_or(Ok(None))
+    }
+
+    /// Returns the entries of the keys, as far as they may be read.
+    async fn get(&self, keys: &[Key], limit: Duration, counts: bool) -> Each<Result<Option<Entry<V>>>> {
+        if let Some(local) = self.local() {
+            return keys.iter().map(|key| self.classify(Ok(local.get(key)), counts)).collect();
+        }
+        let get = async |is_probe| {
+            // A probe repairs first, and its failure is the answer.
+            let repaired = self.repair(is_probe).await.map(drop);
+            if is_probe {
+                repaired.clone()?;
+            }
+            self.get_repaired(keys, &repaired, counts).await
+        };
+        self.counted(self.call_with_verdict(limit, keys.len(), get).await, keys.len())
+    }
+
+    /// As [`get`](Self::get), after an attempt to repair the tier that ended like this.
+    async fn get_repaired(
+        &self,
+        keys: &[Key],
+        repaired: &Result<()>,
+        counts: bool,
+    ) -> Result<(Each<Result<Option<Entry<V>>>>, Verdict)> {
+        let withheld: Each<Option<Error>> = keys.iter().map(|key| self.withheld(key, repaired)).collect();
+        if withheld.iter().all(Option::is_none) {
+            let found = self.fetch(keys).await?;
+            let verdict = verdict(&found);
+            return Ok((found.into_iter().map(|found| self.classify(found, counts)).collect(), Some(verdict)));
+        }
+        let asked: Each<Key> =
+            keys.iter().zip(&withheld).filter(|(_, withheld)| withheld.is_none()).map(|(key, _)| key.clone()).collect();
+        if asked.is_empty() {
+            // The store was not asked, unless to repair it.
+            repaired.clone()?;
+            return Ok((withheld.into_iter().flatten().map(Err).collect(), None));
+        }
+        let found = self.fetch(&asked).await?;
+        let verdict = verdict(&found);
+        let mut found = found.into_iter();
+        let merged = withheld.into_iter().filter_map(|withheld| match withheld {
+            Some(error) => Some(Err(error)),
+            None => found.next().map(|found| self.classify(found, counts)),
+        });
+        Ok((merged.collect(), Some(verdict)))
+    }
+
+    /// One entry per key from the store.
+    async fn fetch(&self, keys: &[Key]) -> Result<Each<Result<Option<Entry<V>>>>> {
+        let found = match keys {
+            [key] => Each::from_iter([self.store.get(key).await]),
+            _ => self.store.get_many(keys).await.into(),
+        };
+        self.complete(found, keys.len())
+    }
+
+    /// Classifies what was found: entries that must not be read and bytes that do not decode are
+    /// misses.
+    fn classify(&self, found: Result<Option<Entry<V>>>, counts: bool) -> Result<Option<Entry<V>>> {
+        match found {
+            Ok(Some(entry)) if !self.pending.rejects(&entry) => {
+                self.counters.hits.add(usize::from(counts));
+                Ok(Some(entry))
+            }
+            Err(error) if error.kind() != ErrorKind::Codec => Err(error),
+            missing => {
+                self.counters.undecodable.add(usize::from(counts && missing.is_err()));
+                self.counters.misses.add(usize::from(counts));
+                Ok(None)
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_fresh(&self, entry: &Entry<V>) -> bool {
+        !entry.turns_stale() || !entry.is_stale(self.clock.now())
+    }
+
+    /// Takes a lease of each key for `life`, all within `limit`.
+    pub(crate) async fn lease(&self, keys: &[Key], limit: Duration, life: Duration) -> Each<Result<Ticket>> {
+        if let Some(local) = self.local() {
+            return keys.iter().map(|key| Ok(local.fence().lease(key))).collect();
+        }
+        let lease = async |_| match keys {
+            [key] => Each::from_iter([self.store.lease_within(key, life).await]),
+            _ => self.store.lease_many_within(keys, life).await.into(),
+        };
+        if self.is_fenced {
+            // The fence answers at once, whatever state the store is in.
+            return lease(false).await;
+        }
+        self.call_for_each(limit, keys.len(), lease).await
+    }
+
+    /// Returns leases that are not needed, so that they leave nothing in the store.
+    pub(crate) async fn release_leases(&self, leases: &[(Key, Ticket)]) -> Result<()> {
+        self.call(self.write_timeout, async |_| self.store.release_leases(leases).await).await
+    }
+
+    /// Claims the right to load the key.
+    pub(crate) async fn claim(&self, key: &Key) -> Result<Claim> {
+        self.call(self.read_timeout, async |_| self.store.claim(key).await).await
+    }
+
+    /// Returns a claim.
+    pub(crate) async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
+        self.call(self.write_timeout, async |_| self.store.release(key, ticket).await).await
+    }
+}

@@ -1,0 +1,106 @@
+//! Writes to a tier. A failed write leaves its keys pending for deletion.
+
+use cache_core::{Key, MAX_TTL, Result, Write};
+
+use super::{
+    Tier,
+    call::Each,
+    pending_deletes::{Mark, PendingDeletes},
+};
+
+impl<V: Clone + Send + Sync + 'static> Tier<V> {
+    /// Fills entries, and returns for each whether it was installed. Keys that are pending for
+    /// deletion are not filled.
+    pub(crate) async fn fill(&self, mut writes: Vec<Write<V>>) -> Each<Result<bool>> {
+        let is_filled: Each<bool> = writes.iter().map(|write| self.withheld(&write.key, &Ok(())).is_none()).collect();
+        let mut kept = is_filled.iter();
+        writes.retain(|_| kept.next().copied().unwrap_or(true));
+        let fill = async |_| match single(writes) {
+            Ok(write) => Each::from_iter([self.store.fill(write).await]),
+            Err(writes) => self.store.fill_many(writes).await.into(),
+        };
+        let count = is_filled.iter().filter(|is_filled| **is_filled).count();
+        let mut filled = self.call_for_each(self.write_timeout, count, fill).await.into_iter();
+        is_filled
+            .iter()
+            .map(|is_filled| if *is_filled { filled.next().unwrap_or(Ok(false)) } else { Ok(false) })
+            .collect()
+    }
+
+    pub(crate) async fn set(&self, writes: Vec<Write<V>>) -> Each<Result<()>> {
+        let keys: Each<Key> = writes.iter().map(|write| write.key.clone()).collect();
+        let set = async |_| match single(writes) {
+            Ok(write) => Each::from_iter([self.store.set(write).await]),
+            Err(writes) => self.store.set_many(writes).await.into(),
+        };
+        self.write(&keys, set).await
+    }
+
+    pub(crate) async fn del(&self, keys: &[Key]) -> Each<Result<()>> {
+        let del = async |_| match keys {
+            [key] => Each::from_iter([self.store.del(key).await]),
+            _ => self.store.del_many(keys).await.into(),
+        };
+        self.write(keys, del).await
+    }
+
+    /// Runs a write of the keys. Those that fail are pending for deletion.
+    async fn write(&self, keys: &[Key], call: impl AsyncFnOnce(bool) -> Each<Result<()>>) -> Each<Result<()>> {
+        if !self.is_repairable() {
+            return self.call_for_each(self.write_timeout, keys.len(), call).await;
+        }
+        let unfinished = Unfinished { pending: &self.pending, keys, mark: self.pending.mark() };
+        let in_turn = async |is_probe| {
+            let _in_flight = self.pending.begin_write(keys).await;
+            call(is_probe).await
+        };
+        let results = self.call_for_each(self.write_timeout, keys.len(), in_turn).await;
+        let written =
+            |ok: bool| keys.iter().zip(&results).filter(move |(_, result)| result.is_ok() == ok).map(|(key, _)| key);
+        self.pending.add(written(false));
+        self.pending.acknowledge(unfinished.mark, written(true));
+        unfinished.finish();
+        results
+    }
+
+    /// Clears the store. The time is not limited, because it grows with the number of keys; the
+    /// store limits each round trip.
+    pub(crate) async fn clear(&self) -> Result<()> {
+        let mark = self.pending.mark();
+        let clear = async |_| self.blocking(|store| Box::pin(async move { store.clear().await })).await;
+        let cleared = self.call(MAX_TTL, clear).await;
+        match &cleared {
+            Err(_) if self.is_repairable() => self.pending.add_all(),
+            Err(_) => {}
+            Ok(()) => self.pending.acknowledge_all(mark),
+        }
+        cleared
+    }
+}
+
+/// A write that has begun. Dropped unfinished, as when the store panics, it has failed for all its
+/// keys.
+struct Unfinished<'a> {
+    pending: &'a PendingDeletes,
+    keys: &'a [Key],
+    mark: Mark,
+}
+
+impl Unfinished<'_> {
+    fn finish(mut self) {
+        self.keys = &[];
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.keys.is_empty() {
+            self.pending.add(self.keys);
+        }
+    }
+}
+
+/// The only one of several, if it is: a store's call for one key is cheaper than a batch of one.
+fn single<T>(mut several: Vec<T>) -> Result<T, Vec<T>> {
+    if several.len() == 1 { several.pop().ok_or(several) } else { Err(several) }
+}

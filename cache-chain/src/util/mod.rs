@@ -1,0 +1,8 @@
+//! Helpers that know nothing of tiers.
+
+pub(crate) mod counter;
+pub(crate) mod deadline;
+pub(crate) mod fault;
+pub(crate) mod panics;
+pub(crate) mod runtime;
+pub(crate) mod sync;

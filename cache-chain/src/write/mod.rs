@@ -1,0 +1,219 @@
+//! Writes: to every tier, from the last up.
+
+mod completion;
+mod detached;
+mod failures;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use cache_core::{Entry, Key, Result, SharedClock, Ticket, Ttl, Write};
+
+use self::completion::Completion;
+pub(crate) use self::failures::Failures;
+use crate::{
+    backfill::Weigher,
+    flight::Forget,
+    lifetime::{Lifetime, Lifetimes},
+    repair::Repairer,
+    tier::Tier,
+    util::{deadline::Deadline, runtime::RuntimeHandle},
+};
+
+/// Writes to the tiers of a chain.
+pub(crate) struct Writer<V> {
+    tiers: Arc<[Tier<V>]>,
+    clock: SharedClock,
+    lifetimes: Lifetimes,
+    weigher: Weigher<V>,
+    /// Limits how long a caller waits for `set` and `del`.
+    timeout: Option<Duration>,
+    completion: Completion,
+    repairer: Arc<Repairer<V>>,
+    /// The flights that a write forgets.
+    flights: Vec<Box<dyn Forget>>,
+}
+
+impl<V: Clone + Send + Sync + 'static> Writer<V> {
+    pub(crate) fn new(
+        (tiers, clock, runtime): (Arc<[Tier<V>]>, SharedClock, RuntimeHandle),
+        (lifetimes, weigher): (Lifetimes, Weigher<V>),
+        timeout: Option<Duration>,
+        flights: Vec<Box<dyn Forget>>,
+    ) -> Self {
+        let repairer = Repairer::new(Arc::clone(&tiers), runtime.clone());
+        Self { tiers, clock, lifetimes, weigher, timeout, completion: Completion::new(runtime), repairer, flights }
+    }
+
+    /// Sets values with one TTL. If a key occurs more than once, its last value is set.
+    pub(crate) async fn set(self: &Arc<Self>, values: Vec<(Key, V)>, ttl: Ttl) -> Result<()> {
+        let values = last_of_each(values);
+        let keys = values.iter().map(|(key, _)| key.clone()).collect();
+        let weight = |(key, value): &(Key, V)| (self.weigher)(key, value).saturating_add(size_of::<V>());
+        let bytes = values.iter().map(weight).fold(0, usize::saturating_add);
+        let writer = Arc::clone(self);
+        self.complete(keys, bytes, async move { writer.set_all(values, ttl).await }).await
+    }
+
+    /// Deletes keys.
+    pub(crate) async fn del(self: &Arc<Self>, keys: Arc<[Key]>) -> Result<()> {
+        let (writer, deleted) = (Arc::clone(self), Arc::clone(&keys));
+        self.complete(keys, 0, async move { writer.del_all(&deleted).await }).await
+    }
+
+    /// Deletes all keys.
+    pub(crate) async fn clear(self: &Arc<Self>) -> Result<()> {
+        let writer = Arc::clone(self);
+        let clear = async move {
+            // The values of detached writes are deleted as well. Should these not end, the rest is
+            // cleared.
+            let _ = writer.completion.detached.wait_for_all().await;
+            writer.clear_all().await.inspect_err(|_| writer.repairer.start())
+        };
+        self.completion.run_clear(clear).await
+    }
+
+    /// Waits for detached writes.
+    pub(crate) async fn wait(&self) -> Result<()> {
+        self.completion.detached.wait_for_all().await
+    }
+
+    /// Runs a write to its end. The caller waits at most for the timeout of the chain.
+    async fn complete(
+        self: &Arc<Self>,
+        keys: Arc<[Key]>,
+        value_bytes: usize,
+        write: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Result<()> {
+        let (writer, deleter) = (Arc::clone(self), Arc::clone(self));
+        // The future is large, and is moved into its task.
+        let write = Box::pin(async move { write.await.inspect_err(|_| writer.repairer.start()) });
+        let delete = |keys: Vec<Key>| async move {
+            if deleter.del_all(&keys).await.is_err() {
+                deleter.repairer.start();
+            }
+        };
+        let bytes = keys.iter().map(Key::memory).fold(value_bytes, usize::saturating_add);
+        let write = self.completion.run(keys, bytes, write, delete);
+        match self.timeout {
+            None => write.await,
+            timeout => Deadline::after(timeout).bound(&self.completion.runtime, write).await,
+        }
+    }
+
+    /// Sets the last tier unconditionally, and those above with leases taken before. If a tier
+    /// fails, the key is deleted from the tiers above instead: it is not known what lies below
+    /// them.
+    async fn set_all(&self, values: Vec<(Key, V)>, ttl: Ttl) -> Result<()> {
+        let keys: Vec<Key> = values.iter().map(|(key, _)| key.clone()).collect();
+        let _forgetting = Forgetting { flights: &self.flights, keys: Some(&keys) };
+        let mut copies = self.copies(values);
+        let mut failures = Failures::default();
+        let mut tickets = self.lease_above(&keys, &mut failures).await;
+
+        // For each key, whether every tier below holds the new value or nothing.
+        let mut is_sound = vec![true; keys.len()];
+        let now = self.clock.now();
+        let mut lifetimes: Vec<_> = keys.iter().map(|_| self.lifetimes.of_value(ttl, now)).collect();
+        for tier in self.tiers.iter().rev() {
+            // No tier keeps a value longer than the tier below.
+            let begun = self.clock.now();
+            for Lifetime { expiry, .. } in &mut lifetimes {
+                *expiry = tier.limit(*expiry, begun);
+            }
+            let (values, tickets) = (copies.pop().unwrap_or_default(), tickets.pop().unwrap_or_default());
+            let (mut set, mut deleted) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+            for (at, (value, ticket)) in values.into_iter().zip(tickets).enumerate() {
+                let (key, Lifetime { fresh_until, expiry }) = (keys[at].clone(), lifetimes[at]);
+                match ticket {
+                    Some(ticket) if is_sound[at] => {
+                        let entry = Entry::new(value, expiry).fresh_until(fresh_until).created_at(now);
+                        set.0.push(at);
+                        set.1.push(Write { key, entry, ticket });
+                    }
+                    _ => {
+                        deleted.0.push(at);
+                        deleted.1.push(key);
+                    }
+                }
+            }
+            for (at, result) in set.0.into_iter().zip(tier.set(set.1).await) {
+                is_sound[at] = failures.note(tier, result).is_some();
+            }
+            for (at, result) in deleted.0.into_iter().zip(tier.del(&deleted.1).await) {
+                is_sound[at] &= failures.note(tier, result).is_some();
+            }
+        }
+        failures.of_write("set")
+    }
+
+    /// The values, once per tier. They are cloned before anything is written: a `Clone` that panics
+    /// must not leave a newer value below an older one.
+    fn copies(&self, values: Vec<(Key, V)>) -> Vec<Vec<V>> {
+        let values: Vec<V> = values.into_iter().map(|(_, value)| value).collect();
+        let mut copies: Vec<Vec<V>> = (1..self.tiers.len()).map(|_| values.clone()).collect();
+        copies.push(values);
+        copies
+    }
+
+    /// For each tier, a ticket per key; `None` if the tier granted no lease.
+    async fn lease_above(&self, keys: &[Key], failures: &mut Failures) -> Vec<Vec<Option<Ticket>>> {
+        let mut tickets = Vec::with_capacity(self.tiers.len());
+        for tier in &self.tiers[..self.tiers.len() - 1] {
+            let leased = tier.lease(keys, tier.read_timeout, Duration::MAX).await;
+            tickets.push(leased.into_iter().map(|ticket| failures.note(tier, ticket)).collect());
+        }
+        tickets.push(vec![Some(Ticket::unconditional()); keys.len()]);
+        tickets
+    }
+
+    async fn del_all(&self, keys: &[Key]) -> Result<()> {
+        let _forgetting = Forgetting { flights: &self.flights, keys: Some(keys) };
+        let mut failures = Failures::default();
+        for tier in self.tiers.iter().rev() {
+            for deleted in tier.del(keys).await {
+                failures.note(tier, deleted);
+            }
+        }
+        failures.of_write("del")
+    }
+
+    async fn clear_all(&self) -> Result<()> {
+        let _forgetting = Forgetting { flights: &self.flights, keys: None };
+        let mut failures = Failures::default();
+        for tier in self.tiers.iter().rev() {
+            failures.note(tier, tier.clear().await);
+        }
+        failures.of_write("clear")
+    }
+}
+
+/// The last value of each key. Set twice in one batch, a key would be left absent above the last
+/// tier.
+fn last_of_each<V>(mut values: Vec<(Key, V)>) -> Vec<(Key, V)> {
+    if values.len() > 1 {
+        let last: HashMap<Key, usize> = values.iter().enumerate().map(|(at, (key, _))| (key.clone(), at)).collect();
+        let mut at = 0..;
+        values.retain(|(key, _)| last.get(key).copied() == at.next());
+    }
+    values
+}
+
+/// Forgets the flights of written keys, when the write has ended. Not before: a flight that starts
+/// while the lower tiers are written may return the old value, and callers after the write must not
+/// join it.
+struct Forgetting<'a> {
+    flights: &'a [Box<dyn Forget>],
+    /// `None`: all keys.
+    keys: Option<&'a [Key]>,
+}
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        for flights in self.flights {
+            match self.keys {
+                Some(keys) => keys.iter().for_each(|key| flights.forget(key)),
+                None => flights.forget_all(),
+            }
+        }
+    }
+}

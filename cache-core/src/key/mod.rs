@@ -1,0 +1,276 @@
+//! Keys: how an application's key becomes bytes and a fingerprint.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, Hash, Hasher},
+    sync::OnceLock,
+};
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+use smallvec::SmallVec;
+
+use crate::{Error, ErrorKind, Result};
+
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use self::types::DisplayKey;
+
+/// Bytes that a key holds without allocating; with the fingerprint, a `Key` fills one cache line.
+const INLINE: usize = 40;
+
+/// Something that identifies a cached value: a string, a number, a tuple of those, or a type of
+/// one's own.
+///
+/// A key *is* the bytes that [`write_key`](Self::write_key) writes: two keys that write the same
+/// bytes are the same key, whatever their types, so `42` and `"42"` are one key. Numbers are
+/// written in decimal, so that the people who operate a store can read them.
+///
+/// The fields of a tuple are joined by `:`; a `:` or `\` inside a field is escaped with `\`. So
+/// `("a:b", "c")` and `("a", "b:c")` differ, and tuples of the same types are equal only if their
+/// fields are.
+///
+/// The feature `derive` implements this trait for structs and enums: `#[derive(CacheKey)]`. The
+/// feature `uuid` implements it for `uuid::Uuid`, and [`DisplayKey`] for whatever implements
+/// [`Display`](fmt::Display).
+///
+/// # Examples
+///
+/// A key of one's own, as one writes `Display`:
+///
+/// ```
+/// use cache_core::{CacheKey, Key, KeyWriter};
+///
+/// struct NamespacedKey {
+///     namespace: String,
+///     key: String,
+/// }
+///
+/// impl CacheKey for NamespacedKey {
+///     fn write_key(&self, out: &mut KeyWriter) {
+///         out.field("namespace").field(&self.namespace).field(&self.key);
+///     }
+/// }
+///
+/// let key = Key::new(&NamespacedKey { namespace: "users".into(), key: "42".into() })?;
+/// assert_eq!(key.as_bytes(), b"namespace:users:42");
+/// # Ok::<(), cache_core::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a cache key",
+    label = "not a cache key",
+    note = "strings, integers, bytes, and tuples of keys are keys; floats are not, as 0.0 and -0.0 are equal",
+    note = "derive it with `#[derive(CacheKey)]` (feature `derive`), or implement it as you would implement `Display`",
+    note = "a type of another crate that implements `Display` is a key if you wrap it in `DisplayKey`"
+)]
+pub trait CacheKey {
+    /// Writes the bytes of this key. It must write the same bytes each time.
+    fn write_key(&self, out: &mut KeyWriter);
+}
+
+/// Where a [`CacheKey`] writes its bytes.
+///
+/// It also implements [`fmt::Write`], for `write!`. It keeps at most [`Key::MAX_LEN`] bytes and
+/// one; a longer key is refused by [`Key::new`].
+pub struct KeyWriter {
+    bytes: SmallVec<[u8; INLINE]>,
+    /// How many tuples surround what is being written: so often `:` and `\` are escaped.
+    depth: u32,
+    /// Whether a field was already written at this depth.
+    has_field: bool,
+}
+
+impl KeyWriter {
+    #[inline]
+    fn new() -> Self {
+        Self { bytes: SmallVec::new(), depth: 0, has_field: false }
+    }
+
+    /// Appends bytes.
+    #[inline]
+    pub fn push(&mut self, bytes: &[u8]) -> &mut Self {
+        let fitting = bytes.len().min(Key::MAX_LEN + 1 - self.bytes.len());
+        if self.depth == 0 {
+            self.bytes.extend_from_slice(&bytes[..fitting]);
+        } else {
+            self.bytes.reserve(fitting);
+            for &byte in bytes {
+                self.put(byte, self.depth);
+            }
+        }
+        self
+    }
+
+    /// Appends a field: a `:` before it unless it is the first, and what it writes escaped so that
+    /// its end stays plain.
+    pub fn field<K: CacheKey + ?Sized>(&mut self, field: &K) -> &mut Self {
+        if self.has_field {
+            self.put(b':', self.depth);
+        }
+        self.depth += 1;
+        self.has_field = false;
+        field.write_key(self);
+        self.depth -= 1;
+        self.has_field = true;
+        self
+    }
+
+    /// Puts one byte that `depth` tuples surround. Escaping at one depth may write bytes that the
+    /// next escapes again.
+    fn put(&mut self, byte: u8, depth: u32) {
+        if self.bytes.len() > Key::MAX_LEN {
+            return;
+        }
+        if depth == 0 {
+            self.bytes.push(byte);
+            return;
+        }
+        if byte == b':' || byte == b'\\' {
+            self.put(b'\\', depth - 1);
+        }
+        self.put(byte, depth - 1);
+    }
+}
+
+impl fmt::Write for KeyWriter {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl fmt::Debug for KeyWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyWriter").field("len", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+/// The bytes of a key and their fingerprint, computed once and used by every tier.
+///
+/// - It has 1 to [`Key::MAX_LEN`] bytes, any bytes.
+/// - Keys of up to 40 bytes do not allocate; longer ones do when they are made, and when they are
+///   cloned.
+/// - Keys are equal if their bytes are; a fingerprint only finds them faster.
+#[derive(Clone)]
+pub struct Key {
+    bytes: SmallVec<[u8; INLINE]>,
+    fingerprint: Fingerprint,
+}
+
+/// A 128-bit hash of a key's bytes: `SipHash`-1-3, keyed by a random seed of this process.
+///
+/// Nobody outside the process can craft keys that collide. It differs between processes: never
+/// store or send it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fingerprint {
+    /// The first half.
+    pub high: u64,
+    /// The second half, independent of the first.
+    pub low: u64,
+}
+
+impl Key {
+    /// The most bytes that a key may have: 64 KiB.
+    pub const MAX_LEN: usize = 64 * 1024;
+
+    /// The key that `key` writes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if it is empty or longer than [`Key::MAX_LEN`].
+    #[inline]
+    pub fn new<K: CacheKey + ?Sized>(key: &K) -> Result<Self> {
+        let mut writer = KeyWriter::new();
+        key.write_key(&mut writer);
+        Self::checked(writer.bytes)
+    }
+
+    /// The keys that `keys` write, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Of the first that is unfit, as [`Key::new`].
+    pub fn many<K: CacheKey>(keys: impl IntoIterator<Item = K>) -> Result<Vec<Self>> {
+        keys.into_iter().map(|key| Self::new(&key)).collect()
+    }
+
+    #[inline]
+    fn checked(bytes: SmallVec<[u8; INLINE]>) -> Result<Self> {
+        if bytes.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidInput, "the cache key is empty; a key needs at least one byte"));
+        }
+        if bytes.len() > Self::MAX_LEN {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "the cache key is longer than 65536 bytes; use a digest of it as the key",
+            ));
+        }
+        let fingerprint = Fingerprint::of(&bytes);
+        Ok(Self { bytes, fingerprint })
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes as text, if they are UTF-8.
+    pub fn as_str(&self) -> Option<&str> {
+        str::from_utf8(&self.bytes).ok()
+    }
+
+    /// The fingerprint.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// How many bytes of memory this key takes: itself and what it allocated.
+    pub fn memory(&self) -> usize {
+        let spilled = if self.bytes.spilled() { self.bytes.capacity() } else { 0 };
+        size_of::<Self>() + spilled
+    }
+}
+
+impl Fingerprint {
+    #[inline]
+    fn of(bytes: &[u8]) -> Self {
+        let (key0, key1) = *seed();
+        let mut hasher = SipHasher13::new_with_keys(key0, key1);
+        hasher.write(bytes);
+        let hash = hasher.finish128();
+        Self { high: hash.h1, low: hash.h2 }
+    }
+}
+
+/// The random seed of this process. The standard library draws it, so no further dependency is
+/// needed.
+#[inline]
+fn seed() -> &'static (u64, u64) {
+    static SEED: OnceLock<(u64, u64)> = OnceLock::new();
+    SEED.get_or_init(|| {
+        let random = std::collections::hash_map::RandomState::new();
+        (random.hash_one(0_u8), random.hash_one(1_u8))
+    })
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint && self.bytes == other.bytes
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.fingerprint.high);
+    }
+}
+
+/// Shows the key as text, what is not UTF-8 escaped.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key(\"{}\")", self.bytes.escape_ascii())
+    }
+}

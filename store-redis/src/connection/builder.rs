@@ -1,0 +1,164 @@
+//! The builder of a connection.
+
+use std::{fmt, time::Duration};
+
+use cache_core::{Error, ErrorKind, Result, SharedClock, SystemClock};
+use redis::{
+    AsyncConnectionConfig, Client, IntoConnectionInfo,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+};
+
+use super::{RedisConnection, call::connect_all, error, link::Target, runtime, server::Server};
+
+/// Configures a [`RedisConnection`].
+#[derive(Clone)]
+pub struct RedisConnectionBuilder {
+    url: String,
+    connections: usize,
+    timeout: Duration,
+    clock: SharedClock,
+    trust_restarts: bool,
+    #[cfg(feature = "tls")]
+    root_certificate: Option<Vec<u8>>,
+}
+
+impl RedisConnection {
+    /// Returns a builder for a connection to `redis://[user:password@]host[:port][/database]`.
+    ///
+    /// `rediss://` needs the feature `tls`. `unix://` is a socket. With `?protocol=resp3`, a broken
+    /// connection is noticed at once instead of at the next call.
+    pub fn builder(url: impl Into<String>) -> RedisConnectionBuilder {
+        RedisConnectionBuilder::new(url.into())
+    }
+}
+
+impl RedisConnectionBuilder {
+    fn new(url: String) -> Self {
+        Self {
+            url,
+            connections: 1,
+            timeout: Duration::from_millis(500),
+            clock: SystemClock::shared(),
+            trust_restarts: false,
+            #[cfg(feature = "tls")]
+            root_certificate: None,
+        }
+    }
+
+    /// Sets the number of TCP connections, 1 to 64, over which the keys are spread. Default: 1. A
+    /// connection carries all calls concurrently, and one is enough until its driver keeps a core
+    /// busy, at about 100,000 calls per second.
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// Sets the timeout of a call, which includes the wait for a connection. Default: 500 ms.
+    ///
+    /// `clear` takes one step for every thousand keys, and each step has this timeout.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets the clock by which entries expire. The chain above must use the same clock. Default:
+    /// [`SystemClock`].
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets whether records from before a restart of Redis, or from before another server has taken
+    /// its place, remain valid. Default: `false`. Such records then read as misses, because
+    /// deletions and replacements may have been undone.
+    ///
+    /// Use `true` only for a server that loses nothing: `appendonly yes`, `appendfsync always`, and
+    /// no replica that takes over. The cache is then warm after a restart.
+    pub fn trust_restarts(mut self, trust: bool) -> Self {
+        self.trust_restarts = trust;
+        self
+    }
+
+    /// Sets the root certificates, in PEM, that the server's certificate is checked against,
+    /// instead of the roots of webpki.
+    #[cfg(feature = "tls")]
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root_certificate = Some(pem.into());
+        self
+    }
+
+    /// Connects, and asks the server for its time.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`connect_lazy`](Self::connect_lazy), those of the server and the
+    /// network, and one of kind `Timeout` after the timeout.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped, it leaves no connection.
+    pub async fn connect(self) -> Result<RedisConnection> {
+        let connection = self.connect_lazy()?;
+        connect_all(connection.shared()).await?;
+        Ok(connection)
+    }
+
+    /// Connects at the first call, so that an application can start while Redis is down. Calls fail
+    /// until Redis is up.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind `InvalidInput` if the URL, the certificate or a number is invalid,
+    /// and of kind `Closed` outside a Tokio runtime.
+    pub fn connect_lazy(self) -> Result<RedisConnection> {
+        runtime::current()?;
+        if self.timeout.is_zero() || !(1..=64).contains(&self.connections) {
+            let message = "a connection to Redis needs a timeout above zero and 1 to 64 connections";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        let client = self.client()?;
+        let connect_timeout = self.timeout.max(Duration::from_secs(1));
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(connect_timeout))
+            // The call enforces the timeout, which includes the wait for a connection.
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(1024);
+        let server = Server::new(self.clock, self.trust_restarts);
+        Ok(RedisConnection::new(Target { client, config, connect_timeout, server }, self.connections, self.timeout))
+    }
+
+    fn client(&self) -> Result<Client> {
+        let invalid = |error| error::invalid("the Redis URL", &error);
+        let info = self.url.as_str().into_connection_info().map_err(invalid)?;
+        // The system notices a peer that has vanished, whether calls are in flight or not.
+        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
+        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+        #[cfg(any(target_os = "android", target_os = "linux"))]
+        let tcp = tcp.set_user_timeout(Duration::from_secs(15));
+        let info = info.set_tcp_settings(tcp);
+        #[cfg(feature = "tls")]
+        {
+            // With two providers compiled in and none installed, rustls panics. A provider that the
+            // application has installed is kept.
+            if rustls::crypto::CryptoProvider::get_default().is_none() {
+                let _ = rustls::crypto::ring::default_provider().install_default();
+            }
+            if let Some(pem) = &self.root_certificate {
+                let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) };
+                let invalid = |error| error::invalid("the root certificate or the URL", &error);
+                return Client::build_with_tls(info, certificates).map_err(invalid);
+            }
+        }
+        Client::open(info).map_err(invalid)
+    }
+}
+
+/// Does not show the URL, which may hold a password.
+impl fmt::Debug for RedisConnectionBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConnectionBuilder")
+            .field("connections", &self.connections)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}

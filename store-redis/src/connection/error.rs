@@ -1,0 +1,191 @@
+//! Errors of Redis and of the driver as errors of the cache. No message shows a value or a
+//! credential.
+
+use std::time::Duration;
+
+use cache_core::{Error, ErrorKind};
+use redis::{ConnectionAddr, RedisError, ServerError};
+
+use super::hint;
+
+/// Returns the error for a URL or certificate that the driver rejects. The driver's reason is a
+/// fixed text; the part after it may quote the URL.
+pub(super) fn invalid(what: &str, error: &RedisError) -> Error {
+    let reason = error.to_string();
+    let reason = reason.split(" - ").next().unwrap_or_default();
+    Error::new(
+        ErrorKind::InvalidInput,
+        format!(
+            "{what} is invalid: {reason}. A URL is redis://[user:password@]host[:port][/database], or rediss:// with \
+             the feature `tls`; percent-encode special characters in user and password"
+        ),
+    )
+}
+
+/// Returns the error of a command that got no reply within the timeout.
+pub(super) fn timed_out(timeout: Duration) -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        format!("Redis did not answer within {timeout:?}; check its load and the network, or raise the timeout"),
+    )
+}
+
+/// Returns the error of a call that got no connection within its timeout.
+pub(super) fn connect_timed_out(timeout: Duration, address: &ConnectionAddr) -> Error {
+    let message = format!("no connection to Redis within {timeout:?}; {}", hint::for_address(address));
+    Error::new(ErrorKind::Timeout, message)
+}
+
+/// Returns the error of a failed attempt to connect.
+pub(super) fn connect_failed(error: &RedisError, address: &ConnectionAddr) -> Error {
+    let hint = hint::for_address(address);
+    if error.is_timeout() {
+        let message = format!("no connection to Redis in time; {hint}");
+        Error::with_source(ErrorKind::Timeout, message, error.to_string())
+    } else if error.is_connection_dropped() && !error.is_connection_refusal() {
+        let message = format!("Redis closed the connection before it answered; {hint}");
+        Error::with_source(ErrorKind::Unavailable, message, error.to_string())
+    } else {
+        broken(error)
+    }
+}
+
+/// Returns the error of a call during which the link reconnected to another server.
+pub(super) fn restarted() -> Error {
+    Error::new(ErrorKind::Unavailable, "Redis was restarted or replaced by another server during the call; try again")
+}
+
+/// Returns the error of a handshake that a later connection of the same link has overtaken.
+pub(super) fn superseded() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the connection to Redis was replaced by a later one before it was set up; try again",
+    )
+}
+
+/// Returns the error for commands that the server does not let its user run on this namespace.
+pub(crate) fn denied(commands: &[&str], namespace: &str) -> Error {
+    let commands = commands.join(", ");
+    let message = format!(
+        "the Redis user may not run {commands} on the keys of `{namespace}:*`; grant the permissions that the README \
+         of store-redis lists"
+    );
+    Error::new(ErrorKind::Denied, message)
+}
+
+/// Returns the error for a failure of the connection, not of a single command.
+pub(super) fn broken(error: &RedisError) -> Error {
+    if let Some((_, error)) = error.clone().into_server_errors().as_deref().and_then(<[_]>::first) {
+        return rejected(error);
+    }
+    let cause = error.to_string();
+    if let Some(hint) = hint::for_certificate(&cause) {
+        return Error::with_source(ErrorKind::Unavailable, hint, cause);
+    }
+    let (kind, message) = match error.kind() {
+        redis::ErrorKind::AuthenticationFailed => (ErrorKind::Denied, DENIED),
+        redis::ErrorKind::Io if error.is_timeout() => (ErrorKind::Timeout, "the connection to Redis timed out"),
+        redis::ErrorKind::Io if error.is_connection_refusal() => {
+            (ErrorKind::Unavailable, "Redis refused the connection; check that it is running at this address")
+        }
+        redis::ErrorKind::Io => (ErrorKind::Unavailable, "the connection to Redis failed"),
+        redis::ErrorKind::Server(_) => (ErrorKind::Unavailable, "Redis refused to set up the connection"),
+        redis::ErrorKind::Client => (ErrorKind::Unavailable, "the TLS handshake with Redis failed"),
+        redis::ErrorKind::Parse => {
+            (ErrorKind::Unavailable, "the reply is cut off or not of the Redis protocol; check the address")
+        }
+        _ => (ErrorKind::Backend, "the connection to Redis cannot be used"),
+    };
+    Error::with_source(kind, message, cause)
+}
+
+const DENIED: &str = "Redis refused the credentials or the permission; check user, password and ACL";
+
+/// Returns the error for an error reply of the server to a command.
+pub(super) fn rejected(error: &ServerError) -> Error {
+    let details = error.details().unwrap_or_default();
+    // Scripts of older servers and transactions quote the code of the inner error in the text.
+    let is = |code: &str| {
+        error.code() == code || ["-", "because of: "].iter().any(|before| details.contains(&format!("{before}{code} ")))
+    };
+    let any = |codes: &[&str]| codes.iter().any(|code| is(code));
+    let (kind, message) = if any(&["OOM"]) || details.contains("OOM command not allowed") {
+        let message = "Redis is out of memory and refused the write; raise maxmemory or set an eviction policy";
+        (ErrorKind::Full, message)
+    } else if any(&["READONLY"]) {
+        (ErrorKind::ReadOnly, "this Redis server is a read-only replica; connect to the primary")
+    } else if any(&["MISCONF", "NOREPLICAS"]) {
+        (ErrorKind::ReadOnly, "Redis accepts no writes now; check its persistence and its replicas")
+    } else if any(&["NOAUTH", "WRONGPASS", "NOPERM"]) {
+        (ErrorKind::Denied, DENIED)
+    } else if any(&["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"]) {
+        (
+            ErrorKind::Unavailable,
+            "Redis is loading its data, running a script or waiting for its primary; try again later",
+        )
+    } else if any(&["WRONGTYPE"]) {
+        (ErrorKind::Codec, "the key holds a Redis list, hash, set or another type that is not a value of this cache")
+    } else if any(&["MOVED", "ASK", "CROSSSLOT"]) {
+        (ErrorKind::Backend, "this Redis server is a cluster node; store-redis needs a server that holds all keys")
+    } else if details.contains("max number of clients") {
+        (ErrorKind::Unavailable, "Redis accepts no more clients; raise maxclients or share a RedisConnection")
+    } else {
+        (ErrorKind::Backend, "Redis answered with an error")
+    };
+    // The reply to an unknown command quotes its arguments, which may be a value.
+    let details = details.split(", with args beginning with").next().unwrap_or_default();
+    Error::with_source(kind, message, format!("{} {details}", error.code()))
+}
+
+/// Returns the error for a reply of another shape than the command has.
+pub(crate) fn unexpected() -> Error {
+    Error::new(
+        ErrorKind::Backend,
+        "the reply does not fit the command; check that the address is that of a Redis server",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use redis::Value;
+
+    use super::*;
+
+    fn server_error(line: &str) -> ServerError {
+        match redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap() {
+            Value::ServerError(error) => error,
+            value => panic!("{value:?}"),
+        }
+    }
+
+    #[test]
+    fn errors_of_the_server_by_kind() {
+        for (line, kind) in [
+            ("OOM command not allowed when used memory > 'maxmemory'.", ErrorKind::Full),
+            ("ERR Error running script: @user_script:1: -OOM command not allowed when used memory", ErrorKind::Full),
+            ("READONLY You can't write against a read only replica.", ErrorKind::ReadOnly),
+            ("MISCONF Redis is configured to save RDB snapshots, but", ErrorKind::ReadOnly),
+            ("NOAUTH Authentication required.", ErrorKind::Denied),
+            ("WRONGPASS invalid username-password pair or user is disabled.", ErrorKind::Denied),
+            ("NOPERM this user has no permissions to run the 'get' command", ErrorKind::Denied),
+            ("EXECABORT Transaction discarded because of: NOPERM User app has no permissions", ErrorKind::Denied),
+            ("LOADING Redis is loading the dataset in memory", ErrorKind::Unavailable),
+            ("ERR max number of clients reached", ErrorKind::Unavailable),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", ErrorKind::Codec),
+            ("MOVED 3999 127.0.0.1:6381", ErrorKind::Backend),
+            ("ERR something else", ErrorKind::Backend),
+        ] {
+            assert_eq!(rejected(&server_error(line)).kind(), kind, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_error_does_not_show_the_arguments_of_a_command() {
+        let line = "ERR unknown command 'SET', with args beginning with: 'users:42' 's3cret' ";
+        let error = rejected(&server_error(line));
+        assert_eq!(error.source().unwrap().to_string(), "ERR unknown command 'SET'");
+        assert!(!format!("{error:?}").contains("s3cret"));
+    }
+}

@@ -1,0 +1,119 @@
+//! One connection of the driver, and its replacement when it breaks.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use cache_core::Result;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ProtocolVersion, PushInfo, PushKind,
+    aio::{MultiplexedConnection, SendError},
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    error,
+    handshake::{Handshake, LastClient},
+    runtime,
+    server::Server,
+};
+
+/// The server that links lead to, and the settings to connect to it.
+pub(super) struct Target {
+    pub(super) client: Client,
+    pub(super) config: AsyncConnectionConfig,
+    pub(super) connect_timeout: Duration,
+    pub(super) server: Server,
+}
+
+impl Target {
+    pub(super) fn address(&self) -> &ConnectionAddr {
+        self.client.get_connection_info().addr()
+    }
+}
+
+/// A connection, and the runtime that its driver runs in.
+#[derive(Clone)]
+pub(super) struct Connected {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) runtime: Handle,
+}
+
+/// A connection that is set up or being set up, or the error of the attempt.
+pub(super) type Connecting = Shared<BoxFuture<'static, Result<Connected>>>;
+
+/// A link to the target.
+///
+/// The driver's own manager is not used for reconnecting: before a connection is used, the server
+/// that it leads to must be identified, and the manager does not report that it has made a new
+/// connection.
+pub(super) struct Link {
+    pub(super) connecting: Connecting,
+    /// The number of times that the link was replaced.
+    pub(super) generation: u64,
+    /// The time of the last reply or replacement.
+    pub(super) last_reply: Instant,
+    /// Whether an earlier generation was connected.
+    reconnected: bool,
+    last: Arc<Mutex<LastClient>>,
+}
+
+/// The pause between two attempts, so that a server that is down is not flooded with them.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+impl Link {
+    /// Creates a link that connects when a call waits for it. The driver calls `on_breakage` when
+    /// it notices by itself that the connection has broken, which it does with RESP3.
+    pub(super) fn new(target: &Arc<Target>, on_breakage: impl Fn() + Send + Sync + 'static) -> Self {
+        let last = Arc::new(Mutex::default());
+        let connecting = connect(Arc::clone(target), false, 0, Arc::clone(&last), on_breakage).boxed().shared();
+        Self { connecting, generation: 0, last_reply: Instant::now(), reconnected: false, last }
+    }
+
+    /// Replaces the link by a new generation, which starts to connect at once. Returns the old one.
+    pub(super) fn replace(&mut self, target: &Arc<Target>, on_breakage: impl Fn() + Send + Sync + 'static) -> Self {
+        let reconnected = self.reconnected || matches!(self.connecting.peek(), Some(Ok(_)));
+        let (generation, last) = (self.generation + 1, Arc::clone(&self.last));
+        let connecting =
+            connect(Arc::clone(target), reconnected, generation, Arc::clone(&last), on_breakage).boxed().shared();
+        tokio::spawn(connecting.clone().map(drop));
+        std::mem::replace(self, Self { connecting, generation, last_reply: Instant::now(), reconnected, last })
+    }
+}
+
+async fn connect(
+    target: Arc<Target>,
+    reconnected: bool,
+    generation: u64,
+    last: Arc<Mutex<LastClient>>,
+    on_breakage: impl Fn() + Send + Sync + 'static,
+) -> Result<Connected> {
+    let runtime = runtime::current()?;
+    let mut config = target.config.clone();
+    if target.client.get_connection_info().redis_settings().protocol() == ProtocolVersion::RESP3 {
+        config = config.set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                on_breakage();
+            }
+            Ok::<(), SendError>(())
+        });
+    }
+    let mut connected = target.client.get_multiplexed_async_connection_with_config(&config).await;
+    if connected.as_ref().is_err_and(redis::RedisError::is_io_error) {
+        sleep(RETRY_PAUSE).await;
+        connected = target.client.get_multiplexed_async_connection_with_config(&config).await;
+    }
+    let mut connection = connected.map_err(|error| error::connect_failed(&error, target.address()))?;
+    let handshake = Handshake { server: &target.server, generation, reconnected, last: &last };
+    let completed = timeout(target.connect_timeout, handshake.run(&mut connection)).await;
+    completed.unwrap_or_else(|_| Err(error::timed_out(target.connect_timeout)))?;
+    Ok(Connected { connection, runtime })
+}

@@ -1,0 +1,129 @@
+//! The Lua scripts for leases and for writes with a ticket. Each touches one key; the record or
+//! marker of the key is the lease.
+//!
+//! The scripts ignore invalid records: those of another epoch, those that were written before the
+//! time that the caller passes, and those of format versions without an epoch. A server that was
+//! restarted may hold such records again.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, cmd};
+
+/// A script and its digest.
+pub(crate) struct Script {
+    code: &'static str,
+    digest: LazyLock<String>,
+}
+
+impl Script {
+    /// Returns the command that loads the script into the server.
+    pub(crate) fn load(&self) -> Cmd {
+        let mut load = cmd("SCRIPT");
+        load.arg("LOAD").arg(self.code);
+        load
+    }
+
+    /// Returns the command that runs the script on `key`, without its arguments.
+    pub(crate) fn run(&self, key: &[u8]) -> Cmd {
+        let mut run = cmd("EVALSHA");
+        run.arg(self.digest.as_str()).arg(1).arg(key);
+        run
+    }
+}
+
+macro_rules! script {
+    ($code:expr) => {
+        Script { code: $code, digest: LazyLock::new(|| redis::Script::new($code).get_hash().to_owned()) }
+    };
+}
+
+/// Takes a lease. Returns the write id of the record or marker of the key; if there is none, sets
+/// the marker and returns its id.
+///
+/// A lease of the full TTL extends the life of a plain marker, but not of a claim, whose holder may
+/// have died. A shorter lease does not change the marker, which another caller may need for longer.
+///
+/// ARGV: the marker, its life in milliseconds, the time before which records are invalid, the full
+/// TTL.
+pub(crate) static LEASE: Script = script!(
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 37)
+if type(head) == 'string' and #head == 38 and head:sub(1, 4) == 'MLC\3' and head:sub(35, 38) == ARGV[1]:sub(35, 38)
+  and struct.unpack('<I8', head, 19) >= tonumber(ARGV[3]) then
+  if head:byte(5) == 1 and head:byte(18) < 128 and ARGV[2] == ARGV[4] then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  end
+  return head:sub(11, 18)
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return ARGV[1]:sub(11, 18)"
+);
+
+/// Takes a claim. Sets the claim's marker and returns its id and 1. If another claim is held,
+/// returns the id of that one and 0. A plain marker is replaced, which voids its tickets.
+///
+/// If the key holds a record with a value, returns its id and 1. The caller has found no value, so
+/// this one is new, or the caller cannot read it; in the latter case no other process would load
+/// it. A claim from the future is replaced: it was taken before the server's clock was set back,
+/// and would live too long.
+///
+/// ARGV: the marker, its life in milliseconds, the time before which records are invalid, the
+/// latest time of a valid claim.
+pub(crate) static CLAIM: Script = script!(
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 37)
+if type(head) == 'string' and #head == 38 and head:sub(1, 4) == 'MLC\3' and head:sub(35, 38) == ARGV[1]:sub(35, 38) then
+  local created = struct.unpack('<I8', head, 19)
+  if created >= tonumber(ARGV[3]) then
+    if head:byte(5) ~= 1 then return {head:sub(11, 18), 1} end
+    if head:byte(18) >= 128 and created <= tonumber(ARGV[4]) then return {head:sub(11, 18), 0} end
+  end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {ARGV[1]:sub(11, 18), 1}"
+);
+
+/// Removes the marker with this id. A value with the same id stays.
+///
+/// ARGV: the write id.
+pub(crate) static RELEASE: Script = script!(
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 17)
+if type(head) ~= 'string' or head:sub(1, 5) ~= 'MLC\3\1' or head:sub(11, 18) ~= ARGV[1] then return 0 end
+return redis.call('UNLINK', KEYS[1])"
+);
+
+/// Writes the record if the current write id is the ticket's. Returns 1 if it did, else 0.
+///
+/// ARGV: the ticket's write id, the time before which records are invalid, the record, then PX and
+/// its life if it expires.
+pub(crate) static FILL: Script = script!(
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 37)
+if type(head) ~= 'string' or #head < 28 or head:sub(1, 8) ~= ARGV[1] or head:sub(25, 28) ~= ARGV[3]:sub(35, 38)
+  or struct.unpack('<I8', head, 9) < tonumber(ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[3], unpack(ARGV, 4))
+return 1"
+);
+
+/// Writes the record if the current write id is the ticket's, else removes the key.
+///
+/// ARGV: as for `FILL`.
+pub(crate) static SET: Script = script!(
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 37)
+if type(head) ~= 'string' or #head < 28 or head:sub(1, 8) ~= ARGV[1] or head:sub(25, 28) ~= ARGV[3]:sub(35, 38)
+  or struct.unpack('<I8', head, 9) < tonumber(ARGV[2]) then return redis.call('UNLINK', KEYS[1]) end
+return redis.call('SET', KEYS[1], ARGV[3], unpack(ARGV, 4))"
+);
+
+#[cfg(test)]
+mod tests {
+    use cache_core::backend::{Binding, Envelope};
+
+    /// The scripts compare bytes at fixed offsets of the record.
+    #[test]
+    fn the_scripts_use_the_offsets_of_the_envelope() {
+        assert_eq!((Envelope::WRITE_ID, Envelope::CREATED, Envelope::EPOCH), (10..18, 18..26, 34..38));
+        let lease = Envelope::lease(Binding { key: b"k", epoch: u32::MAX }, u64::MAX, 1);
+        assert_eq!(lease[10..19], [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
+        assert_eq!(lease[34..38], [0xff; 4]);
+        // The version and the flags, which distinguish a marker from a value, follow the magic.
+        assert_eq!(lease[..5], *b"MLC\x03\x01");
+    }
+}

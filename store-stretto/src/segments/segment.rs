@@ -1,0 +1,254 @@
+//! One stretto cache and its accounting.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use cache_core::{Moment, backend::Fingerprint};
+use stretto::{Cache, CacheBuilder, CacheError, DefaultCacheCallback, DefaultCoster, DefaultUpdateValidator};
+
+use super::{
+    capture::CaptureSlot,
+    index::{BuildSpreadHasher, Index, PassThroughKeyBuilder},
+    ledger::{Charge, Ledger},
+    row::Row,
+    value::CacheValue,
+};
+
+type Rows<V> = Cache<
+    Index,
+    CacheValue<V>,
+    PassThroughKeyBuilder,
+    DefaultCoster<CacheValue<V>>,
+    DefaultUpdateValidator<CacheValue<V>>,
+    DefaultCacheCallback<CacheValue<V>>,
+    BuildSpreadHasher,
+>;
+
+/// The largest number of unconfirmed messages to stretto's processor. Stretto's channel holds 2048
+/// batches; if it were full, a removal would wait and an insertion would be lost.
+const MAX_UNCONFIRMED: u64 = 1024;
+
+/// The number of tombstones that a flush removes before it waits for the processor again.
+const TOMBSTONE_BATCH: usize = 512;
+
+/// The number of rows that an insertion checks for expiry.
+const SWEPT_BY_INSERTION: usize = 2;
+
+/// The largest number of rows that an insertion removes to make room.
+const MAX_VICTIMS: usize = 16;
+
+/// One stretto cache and its accounting.
+///
+/// Rows are written so that stretto is never told of a change: a row of the same weight is replaced
+/// in place, any other row is removed and inserted. When stretto is busy it drops messages about
+/// changes and then no longer counts the row. It is told no TTL either, because it keeps a map for
+/// each second in which rows expire.
+pub(crate) struct Segment<V: Send + Sync + 'static> {
+    rows: Rows<V>,
+    ledger: Arc<Ledger<V>>,
+    budget: u64,
+    /// The number of messages sent to the processor.
+    sent: AtomicU64,
+    /// The number of messages that the processor is known to have processed.
+    confirmed: AtomicU64,
+    /// Whether a flush has been requested and has not begun.
+    flush_requested: AtomicBool,
+}
+
+/// A row to be inserted.
+pub(crate) struct NewRow<'a, V> {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) row: &'a Arc<Row<V>>,
+    pub(crate) weight: u64,
+    pub(crate) now: Moment,
+}
+
+impl<V: Send + Sync + 'static> Segment<V> {
+    /// Starts a stretto cache that admits `budget`.
+    pub(super) fn start(ledger: Arc<Ledger<V>>, budget: u64, counters: usize) -> Result<Self, CacheError> {
+        let rows = CacheBuilder::new_with_key_builder(counters, budget.cast_signed(), PassThroughKeyBuilder)
+            .set_hasher(BuildSpreadHasher)
+            .finalize()?;
+        Ok(Self {
+            rows,
+            ledger,
+            budget,
+            sent: AtomicU64::new(0),
+            confirmed: AtomicU64::new(0),
+            flush_requested: AtomicBool::new(false),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, fingerprint: Fingerprint) -> Option<Arc<Row<V>>> {
+        // Stretto's reference holds a lock; it ends with this statement.
+        self.rows.get(&Index(fingerprint))?.value().row().cloned()
+    }
+
+    /// Stores the row, or leaves the key absent.
+    pub(crate) fn insert(&self, new: &NewRow<'_, V>, slot: &CaptureSlot) -> Result<(), CacheError> {
+        let inserted = self.try_insert(new, slot);
+        self.ledger.release(slot.take_credit());
+        inserted
+    }
+
+    fn try_insert(&self, new: &NewRow<'_, V>, slot: &CaptureSlot) -> Result<(), CacheError> {
+        let &NewRow { fingerprint, row, weight, now } = new;
+        if self.replace(fingerprint, row, weight) {
+            return Ok(());
+        }
+        // The old row has another weight, so stretto must be told that it is removed.
+        self.try_remove(fingerprint, slot)?;
+        for expired in self.ledger.find_expired(now, SWEPT_BY_INSERTION) {
+            self.try_remove(expired, slot)?;
+        }
+        // A row that cannot be stored must neither displace others nor be charged.
+        let Some(cost) = self.cost(weight) else { return Ok(()) };
+        if !self.may_send() || !self.make_room(weight, now, slot)? {
+            return Ok(());
+        }
+        let value = CacheValue::new(Arc::clone(row), weight, &self.ledger);
+        // Stretto refuses the value during a `clear`, or if another key has the same index. A
+        // refused value is dropped and its weight released, so nothing is left behind.
+        self.rows.try_insert(Index(fingerprint), value, cost)?;
+        self.sent.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Replaces the row of this key if it has the same weight. Returns whether it did.
+    fn replace(&self, fingerprint: Fingerprint, row: &Arc<Row<V>>, weight: u64) -> bool {
+        let Some(mut current) = self.rows.get_mut(&Index(fingerprint)) else { return false };
+        let fits = current.value().weight == weight;
+        if fits {
+            current.value_mut().replace(row);
+        }
+        fits
+    }
+
+    /// Removes the row of this key, if there is one. Does not wait.
+    pub(crate) fn remove(&self, fingerprint: Fingerprint, slot: &CaptureSlot) -> Result<(), CacheError> {
+        let removed = self.try_remove(fingerprint, slot);
+        self.ledger.release(slot.take_credit());
+        removed
+    }
+
+    /// As [`remove`](Self::remove), but the row's weight stays charged, as credit in the slot.
+    fn try_remove(&self, fingerprint: Fingerprint, slot: &CaptureSlot) -> Result<(), CacheError> {
+        if self.may_send() {
+            let before = slot.len();
+            self.rows.try_remove(&Index(fingerprint))?;
+            // Stretto sends no message if there was nothing to remove. A tombstone gives no row,
+            // but it is rare.
+            if slot.len() > before {
+                self.sent.fetch_add(1, Ordering::AcqRel);
+            }
+        } else if let Some(mut current) = self.rows.get_mut(&Index(fingerprint)) {
+            current.value_mut().make_tombstone(fingerprint);
+        }
+        Ok(())
+    }
+
+    /// Charges `weight`, and removes other rows if there is no room. Returns whether it succeeded.
+    fn make_room(&self, weight: u64, now: Moment, slot: &CaptureSlot) -> Result<bool, CacheError> {
+        for _ in 0..MAX_VICTIMS {
+            if self.charge(weight, slot) {
+                return Ok(true);
+            }
+            let Some(victim) = self.ledger.choose_victim(now).filter(|_| self.may_send()) else { return Ok(false) };
+            self.try_remove(victim, slot)?;
+        }
+        Ok(self.charge(weight, slot))
+    }
+
+    /// Charges `weight` in exchange for the credit in the slot. Returns whether it succeeded.
+    fn charge(&self, weight: u64, slot: &CaptureSlot) -> bool {
+        let charged = self.ledger.charge(weight, slot.credit());
+        if charged {
+            slot.take_credit();
+        }
+        charged
+    }
+
+    /// Returns whether the processor's channel is sure to have room.
+    fn may_send(&self) -> bool {
+        self.unconfirmed() < MAX_UNCONFIRMED
+    }
+
+    fn unconfirmed(&self) -> u64 {
+        let confirmed = self.confirmed.load(Ordering::Acquire);
+        self.sent.load(Ordering::Acquire).saturating_sub(confirmed)
+    }
+
+    /// Returns the weight as stretto counts it, or `None` if the row is too heavy to be stored.
+    fn cost(&self, weight: u64) -> Option<i64> {
+        if weight > self.budget { None } else { i64::try_from(weight).ok() }
+    }
+
+    /// Returns whether a flush is due and has not been requested yet. The caller then requests it.
+    pub(crate) fn needs_flush(&self) -> bool {
+        let due = self.unconfirmed() >= MAX_UNCONFIRMED / 2 || self.ledger.is_over(self.budget);
+        due && !self.flush_requested.swap(true, Ordering::AcqRel)
+    }
+
+    /// Waits until the processor has processed all messages, and removes the tombstones.
+    pub(crate) fn flush(&self) -> Result<(), CacheError> {
+        self.flush_requested.store(false, Ordering::Release);
+        loop {
+            self.wait()?;
+            let tombstones = self.ledger.take_tombstones(TOMBSTONE_BATCH);
+            if tombstones.is_empty() {
+                return Ok(());
+            }
+            for fingerprint in tombstones {
+                // A new row may have replaced it in the meantime.
+                let current = self.rows.get_mut(&Index(fingerprint));
+                let is_tombstone = current.is_some_and(|current| current.value().row().is_none());
+                if is_tombstone {
+                    self.rows.try_remove(&Index(fingerprint))?;
+                    self.sent.fetch_add(1, Ordering::AcqRel);
+                }
+            }
+        }
+    }
+
+    /// Removes the expired rows among the next `visits` rows. The reaper drops them.
+    pub(crate) fn sweep(&self, now: Moment, visits: usize) -> Result<(), CacheError> {
+        let expired = self.ledger.find_expired(now, visits);
+        if expired.is_empty() {
+            return Ok(());
+        }
+        let slot = CaptureSlot::open();
+        let swept = expired.into_iter().try_for_each(|expired| self.try_remove(expired, &slot));
+        // Their weight stays charged until they are dropped.
+        let charge = Charge { ledger: Arc::clone(&self.ledger), weight: slot.take_credit() };
+        self.ledger.reaper().defer_drop((slot.close::<V>(None), charge));
+        swept
+    }
+
+    /// Waits until the processor has processed the messages that were sent before.
+    pub(crate) fn wait(&self) -> Result<(), CacheError> {
+        let sent = self.sent.load(Ordering::Acquire);
+        self.rows.wait()?;
+        self.confirmed.fetch_max(sent, Ordering::AcqRel);
+        Ok(())
+    }
+
+    pub(crate) fn clear(&self) -> Result<(), CacheError> {
+        self.rows.clear()?;
+        self.ledger.shrink();
+        Ok(())
+    }
+
+    /// Returns the TTLs that stretto has for these keys. No other thread may write meanwhile:
+    /// `get_ttl` locks twice.
+    #[cfg(test)]
+    pub(crate) fn ttls<const N: usize>(&self, of: &[Fingerprint; N]) -> [std::time::Duration; N] {
+        of.map(|fingerprint| self.rows.get_ttl(&Index(fingerprint)).unwrap())
+    }
+
+    pub(crate) fn ledger(&self) -> &Arc<Ledger<V>> {
+        &self.ledger
+    }
+}
