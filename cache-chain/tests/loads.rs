@@ -17,7 +17,7 @@ use std::{
 use cache_chain::{ChainCache, ErrorKind, Loaded, ReadThrough, Source, Tier, Ttl};
 use cache_core::{
     Expiry,
-    testkit::{Gate, MapStore, Operation, drop_after, join_all, yield_now},
+    testkit::{Gate, MapStore, Operation, ScriptedStore, drop_after, join_all, yield_now},
 };
 use support::{Rig, settle};
 
@@ -84,6 +84,40 @@ async fn g3_a_thousand_callers_of_a_cold_key_are_one_load_and_one_read_of_each_t
     assert_eq!((stats.started, stats.loaded, stats.joined, stats.in_flight), (1, 1, 999, 0));
     rig.chain.wait().await.unwrap();
     assert_eq!([0, 1, 2].map(|tier| rig.value(tier, "k")), [(); 3].map(|()| Some(owned("v"))), "every tier is filled");
+}
+
+/// A caller that goes on late finds what another load has filled into memory, although a lookup is
+/// in flight that began before.
+#[tokio::test]
+async fn g3_a_late_caller_does_not_load_what_has_been_loaded_meanwhile() {
+    let (below, origin) = (ScriptedStore::new(MapStore::new()), Origin::default());
+    let chain: ChainCache<String> = ChainCache::builder().tier(MapStore::new()).tier(below.clone()).build().unwrap();
+    let _not_below = below.stall(Operation::Fill);
+    let call = || Box::pin(chain.get_or_load("k", origin.loads(owned("v"))));
+    let (mut late, mut prompt, mut other) = (call(), call(), call());
+    let reading = below.stall(Operation::Get);
+    assert!(is_pending(late.as_mut()) && is_pending(prompt.as_mut()));
+    settle().await;
+    reading.open();
+    settle().await;
+    assert!(is_pending(prompt.as_mut()), "it loads");
+    settle().await;
+    let reading = below.stall(Operation::Get);
+    assert!(is_pending(other.as_mut()), "it looks");
+    settle().await;
+    origin.gate.open();
+    settle().await;
+    assert!(is_pending(late.as_mut()));
+    settle().await;
+    reading.open();
+    for call in [late, prompt, other] {
+        assert_eq!(call.await.unwrap(), "v");
+    }
+    assert_eq!(origin.calls(), 1);
+}
+
+fn is_pending(call: Pin<&mut impl Future>) -> bool {
+    call.poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
 #[tokio::test]

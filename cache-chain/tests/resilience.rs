@@ -115,6 +115,43 @@ async fn g7_a_write_that_is_late_goes_on() {
     assert_eq!([0, 1].map(|tier| rig.value(tier, "k")), [Some(owned("v")), Some(owned("v"))]);
 }
 
+/// In a batch, too, a key that awaits its deletion is neither asked for nor taken for absent.
+#[tokio::test(start_paused = true)]
+async fn g7_a_batch_asks_only_for_the_keys_that_may_be_read() {
+    let rig = Rig::with(1, |_, tier| tier.no_breaker());
+    rig.chain.set("other", owned("kept")).await.unwrap();
+    rig.stores[0].fail(Operation::Set, ErrorKind::Unavailable);
+    rig.stores[0].fail(Operation::Del, ErrorKind::Unavailable);
+    rig.chain.set("k", owned("new")).await.unwrap_err();
+    for keys in [["k", "other"], ["other", "k"]] {
+        let before = rig.stores[0].calls().len();
+        assert_eq!(rig.chain.get_many(keys).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        let calls = rig.stores[0].calls();
+        let asked = calls[before..].iter().filter(|call| call.operation == Operation::Get);
+        assert_eq!(asked.map(|call| call.keys.clone()).collect::<Vec<_>>(), [[support::key("other")]]);
+    }
+    rig.stores[0].heal();
+    tokio::time::advance(SECOND).await;
+    assert_eq!(rig.chain.get_many(["k", "other"]).await.unwrap(), [None, Some(owned("kept"))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_the_error_of_a_write_tells_whether_it_is_repaired() {
+    let rig = Rig::new(2);
+    for operation in [Operation::Set, Operation::Del] {
+        rig.stores[1].fail(operation, ErrorKind::Unavailable);
+    }
+    assert!(rig.chain.set("k", owned("v")).await.unwrap_err().will_be_repaired());
+    assert!(rig.chain.del("k").await.unwrap_err().will_be_repaired());
+    assert!(!rig.chain.set("", owned("v")).await.unwrap_err().will_be_repaired(), "nothing was written");
+    // An origin keeps what it has.
+    let rig = Rig::with(2, |at, tier| tier.origin(at == 1));
+    rig.stores[1].fail(Operation::Set, ErrorKind::Unavailable);
+    assert!(!rig.chain.set("k", owned("v")).await.unwrap_err().will_be_repaired());
+    rig.stores[0].fail(Operation::Lease, ErrorKind::Unavailable);
+    assert!(!rig.chain.set("k", owned("v")).await.unwrap_err().will_be_repaired(), "one of two is not");
+}
+
 /// What a write that failed leaves behind in a tier is not read there, though the tier is back,
 /// until it is deleted there.
 #[tokio::test(start_paused = true)]

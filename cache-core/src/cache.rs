@@ -1,4 +1,4 @@
-//! What an application calls.
+//! The cache as applications see it.
 
 use std::time::Duration;
 
@@ -76,35 +76,36 @@ pub trait Cache: Send + Sync {
     /// As the stores fail.
     fn wait(&self) -> impl Future<Output = Result<()>> + Send;
 
-    /// The values of `keys`, in their order. Each tier is asked once, and once for the leases of
-    /// what it lacks.
+    /// Returns the values of `keys`, in their order. A chain asks each tier once, and once more for
+    /// the leases of the keys that it lacks.
     ///
     /// # Errors
     ///
-    /// Of the first key that has one. [`get`](Self::get) the keys one by one to have the others.
+    /// Returns the error of the first key that has one. Call [`get`](Self::get) for each key to
+    /// read the others.
     fn get_many<K: CacheKey>(
         &self,
         keys: impl IntoIterator<Item = K>,
     ) -> impl Future<Output = Result<Vec<Option<Self::Value>>>> + Send;
 
-    /// Stores several values as [`set`](Self::set) does. Each tier is written once, and all but the
-    /// last give their leases before. Of a key given twice the last value counts.
+    /// Sets several values, as [`set`](Self::set) does. A chain writes each tier once. If a key
+    /// occurs more than once, its last value is set.
     ///
     /// # Errors
     ///
-    /// Of the first key that has one; every other key is written all the same. None is if a key is
-    /// unfit.
+    /// Returns the error of the first key that has one; all other keys are still written. If any
+    /// key is invalid, nothing is written.
     fn set_many<K: CacheKey>(
         &self,
         values: impl IntoIterator<Item = (K, Self::Value)>,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Removes several keys, each tier by one call.
+    /// Deletes several keys. A chain calls each tier once.
     ///
     /// # Errors
     ///
-    /// Of the first key that has one; every other key is removed all the same. None is if a key is
-    /// unfit.
+    /// Returns the error of the first key that has one; all other keys are still deleted. If any
+    /// key is invalid, nothing is deleted.
     fn del_many<K: CacheKey>(&self, keys: impl IntoIterator<Item = K>) -> impl Future<Output = Result<()>> + Send;
 }
 
@@ -113,7 +114,8 @@ impl Ttl {
     ///
     /// # Errors
     ///
-    /// Of kind `InvalidInput` if it is zero, which other libraries read as "never".
+    /// Returns an error of kind `InvalidInput` if it is zero, which other libraries read as
+    /// "never".
     pub fn checked(ttl: Duration) -> Result<Self> {
         if ttl.is_zero() {
             return Err(Error::new(

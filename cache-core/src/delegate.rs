@@ -41,7 +41,7 @@ impl<S: Store> DelegateCache<S> {
     ///
     /// # Errors
     ///
-    /// Of kind `InvalidInput` if it is zero.
+    /// Returns an error of kind `InvalidInput` if it is zero.
     pub fn with_default_ttl(mut self, ttl: Duration) -> Result<Self> {
         self.default_ttl = Ttl::checked(ttl)?;
         Ok(self)
@@ -66,7 +66,7 @@ impl<S: Store> DelegateCache<S> {
         Ok(found.filter(|entry| self.is_fresh(entry)))
     }
 
-    /// What a chain keeps to be served stale is not for who cannot have it loaded.
+    /// Only a chain serves stale entries, because it can load them again.
     fn is_fresh(&self, entry: &Entry<S::Value>) -> bool {
         !entry.turns_stale() || !entry.is_stale(self.clock.now())
     }

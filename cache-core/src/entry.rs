@@ -61,7 +61,7 @@ impl<V> Entry<V> {
         Self::of(Some(value), expiry)
     }
 
-    /// That there is no value, until `expiry`.
+    /// Creates the entry of a key that has no value, until `expiry`.
     pub fn absent(expiry: Expiry) -> Self {
         Self::of(None, expiry)
     }
@@ -145,7 +145,7 @@ impl<V> Entry<V> {
         self.stale_at().is_past(now)
     }
 
-    /// What remains of its life.
+    /// Returns the remaining TTL.
     pub fn remaining(&self, now: Moment) -> Ttl {
         self.expiry().remaining(now)
     }

@@ -37,7 +37,7 @@ pub struct Envelope<C> {
     schema: u32,
 }
 
-/// What a record is bound to.
+/// The key and the run of the server that a record belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Binding<'a> {
     /// The key. A record that is found under another, as after a `RENAME`, does not open.
@@ -54,19 +54,19 @@ impl Binding<'_> {
     }
 }
 
-/// What a record holds, before the payload is decoded.
+/// The content of a record, before the payload is decoded.
 enum Sealed<'a> {
     Lease,
     Absent(Life),
     Value { life: Life, payload: &'a [u8] },
 }
 
-/// What a record holds.
+/// The content of a record.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Opened<V> {
     /// No value: the mark of somebody's lease.
     Lease,
-    /// That there is no value, and for how long.
+    /// The key has no value, for this long.
     Absent(Life),
     /// A value and its life.
     Value(V, Life),
@@ -85,7 +85,7 @@ impl<V> fmt::Debug for Opened<V> {
 const MAGIC: [u8; 3] = *b"MLC";
 const VERSION: u8 = 3;
 const HEADER: usize = 42;
-/// What an extended header has besides.
+/// The additional bytes of an extended header.
 const EXTENSION: usize = 16;
 const CHECKSUM: usize = 38;
 const LEASE: u8 = 1;
@@ -147,8 +147,8 @@ impl<C> Envelope<C> {
     ///
     /// # Errors
     ///
-    /// Of kind `Codec` if the value has no encoding or one of more than [`Envelope::MAX_PAYLOAD`]
-    /// bytes.
+    /// Returns an error of kind `Codec` if the value has no encoding or one of more than
+    /// [`Envelope::MAX_PAYLOAD`] bytes.
     pub fn seal<V>(&self, binding: Binding<'_>, value: &V, life: Life, write_id: u64) -> Result<Vec<u8>>
     where
         C: Codec<V>,
@@ -176,12 +176,12 @@ impl<C> Envelope<C> {
         record
     }
 
-    /// What `record` holds, which was found under `key`.
+    /// Opens a record that was found under `key`.
     ///
     /// # Errors
     ///
-    /// Of kind `Codec` if it is no record of this key, codec and schema, or its payload does not
-    /// decode.
+    /// Returns an error of kind `Codec` if it is no record of this key, codec and schema, or its
+    /// payload does not decode.
     pub fn open<V>(&self, key: &[u8], record: &[u8]) -> Result<Opened<V>>
     where
         C: Codec<V>,

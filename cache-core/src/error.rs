@@ -1,4 +1,4 @@
-//! What went wrong, by kind.
+//! Errors, by kind.
 
 use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
 
@@ -7,7 +7,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Source = Box<dyn StdError + Send + Sync + 'static>;
 
-/// What went wrong in a cache, a store or a codec.
+/// An error of a cache, a store or a codec.
 ///
 /// Match on [`kind`](Self::kind); read [`source`](StdError::source) for the cause. `Display` says
 /// what failed and, where there is something to be done, what to do; it does not repeat the source.
@@ -155,13 +155,14 @@ impl Error {
     /// answer again, for as long as the process runs. So an application that has changed its own
     /// data need not undo that, nor retry.
     ///
-    /// `false` if the write had no effect, as for a key that cannot be used, or if the failed tier
-    /// is not repaired, as an [`Origin`](crate::Origin).
+    /// `false` if the timeout of the chain has passed, as the write then goes on and its result is
+    /// not known, and `false` if the write had no effect, as for a key that cannot be used, or if
+    /// the failed tier is not repaired, as an [`Origin`](crate::Origin).
     pub fn will_be_repaired(&self) -> bool {
         self.0.will_be_repaired
     }
 
-    /// What kind of failure this is.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }

@@ -123,8 +123,8 @@ impl Life {
         Self { expires: self.stale, ..self }.remaining(now)
     }
 
-    /// What remains at `now`, `None` if it does not expire; never more than the TTL that was
-    /// written, however the clocks of writer and reader differ. Zero once it has expired.
+    /// Returns the remaining time at `now`, `None` if it does not expire, and zero once it has. It
+    /// is never more than the TTL that was written, however the clocks of writer and reader differ.
     pub fn remaining(self, now: u64) -> Option<Duration> {
         let left = self.expires?.saturating_sub(now);
         self.ttl_millis().map(|written| Duration::from_millis(left.min(written)))

@@ -24,7 +24,7 @@ pub trait LocalStore: Send + Sync + 'static {
     /// The type of the values.
     type Value: Clone + Send + Sync + 'static;
 
-    /// What this store is and promises.
+    /// The kind of the store and its promises.
     fn profile(&self) -> Profile;
 
     /// The fence that guards this store; one per store, shared by its clones.
@@ -71,8 +71,8 @@ pub trait LocalStore: Send + Sync + 'static {
     fn wait(&self) -> Result<()>;
 }
 
-/// What an insertion or a removal pushed out of a [`LocalStore`], to be dropped once no lock is
-/// held.
+/// The rows that an insertion or a removal has displaced from a [`LocalStore`]. They are dropped
+/// when no lock is held.
 #[derive(Default)]
 #[must_use = "drop it after the lock"]
 pub struct Displaced(SmallVec<[Row; 2]>);

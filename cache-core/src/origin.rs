@@ -13,12 +13,13 @@ use crate::{Entry, Error, ErrorKind, Expiry, Key, Profile, Result, Store, Ticket
 ///
 /// # Errors
 ///
-/// What the closures fail with becomes the [`source`](std::error::Error::source) of an error of
-/// kind [`Backend`](ErrorKind::Backend); an [`Error`] of this crate stays as it is.
+/// Returns an error of kind [`Backend`](ErrorKind::Backend) if a closure fails, with the closure's
+/// error as its [`source`](std::error::Error::source). An [`Error`] of this crate is returned as it
+/// is.
 ///
 /// # Cancel safety
 ///
-/// That of the closures: a dropped call drops their future.
+/// A dropped call drops the future of the closure.
 ///
 /// # Examples
 ///

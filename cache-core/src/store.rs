@@ -60,14 +60,15 @@ pub trait Store: Send + Sync + 'static {
     /// The type of the values.
     type Value: Clone + Send + Sync + 'static;
 
-    /// What this store is and promises.
+    /// The kind of the store and its promises.
     fn profile(&self) -> Profile;
 
     /// The entry of `key`, `None` if there is none or it has expired.
     ///
     /// # Errors
     ///
-    /// Of kind `Codec` if what is stored is no such value; else as the backend fails.
+    /// Returns an error of kind `Codec` if what is stored is no such value; else as the backend
+    /// fails.
     fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Entry<Self::Value>>>> + Send;
 
     /// A ticket for `key`.
@@ -261,12 +262,12 @@ impl Claim {
     }
 }
 
-/// What a store is and promises.
+/// The kind of a store and its promises.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 #[allow(clippy::struct_excessive_bools, reason = "each is a promise of its own")]
 pub struct Profile {
-    /// What kind of store it is, for errors and statistics: "stretto", "redis".
+    /// The kind of store, for errors and statistics: "stretto", "redis".
     pub name: &'static str,
     /// Whether it keeps leases (clauses S17 and S18).
     pub leases: bool,

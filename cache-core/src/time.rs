@@ -98,7 +98,7 @@ impl Expiry {
         }
     }
 
-    /// What remains; zero if it has come.
+    /// Returns the remaining time, zero once it has passed.
     pub fn remaining(self, now: Moment) -> Ttl {
         match self {
             Self::Never => Ttl::Never,

@@ -173,6 +173,10 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         let reader = &self.reader;
         // A load that has ended since the caller asked the first tier may have filled the tiers.
         let is_outdated = self.loads.has_ended_since(key, mark);
+        // Asked here, too, because the lookup below may join one that began before that.
+        if is_outdated && let Some((place, entry)) = reader.peek_all(key) {
+            return Ok(LoadOutcome { entry, place: Some(place) });
+        }
         let lookup = match reason {
             Reason::ExpiresSoon => None,
             Reason::Missing(lookup) if lookup.hit.is_none() && !is_outdated => Some(lookup),

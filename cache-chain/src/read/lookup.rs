@@ -67,6 +67,9 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         let mut missing: Each<usize> = (0..keys.len()).collect();
         let mut peeked = peeked.filter(|_| self.tiers[0].is_local());
         for (place, tier) in self.tiers.iter().enumerate() {
+            if missing.is_empty() {
+                break;
+            }
             let limit = deadline.share(self.parts(place, purpose), tier.read_timeout);
             let lease = (place < last && self.may_lease(tier, purpose))
                 .then(|| self.lease_time(place + 1, limit, deadline, purpose));
@@ -77,9 +80,6 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
                 self.note((place, tier), &mut lookups[at], answer, is_short);
             }
             missing.retain(|at| lookups[*at].hit.is_none());
-            if missing.is_empty() {
-                break;
-            }
         }
         for (key, lookup) in keys.iter().zip(&mut lookups) {
             self.enqueue_backfill(key, lookup);

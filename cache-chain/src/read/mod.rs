@@ -77,6 +77,15 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         self.tiers[0].local()?.get(key)
     }
 
+    /// Returns the fresh entry of the first local tier that has one, and its place. It is not
+    /// counted.
+    pub(crate) fn peek_all(&self, key: &Key) -> Option<(usize, Entry<V>)> {
+        self.tiers.iter().enumerate().find_map(|(place, tier)| {
+            let entry = tier.local()?.get(key).filter(|entry| tier.is_fresh(entry))?;
+            Some((place, entry))
+        })
+    }
+
     /// Returns the entry for a hit of the first tier, and counts it. Gives back an entry that is
     /// stale.
     #[inline]

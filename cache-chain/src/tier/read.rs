@@ -157,6 +157,9 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         if let Some(local) = self.local() {
             return keys.iter().map(|key| Ok(local.fence().lease(key))).collect();
         }
+        if keys.is_empty() {
+            return Each::new();
+        }
         let lease = async |_| match keys {
             [key] => Each::from_iter([self.store.lease_within(key, life).await]),
             _ => self.store.lease_many_within(keys, life).await.into(),

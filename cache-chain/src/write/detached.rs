@@ -104,7 +104,7 @@ impl DetachedWrites {
     ///
     /// # Errors
     ///
-    /// Of kind `Unavailable` if too many detached writes are going on.
+    /// Returns an error of kind `Unavailable` if too many detached writes are going on.
     pub(super) fn predecessors(&self, keys: &[Key]) -> Result<Predecessors> {
         let mut state = self.state();
         if state.clear.as_ref().is_some_and(|(done, until)| done.is_over() || *until <= Instant::now()) {
@@ -132,7 +132,7 @@ impl DetachedWrites {
     ///
     /// # Errors
     ///
-    /// Of kind `Timeout` if they have not ended within [`MAX_WAIT`].
+    /// Returns an error of kind `Timeout` if they have not ended within [`MAX_WAIT`].
     pub(super) async fn wait_for(&self, keys: &[Key], predecessors: Predecessors) -> Result<()> {
         let Predecessors { writes, clear } = predecessors;
         if let Some((done, until)) = clear {
@@ -156,7 +156,7 @@ impl DetachedWrites {
     ///
     /// # Errors
     ///
-    /// Of kind `Timeout` if they have not ended within [`MAX_WAIT`].
+    /// Returns an error of kind `Timeout` if they have not ended within [`MAX_WAIT`].
     pub(super) async fn wait_for_all(&self) -> Result<()> {
         let next = self.state().next;
         let mut oldest = self.oldest.subscribe();

@@ -81,22 +81,22 @@ pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
     note = "if the codec is `()`, choose one with `.codec(…)`, or enable the feature `bincode`"
 )]
 pub trait Codec<V>: Send + Sync + 'static {
-    /// What tells this codec's records from another's. Ids below 128 belong to this crate; take
-    /// yours from 128 on.
+    /// Distinguishes the records of this codec from those of others. Ids below 128 belong to this
+    /// crate; other crates use ids from 128 on.
     const ID: u8;
 
     /// Appends the encoded value to `out`.
     ///
     /// # Errors
     ///
-    /// Of kind `Codec` if the value has no encoding.
+    /// Returns an error of kind `Codec` if the value has no encoding.
     fn encode(&self, value: &V, out: &mut Vec<u8>) -> Result<()>;
 
     /// The value that `bytes` encode, all of them.
     ///
     /// # Errors
     ///
-    /// Of kind `Codec` if they do not.
+    /// Returns an error of kind `Codec` if they do not.
     fn decode(&self, bytes: &[u8]) -> Result<V>;
 
     /// Returns a hash of the names and types that `V` consists of, if its encoding depends on them

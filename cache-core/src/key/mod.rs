@@ -186,11 +186,11 @@ impl Key {
         Self::checked(writer.bytes)
     }
 
-    /// The keys that `keys` write, in their order.
+    /// Converts several keys, and keeps their order.
     ///
     /// # Errors
     ///
-    /// Of the first that is unfit, as [`Key::new`].
+    /// Returns the error of the first invalid key, as [`Key::new`].
     pub fn many<K: CacheKey>(keys: impl IntoIterator<Item = K>) -> Result<Vec<Self>> {
         keys.into_iter().map(|key| Self::new(&key)).collect()
     }

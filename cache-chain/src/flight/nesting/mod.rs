@@ -137,8 +137,8 @@ impl Wait {
     ///
     /// # Errors
     ///
-    /// Of kind [`Cycle`](ErrorKind::Cycle) if the flight waits, directly or through others, for the
-    /// current one.
+    /// Returns an error of kind [`Cycle`](ErrorKind::Cycle) if the flight waits, directly or
+    /// through others, for the current one.
     pub(crate) fn begin(to: &Arc<Node>) -> Result<Option<Self>> {
         let Some(from) = current() else { return Ok(None) };
         if to.depth > MAX_DEPTH {
