@@ -5,7 +5,7 @@ use std::{fmt, sync::mpsc, thread, time::Duration};
 use tokio::runtime::Builder;
 
 use crate::{
-    scenarios::{Course, Found, Scenario, scenarios},
+    scenarios::{Course, Outcome, Scenario, scenarios},
     subject::Subject,
     subjects::{Ours, VERSIONS},
 };
@@ -44,7 +44,7 @@ impl Column {
 }
 
 /// In a thread that can be given up.
-fn play(course: Course, on_one_thread: bool) -> Found {
+fn play(course: Course, on_one_thread: bool) -> Outcome {
     let (report, outcome) = mpsc::channel();
     thread::spawn(move || {
         let mut runtime = if on_one_thread { Builder::new_current_thread() } else { Builder::new_multi_thread() };

@@ -39,7 +39,7 @@ pub(crate) fn scenarios<S: Subject>() -> [Scenario; 10] {
     ]
 }
 
-async fn written_during_load<S: Subject>(write: Write) -> Found {
+async fn written_during_load<S: Subject>(write: Write) -> Outcome {
     let [cache] = S::caches(&Stop::default());
     let (database, stop, first) = held(&cache, End::Value).await?;
     change(&database, &cache, write).await?;
@@ -49,7 +49,7 @@ async fn written_during_load<S: Subject>(write: Write) -> Found {
     finds("a later get", &cache, &database).await
 }
 
-async fn get_after_delete<S: Subject>() -> Found {
+async fn get_after_delete<S: Subject>() -> Outcome {
     let [cache] = S::caches(&Stop::default());
     let (database, stop, first) = held(&cache, End::Value).await?;
     change(&database, &cache, Write::Del).await?;
@@ -61,7 +61,7 @@ async fn get_after_delete<S: Subject>() -> Found {
     finds("a later get", &cache, &database).await
 }
 
-async fn deleted_during_backfill<S: Subject>() -> Found {
+async fn deleted_during_backfill<S: Subject>() -> Outcome {
     let (database, reads) = (Database::with(OLD), Stop::default());
     let [writer, cache] = S::caches(&reads);
     change(&database, &writer, Write::Set(OLD)).await?;
@@ -75,7 +75,7 @@ async fn deleted_during_backfill<S: Subject>() -> Found {
 }
 
 /// As between two processes over one Redis, and a third that starts later.
-async fn deleted_beside<S: Subject>() -> Found {
+async fn deleted_beside<S: Subject>() -> Outcome {
     let [cache, beside, third] = S::caches(&Stop::default());
     let (database, stop, first) = held(&cache, End::Value).await?;
     change(&database, &beside, Write::Del).await?;
@@ -85,7 +85,7 @@ async fn deleted_beside<S: Subject>() -> Found {
     finds("a third cache's get", &third, &database).await
 }
 
-async fn leader_cancelled<S: Subject>() -> Found {
+async fn leader_cancelled<S: Subject>() -> Outcome {
     let [cache] = S::caches(&Stop::default());
     let (database, stop, leader) = held(&cache, End::Value).await?;
     let waiter = begin(&cache, &database).await;
@@ -96,7 +96,7 @@ async fn leader_cancelled<S: Subject>() -> Found {
     is_current("the waiter", ended("the waiter", waiter).await?, &database)
 }
 
-async fn leader_ends<S: Subject>(end: End) -> Found {
+async fn leader_ends<S: Subject>(end: End) -> Outcome {
     let [cache] = S::caches(&Stop::default());
     let (database, stop, leader) = held(&cache, end).await?;
     let waiter = begin(&cache, &database).await;
@@ -110,7 +110,7 @@ async fn leader_ends<S: Subject>(end: End) -> Found {
     finds("the next get", &cache, &database).await
 }
 
-async fn two_caches<S: Subject>() -> Found {
+async fn two_caches<S: Subject>() -> Outcome {
     let ([cache], [other]) = (S::caches(&Stop::default()), S::caches::<1>(&Stop::default()));
     let (database, stop, first) = held(&cache, End::Value).await?;
     finds("the other cache's get", &other, &Database::with(NEW)).await?;
@@ -146,18 +146,18 @@ async fn begin_with<S: Subject>(cache: &S, load: Load) -> Get {
 }
 
 /// In the database and then in the cache, as an application does it.
-async fn change<S: Subject>(database: &Database, cache: &S, write: Write) -> Found {
+async fn change<S: Subject>(database: &Database, cache: &S, write: Write) -> Outcome {
     database.write(if let Write::Set(value) = write { value } else { GONE });
     bounded("the write", cache.write(write)).await?
 }
 
 /// Whether a get that begins now returns what is in the database.
-async fn finds<S: Subject>(who: &str, cache: &S, database: &Database) -> Found {
+async fn finds<S: Subject>(who: &str, cache: &S, database: &Database) -> Outcome {
     bounded("the settling", cache.settled()).await??;
     is_current(who, ended(who, begin(cache, database).await).await?, database)
 }
 
-fn is_current(who: &str, found: Answer, database: &Database) -> Found {
+fn is_current(who: &str, found: Answer, database: &Database) -> Outcome {
     let current = database.read();
     match found {
         Ok(value) if value == current => Ok(()),

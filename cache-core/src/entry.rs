@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{Expiry, Moment, Ttl};
+use crate::{Expiry, Lifetime, Moment, Ttl};
 
 /// A value on its way into or out of a store, and until when it holds.
 ///
@@ -75,6 +75,12 @@ impl<V> Entry<V> {
     pub fn fresh_until(mut self, moment: Expiry) -> Self {
         self.fresh_until = if self.expiry == Stamp::NONE { Stamp::NONE } else { moment.into() };
         self
+    }
+
+    /// The same, with this lifetime instead of its own.
+    pub fn with_lifetime(mut self, lifetime: Lifetime) -> Self {
+        self.expiry = lifetime.expiry.into();
+        self.fresh_until(lifetime.fresh_until)
     }
 
     /// The same, made at `moment`.

@@ -148,6 +148,17 @@ impl Fence {
         remove()
     }
 
+    /// As [`void`](Self::void), unless the ticket is void; then returns `None` and runs nothing.
+    pub fn void_if_current<T>(&self, key: &Key, ticket: Ticket, remove: impl FnOnce() -> T) -> Option<T> {
+        let stripe = self.stripe(key);
+        let _locked = stripe.lock();
+        if !stripe.is_current(ticket) {
+            return None;
+        }
+        stripe.raise();
+        Some(remove())
+    }
+
     /// Voids all tickets of all keys. A fill that is being installed meanwhile is installed when
     /// this returns, so remove everything *after* this.
     pub fn void_all(&self) {
@@ -194,6 +205,11 @@ mod tests {
         let ticket = fence.lease(&key);
         fence.void_all();
         assert_eq!(fence.fill(&key, ticket, || 5), None);
+
+        assert_eq!(fence.void_if_current(&key, ticket, || 6), None);
+        let ticket = fence.lease(&key);
+        assert_eq!(fence.void_if_current(&key, ticket, || 7), Some(7));
+        assert_eq!(fence.void_if_current(&key, ticket, || 8), None, "it voids its own ticket, too");
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use crate::{
     key::{CacheKey, DisplayKey, Key, KeyWriter},
     local::{Displaced, LocalStore},
     origin::Origin,
-    store::{Claim, Profile, Store, Write},
+    store::{Claim, Lifetime, Profile, Store, Write},
     time::{Clock, Expiry, MAX_TTL, ManualClock, Moment, SharedClock, SystemClock, Ttl},
 };
 

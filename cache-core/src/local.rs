@@ -139,6 +139,18 @@ impl<S: LocalStore> Store for S {
         self.fence().void(key, || self.remove(key)).map(drop)
     }
 
+    async fn take(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
+        loop {
+            // The entry is cloned outside of the lock. It is the one that is removed if nothing was
+            // written since the lease.
+            let ticket = self.fence().lease(key);
+            let entry = LocalStore::get(self, key);
+            if let Some(displaced) = self.fence().void_if_current(key, ticket, || self.remove(key)) {
+                return displaced.map(|_| entry);
+            }
+        }
+    }
+
     async fn clear(&self) -> Result<()> {
         self.fence().void_all();
         LocalStore::clear(self)

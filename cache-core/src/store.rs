@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Entry, Key, LocalStore, Result, Ticket};
+use crate::{Entry, Expiry, Key, LocalStore, Moment, Result, Ticket};
 
 /// A backend: one place that keeps entries, such as a Redis or a map in memory.
 ///
@@ -121,6 +121,31 @@ pub trait Store: Send + Sync + 'static {
         async { Ok(Claim::granted(self.lease(key).await?)) }
     }
 
+    /// As [`claim`](Self::claim), for at most `life`, or for the store's own maximum if that is
+    /// shorter. A caller that needs the claim for longer [renews](Self::renew_claims) it, so that a
+    /// caller that dies blocks others only for a short time. By default the life makes no
+    /// difference.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails.
+    fn claim_within(&self, key: &Key, life: Duration) -> impl Future<Output = Result<Claim>> + Send {
+        let _ = life;
+        self.claim(key)
+    }
+
+    /// Lets claims that are still held live for `life` from now on, or for the store's own maximum
+    /// if that is shorter. Has no effect on a claim that has run out or whose key was written. By
+    /// default it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails; the claims then run out by themselves.
+    fn renew_claims(&self, claims: &[(Key, Ticket)], life: Duration) -> impl Future<Output = Result<()>> + Send {
+        let _ = (claims, life);
+        async { Ok(()) }
+    }
+
     /// Gives a claim back whose load brought nothing to store, so that the next one is granted. Its
     /// ticket may be void then. Does nothing if the key was written since.
     ///
@@ -154,6 +179,46 @@ pub trait Store: Send + Sync + 'static {
     /// As the backend fails; the outcome is unknown then.
     fn del(&self, key: &Key) -> impl Future<Output = Result<()>> + Send;
 
+    /// Voids all tickets of `key` and removes its entry, as [`del`](Self::del), and returns the
+    /// entry that it has removed, fresh or stale. Of concurrent calls for one entry, one returns it.
+    ///
+    /// By default the entry is read and then deleted, so that concurrent calls may return the same
+    /// entry, and an entry that is written in between may be lost.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails; the outcome is unknown then. If what is stored is no such value,
+    /// removes it and returns an error of kind `Codec`.
+    fn take(&self, key: &Key) -> impl Future<Output = Result<Option<Entry<Self::Value>>>> + Send {
+        async {
+            let entry = self.get(key).await;
+            self.del(key).await?;
+            entry
+        }
+    }
+
+    /// Gives the entry of `key` a new lifetime and returns `true`. Returns `false`, and changes
+    /// nothing, if there is no entry, or if it is absent or stale at `now`, or if it is replaced or
+    /// removed meanwhile. Voids no ticket.
+    ///
+    /// By default the entry is read and filled again. A store that can change the lifetime without
+    /// transferring the value should do so.
+    ///
+    /// # Errors
+    ///
+    /// As the backend fails; the outcome is unknown then.
+    fn touch(&self, key: &Key, lifetime: Lifetime, now: Moment) -> impl Future<Output = Result<bool>> + Send {
+        async move {
+            let ticket = self.lease(key).await?;
+            match self.get(key).await? {
+                Some(entry) if !entry.is_absent() && !entry.is_stale(now) => {
+                    self.fill(Write { key: key.clone(), entry: entry.with_lifetime(lifetime), ticket }).await
+                }
+                _ => Ok(false),
+            }
+        }
+    }
+
     /// Voids all tickets and removes every entry of this store's namespace, and nothing else.
     ///
     /// # Errors
@@ -185,6 +250,12 @@ pub trait Store: Send + Sync + 'static {
     fn lease_many_within(&self, keys: &[Key], life: Duration) -> impl Future<Output = Vec<Result<Ticket>>> + Send {
         let _ = life;
         self.lease_many(keys)
+    }
+
+    /// [`claim_within`](Self::claim_within) for several keys, one result each in their order; one
+    /// round trip where the backend can.
+    fn claim_many_within(&self, keys: &[Key], life: Duration) -> impl Future<Output = Vec<Result<Claim>>> + Send {
+        each(keys.iter(), move |key| self.claim_within(key, life))
     }
 
     /// [`fill`](Self::fill) for several entries, one result each in their order; one round trip
@@ -229,6 +300,29 @@ pub struct Write<V> {
     pub entry: Entry<V>,
     /// Drawn before anything below was read or written.
     pub ticket: Ticket,
+}
+
+/// When an entry turns stale and when it expires; see [`Store::touch`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Lifetime {
+    /// When the entry expires. Nothing is served after that.
+    pub expiry: Expiry,
+    /// When the entry turns stale; `Never` if it is fresh until it expires.
+    pub fresh_until: Expiry,
+}
+
+impl Lifetime {
+    /// Creates the lifetime of an entry that is fresh until it expires.
+    pub const fn new(expiry: Expiry) -> Self {
+        Self { expiry, fresh_until: Expiry::Never }
+    }
+
+    /// Sets when the entry turns stale.
+    pub const fn fresh_until(mut self, moment: Expiry) -> Self {
+        self.fresh_until = moment;
+        self
+    }
 }
 
 /// The answer of a store to a caller that is about to load a key.

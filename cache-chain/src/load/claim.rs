@@ -46,7 +46,8 @@ pub(super) async fn acquire_claim<V: Clone + Send + Sync + 'static>(
     let until = after(peer_wait);
     let mut pause = POLL.0;
     loop {
-        let Ok(claim) = tier.claim(key).await else { return ClaimOutcome::Load(None) };
+        let claim = tier.claim(std::slice::from_ref(key), Duration::MAX).await.pop();
+        let Some(Ok(claim)) = claim else { return ClaimOutcome::Load(None) };
         leases.claimed(place, claim.ticket);
         let guard = claim.granted.then(|| ClaimGuard {
             reader: Arc::clone(reader),

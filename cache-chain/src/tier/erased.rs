@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use cache_core::{Claim, Entry, Key, LocalStore, Profile, Result, Store, Ticket, Write};
+use cache_core::{Claim, Entry, Key, Lifetime, LocalStore, Moment, Profile, Result, Store, Ticket, Write};
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -14,7 +14,9 @@ pub(super) trait ErasedStore<V>: Send + Sync {
     fn lease_within<'a>(&'a self, key: &'a Key, life: Duration) -> Boxed<'a, Result<Ticket>>;
     fn lease_many_within<'a>(&'a self, keys: &'a [Key], life: Duration) -> Boxed<'a, Vec<Result<Ticket>>>;
     fn release_leases<'a>(&'a self, leases: &'a [(Key, Ticket)]) -> Boxed<'a, Result<()>>;
-    fn claim<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Claim>>;
+    fn claim_within<'a>(&'a self, key: &'a Key, life: Duration) -> Boxed<'a, Result<Claim>>;
+    fn claim_many_within<'a>(&'a self, keys: &'a [Key], life: Duration) -> Boxed<'a, Vec<Result<Claim>>>;
+    fn renew_claims<'a>(&'a self, claims: &'a [(Key, Ticket)], life: Duration) -> Boxed<'a, Result<()>>;
     fn release<'a>(&'a self, key: &'a Key, ticket: Ticket) -> Boxed<'a, Result<()>>;
     fn fill(&self, write: Write<V>) -> Boxed<'_, Result<bool>>;
     fn fill_many(&self, writes: Vec<Write<V>>) -> Boxed<'_, Vec<Result<bool>>>;
@@ -22,6 +24,8 @@ pub(super) trait ErasedStore<V>: Send + Sync {
     fn set_many(&self, writes: Vec<Write<V>>) -> Boxed<'_, Vec<Result<()>>>;
     fn del<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<()>>;
     fn del_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<()>>>;
+    fn take<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Option<Entry<V>>>>;
+    fn touch<'a>(&'a self, key: &'a Key, lifetime: Lifetime, now: Moment) -> Boxed<'a, Result<bool>>;
     fn clear(&self) -> Boxed<'_, Result<()>>;
     fn wait(&self) -> Boxed<'_, Result<()>>;
 }
@@ -55,8 +59,16 @@ impl<S: Store> ErasedStore<S::Value> for S {
         Box::pin(Store::release_leases(self, leases))
     }
 
-    fn claim<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Claim>> {
-        Box::pin(Store::claim(self, key))
+    fn claim_within<'a>(&'a self, key: &'a Key, life: Duration) -> Boxed<'a, Result<Claim>> {
+        Box::pin(Store::claim_within(self, key, life))
+    }
+
+    fn claim_many_within<'a>(&'a self, keys: &'a [Key], life: Duration) -> Boxed<'a, Vec<Result<Claim>>> {
+        Box::pin(Store::claim_many_within(self, keys, life))
+    }
+
+    fn renew_claims<'a>(&'a self, claims: &'a [(Key, Ticket)], life: Duration) -> Boxed<'a, Result<()>> {
+        Box::pin(Store::renew_claims(self, claims, life))
     }
 
     fn release<'a>(&'a self, key: &'a Key, ticket: Ticket) -> Boxed<'a, Result<()>> {
@@ -85,6 +97,14 @@ impl<S: Store> ErasedStore<S::Value> for S {
 
     fn del_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<()>>> {
         Box::pin(Store::del_many(self, keys))
+    }
+
+    fn take<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Option<Entry<S::Value>>>> {
+        Box::pin(Store::take(self, key))
+    }
+
+    fn touch<'a>(&'a self, key: &'a Key, lifetime: Lifetime, now: Moment) -> Boxed<'a, Result<bool>> {
+        Box::pin(Store::touch(self, key, lifetime, now))
     }
 
     fn clear(&self) -> Boxed<'_, Result<()>> {

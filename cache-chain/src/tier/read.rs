@@ -176,9 +176,18 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.call(self.write_timeout, async |_| self.store.release_leases(leases).await).await
     }
 
-    /// Claims the right to load the key.
-    pub(crate) async fn claim(&self, key: &Key) -> Result<Claim> {
-        self.call(self.read_timeout, async |_| self.store.claim(key).await).await
+    /// Claims the right to load the keys, for `life`.
+    pub(crate) async fn claim(&self, keys: &[Key], life: Duration) -> Each<Result<Claim>> {
+        let claim = async |_| match keys {
+            [key] => Each::from_iter([self.store.claim_within(key, life).await]),
+            _ => self.store.claim_many_within(keys, life).await.into(),
+        };
+        self.call_for_each(self.read_timeout, keys.len(), claim).await
+    }
+
+    /// Lets claims live for `life` from now on.
+    pub(crate) async fn renew_claims(&self, claims: &[(Key, Ticket)], life: Duration) -> Result<()> {
+        self.call(self.write_timeout, async |_| self.store.renew_claims(claims, life).await).await
     }
 
     /// Returns a claim.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Claim, Entry, Error, ErrorKind, Key, Profile, Result, Store, Ticket, Write};
+use crate::{Claim, Entry, Error, ErrorKind, Key, Lifetime, Moment, Profile, Result, Store, Ticket, Write};
 
 /// A store around another that records every call, fails and stalls as it is told, and never
 /// answers as a local one.
@@ -224,6 +224,19 @@ impl<S: Store> Store for ScriptedStore<S> {
         self.call(Operation::Claim, vec![key.clone()], self.store.claim(key)).await?
     }
 
+    async fn claim_within(&self, key: &Key, life: Duration) -> Result<Claim> {
+        self.call(Operation::Claim, vec![key.clone()], self.store.claim_within(key, life)).await?
+    }
+
+    async fn claim_many_within(&self, keys: &[Key], life: Duration) -> Vec<Result<Claim>> {
+        self.batch(Operation::Claim, keys.to_vec(), self.store.claim_many_within(keys, life)).await
+    }
+
+    async fn renew_claims(&self, claims: &[(Key, Ticket)], life: Duration) -> Result<()> {
+        let keys = claims.iter().map(|(key, _)| key.clone()).collect();
+        self.call(Operation::Claim, keys, self.store.renew_claims(claims, life)).await?
+    }
+
     async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
         self.call(Operation::Release, vec![key.clone()], self.store.release(key, ticket)).await?
     }
@@ -240,6 +253,14 @@ impl<S: Store> Store for ScriptedStore<S> {
 
     async fn del(&self, key: &Key) -> Result<()> {
         self.call(Operation::Del, vec![key.clone()], self.store.del(key)).await?
+    }
+
+    async fn take(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
+        self.call(Operation::Del, vec![key.clone()], self.store.take(key)).await?
+    }
+
+    async fn touch(&self, key: &Key, lifetime: Lifetime, now: Moment) -> Result<bool> {
+        self.call(Operation::Fill, vec![key.clone()], self.store.touch(key, lifetime, now)).await?
     }
 
     async fn clear(&self) -> Result<()> {

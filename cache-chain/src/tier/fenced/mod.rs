@@ -7,7 +7,7 @@ mod model;
 
 use std::{sync::Arc, time::Duration};
 
-use cache_core::{Claim, Entry, Key, Profile, Result, Store, Ticket, Write};
+use cache_core::{Claim, Entry, Key, Lifetime, Moment, Profile, Result, Store, Ticket, Write};
 
 use self::fence::SharedFence;
 
@@ -63,6 +63,18 @@ impl<S: Store> Store for Fenced<S> {
         Ok(Claim::granted(self.lease(key).await?))
     }
 
+    async fn claim_within(&self, key: &Key, _life: Duration) -> Result<Claim> {
+        self.claim(key).await
+    }
+
+    async fn claim_many_within(&self, keys: &[Key], _life: Duration) -> Vec<Result<Claim>> {
+        self.lease_many(keys).await.into_iter().map(|ticket| ticket.map(Claim::granted)).collect()
+    }
+
+    async fn renew_claims(&self, _claims: &[(Key, Ticket)], _life: Duration) -> Result<()> {
+        Ok(())
+    }
+
     async fn release(&self, _key: &Key, _ticket: Ticket) -> Result<()> {
         Ok(())
     }
@@ -85,6 +97,17 @@ impl<S: Store> Store for Fenced<S> {
     async fn del(&self, key: &Key) -> Result<()> {
         let _locked = self.fence.begin_write(key).await;
         self.store.del(key).await
+    }
+
+    /// The key is locked, so the store need not take it at once.
+    async fn take(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
+        let _locked = self.fence.begin_write(key).await;
+        self.store.take(key).await
+    }
+
+    async fn touch(&self, key: &Key, lifetime: Lifetime, now: Moment) -> Result<bool> {
+        let _locked = self.fence.locks.lock(key).await;
+        self.store.touch(key, lifetime, now).await
     }
 
     async fn clear(&self) -> Result<()> {
