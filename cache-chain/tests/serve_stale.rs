@@ -188,7 +188,10 @@ async fn a_stale_value_of_a_remote_tier_is_read_again_before_it_is_served() {
                 other.del("k").await.unwrap();
             }
         });
-        assert_eq!(found.map_err(|error| error.kind()), if is_deleted { Err(ErrorKind::Loader) } else { Ok("old".to_owned()) });
+        assert_eq!(
+            found.map_err(|error| error.kind()),
+            if is_deleted { Err(ErrorKind::Loader) } else { Ok("old".to_owned()) }
+        );
     }
 }
 
@@ -218,7 +221,11 @@ async fn several_keys_are_waited_for_together() {
     let load = |time: Duration, fails: bool| {
         move |keys: Vec<&'static str>| async move {
             tokio::time::sleep(time).await;
-            if fails { Err(io::Error::other("down")) } else { Ok(keys.into_iter().map(|key| (key, format!("new {key}")))) }
+            if fails {
+                Err(io::Error::other("down"))
+            } else {
+                Ok(keys.into_iter().map(|key| (key, format!("new {key}"))))
+            }
         }
     };
     // Quick enough for all.
