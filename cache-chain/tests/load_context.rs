@@ -71,6 +71,7 @@ impl Rig {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "it stands where an option is compared")]
 fn some(value: &str) -> Option<String> {
     Some(value.to_owned())
 }

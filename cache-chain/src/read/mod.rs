@@ -243,12 +243,11 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     /// Returns the entry that the tier of this place has of the key now, unless it has no value.
     /// Returns `None` also if the tier fails.
     pub(crate) async fn read_again(self: &Arc<Self>, key: &Key, place: usize) -> Option<Entry<V>> {
-        let entry = match self.tiers[place].local() {
-            Some(local) => local.get(key),
-            None => {
-                let (reader, key) = (Arc::clone(self), key.clone());
-                self.runtime.run(async move { reader.tiers[place].recheck(&key).await }).await.ok()?.ok()?
-            }
+        let entry = if let Some(local) = self.tiers[place].local() {
+            local.get(key)
+        } else {
+            let (reader, key) = (Arc::clone(self), key.clone());
+            self.runtime.run(async move { reader.tiers[place].recheck(&key).await }).await.ok()?.ok()?
         };
         entry.filter(|entry| !entry.is_absent() && !self.has_expired(entry))
     }
