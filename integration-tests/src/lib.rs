@@ -13,12 +13,13 @@ mod server_process;
 mod shown;
 mod skew;
 mod sql_place;
+mod waiting;
 mod workload;
 
 pub use crate::{
     certificates::Certificates,
     cut_proxy::CutProxy,
-    entries::{all, eventually, key, living, never, remaining, void},
+    entries::{all, key, living, never, remaining, value, void},
     mariadb::MariaDb,
     postgres::Postgres,
     redis_acl::documented_permissions,
@@ -27,6 +28,7 @@ pub use crate::{
     shown::shown,
     skew::skewed,
     sql_place::{SqlKind, SqlPlace},
+    waiting::{eventually, poll_once},
     workload::{Report, Workload},
 };
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use cache_core::{ErrorKind, Key, Store as _, Ticket};
-use integration_tests::{MariaDb, Postgres, SqlKind, SqlPlace, all, eventually, key, living, never};
+use integration_tests::{MariaDb, Postgres, SqlKind, SqlPlace, all, eventually, key, living, never, poll_once};
 use store_sql::{DefaultCodec, SqlStore, SqlStoreBuilder};
 
 /// Far beyond any deadline here: how long a call may take on a busy machine before it counts as
@@ -21,15 +21,6 @@ async fn recovered(store: &SqlStore<u64>) {
     eventually("the recovery", async || store.set(never(&key("r"), 7, Ticket::unconditional())).await.ok()).await;
     let got = eventually("the recovery", async || store.get(&key("r")).await.ok()).await;
     assert_eq!(got.unwrap().into_value().unwrap(), 7);
-}
-
-/// Polls once.
-async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
-    std::future::poll_fn(|context| match future.as_mut().poll(context) {
-        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
-        std::task::Poll::Pending => std::task::Poll::Ready(None),
-    })
-    .await
 }
 
 /// Each on a server of its own.
