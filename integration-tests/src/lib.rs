@@ -4,6 +4,7 @@
 mod certificates;
 pub mod claims;
 mod cut_proxy;
+mod database_server;
 mod entries;
 mod mariadb;
 mod postgres;
@@ -12,6 +13,7 @@ mod redis_server;
 mod server_process;
 mod shown;
 mod skew;
+mod sql;
 mod sql_place;
 mod waiting;
 mod workload;
@@ -19,9 +21,10 @@ mod workload;
 pub use crate::{
     certificates::Certificates,
     cut_proxy::CutProxy,
+    database_server::{DatabaseServer, Product},
     entries::{all, key, living, never, remaining, value, void},
-    mariadb::MariaDb,
-    postgres::Postgres,
+    mariadb::{MariaDb, MariaDbProduct},
+    postgres::{Postgres, PostgresProduct},
     redis_acl::documented_permissions,
     redis_server::{RedisServer, command_of},
     server_process::free_port,
