@@ -1,11 +1,14 @@
 //! What the tests of several crates share: real servers, and a network that fails on demand.
 #![allow(clippy::missing_panics_doc, reason = "a harness panics wherever a test is to fail")]
 
+mod backend;
 mod certificates;
 pub mod claims;
 mod cut_proxy;
 mod database_server;
 mod entries;
+pub mod facets;
+pub mod leases;
 mod mariadb;
 mod postgres;
 mod redis_acl;
@@ -19,6 +22,7 @@ mod waiting;
 mod workload;
 
 pub use crate::{
+    backend::Backend,
     certificates::Certificates,
     cut_proxy::CutProxy,
     database_server::{DatabaseServer, Product},
