@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use integration_tests::{MariaDb, RedisServer};
+use integration_tests::{MariaDb, RedisServer, eventually};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -54,24 +54,30 @@ async fn g3_without_claims_each_process_loads_once() {
     }
 }
 
-/// With claims, one process loads for the three thousand callers of all.
-#[tokio::test]
-async fn g3_with_claims_one_process_loads_for_all() {
-    let server = RedisServer::start().await;
-    let mut first = Peer::start(&server.url(), "60000");
+/// With claims, one process loads for the three thousand callers of all. It loads until `refused`
+/// has returned.
+async fn one_process_loads_for_all(url: &str, refused: impl AsyncFnOnce()) {
+    let mut first = Peer::start(url, "60000");
     assert_eq!(first.says().await, "asking");
     assert_eq!(first.says().await, "loading");
-    let mut others: Vec<Peer> = (0..2).map(|_| Peer::start(&server.url(), "60000")).collect();
+    let mut others: Vec<Peer> = (0..2).map(|_| Peer::start(url, "60000")).collect();
     for other in &mut others {
         assert_eq!(other.says().await, "asking");
     }
-    // Each of them has asked for a claim in vain; a lease needs no script.
-    integration_tests::eventually("refused claims", async || (server.calls(&["evalsha"])[0] >= 3).then_some(())).await;
+    refused().await;
     first.go_on().await;
     assert_eq!(first.says().await, "loads 1");
     for other in &mut others {
         assert_eq!(other.says().await, "loads 0");
     }
+}
+
+#[tokio::test]
+async fn g3_with_claims_one_process_loads_for_all() {
+    let server = RedisServer::start().await;
+    // Each of them has asked for a claim in vain; a lease needs no script.
+    let refused = async || (server.calls(&["evalsha"])[0] >= 3).then_some(());
+    one_process_loads_for_all(&server.url(), async || eventually("refused claims", refused).await).await;
 }
 
 /// A row is as good a claim as a record.
@@ -81,18 +87,7 @@ async fn g3_with_claims_in_a_database_one_process_loads_for_all() {
     let database = MariaDb::start().await;
     let sqlite = format!("sqlite://{}", folder.path().join("cache").display());
     for url in [sqlite, database.url()] {
-        let mut first = Peer::start(&url, "60000");
-        assert_eq!(first.says().await, "asking");
-        assert_eq!(first.says().await, "loading");
-        let mut others: Vec<Peer> = (0..2).map(|_| Peer::start(&url, "60000")).collect();
-        for other in &mut others {
-            assert_eq!(other.says().await, "asking");
-        }
-        first.go_on().await;
-        assert_eq!(first.says().await, "loads 1");
-        for other in &mut others {
-            assert_eq!(other.says().await, "loads 0");
-        }
+        one_process_loads_for_all(&url, async || ()).await;
     }
 }
 
