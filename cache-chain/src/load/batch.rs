@@ -121,9 +121,9 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
                 };
                 let load = load_one(id, load.clone());
                 let mut wanted = Some(Wanted { key: key.clone(), mark, lookup: Arc::new(lookup), old, load });
-                let (waiter, was_started) = self.begin_in_batch(&mut wanted, || batch.another(), call);
+                let (waiter, was_started, is_in_batch) = self.begin_in_batch(&mut wanted, || batch.another(), call);
                 if was_started {
-                    requested.push(request);
+                    requested.extend(is_in_batch.then_some(request));
                 } else if let Some(wanted) = wanted.filter(|_| call.wants_new()) {
                     // The load that was joined may bring an older value.
                     reloaded.push((at, wanted));
@@ -326,47 +326,66 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         requested.into_iter().zip(claims).collect()
     }
 
-    /// Joins the load of the key, or starts one as a part of the batch and takes `wanted`.
+    /// Joins the load of the key, or starts one and takes `wanted`. Returns whether it was started,
+    /// and whether it is a part of the batch then.
     fn begin_in_batch(
         self: &Arc<Self>,
         wanted: &mut Option<Wanted<V>>,
         batch: impl FnOnce() -> Option<Waiter<Batch<V>>>,
         call: &LoadCall,
-    ) -> (Waiter<LoadResult<V>>, bool) {
+    ) -> (Waiter<LoadResult<V>>, bool, bool) {
         let Some(key) = wanted.as_ref().map(|wanted| wanted.key.clone()) else { unreachable!("it is taken below") };
-        self.loads.join(&key, || {
-            let (this, batch, call, wanted) = (Arc::clone(self), batch(), call.clone(), wanted.take());
+        let mut is_in_batch = true;
+        let (waiter, was_started) = self.loads.join(&key, || {
+            let (this, call, wanted) = (Arc::clone(self), call.clone(), wanted.take());
+            // A load that has ended since the lookup may have filled the tiers.
+            is_in_batch =
+                call.wants_new() || wanted.as_ref().is_none_or(|wanted| !self.loads.has_ended_since(&key, wanted.mark));
+            let batch = if is_in_batch { batch() } else { None };
             Box::pin(async move {
-                let (Some(batch), Some(wanted)) = (batch, wanted) else { return Err(lost()) };
-                this.run_in_batch(wanted, batch, &call).await
+                match (batch, wanted) {
+                    (Some(batch), Some(wanted)) => this.run_in_batch(wanted, batch, &call).await,
+                    (None, Some(wanted)) if !is_in_batch => this.run_alone(wanted, &call).await,
+                    _ => Err(lost()),
+                }
             })
-        })
+        });
+        (waiter, was_started, is_in_batch)
+    }
+
+    /// Runs the load of one key by a loader call of its own.
+    async fn run_alone(
+        self: &Arc<Self>,
+        Wanted { key, mark, lookup, old, load }: Wanted<V>,
+        call: &LoadCall,
+    ) -> LoadResult<V> {
+        let reason = match old {
+            Some(old) if lookup.hit.is_some() => Reason::ExpiresSoon(old),
+            _ => Reason::Missing(lookup),
+        };
+        self.run((&key, mark), reason, load, call).await
     }
 
     /// Runs the load of one key of a batch, until its entry is stored.
     async fn run_in_batch(
         self: &Arc<Self>,
-        Wanted { key, mark, lookup, old, load }: Wanted<V>,
+        wanted: Wanted<V>,
         mut batch: Waiter<Batch<V>>,
         call: &LoadCall,
     ) -> LoadResult<V> {
         let began = self.began();
         batch.begin_wait()?;
         let batch = batch.await?;
-        let part = lock(&*batch).remove(&key);
+        let part = lock(&*batch).remove(&wanted.key);
+        // Without a part, a peer is loading it.
+        let Some(part) = part else { return self.run_alone(wanted, call).await };
+        let Wanted { key, old, .. } = wanted;
         match part {
-            Some(Part::Loaded { loaded, leases, claim, time }) => {
+            Part::Loaded { loaded, leases, claim, time } => {
                 let commit = Commit::new(&key, time, leases, old, call.ttl).reload(call.reload).claimed(claim);
                 Ok(LoadOutcome { entry: self.commit(loaded, commit).await?, place: None, began })
             }
-            Some(Part::ByPeer { place, entry, leases }) => Ok(self.loaded_by_peer(&key, leases, place, entry)),
-            None => {
-                let reason = match old {
-                    Some(old) if lookup.hit.is_some() => Reason::ExpiresSoon(old),
-                    _ => Reason::Missing(lookup),
-                };
-                self.run((&key, mark), reason, load, call).await
-            }
+            Part::ByPeer { place, entry, leases } => Ok(self.loaded_by_peer(&key, leases, place, entry)),
         }
     }
 }
