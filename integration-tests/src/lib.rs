@@ -10,6 +10,7 @@ mod entries;
 pub mod facets;
 pub mod leases;
 mod mariadb;
+pub mod operations;
 mod postgres;
 mod redis_acl;
 mod redis_server;

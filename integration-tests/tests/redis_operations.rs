@@ -1,0 +1,3 @@
+//! Options of calls and further operations, with Redis below memory.
+
+integration_tests::operation_cases!(on_redis);
