@@ -1,6 +1,6 @@
 //! What an entry says besides its value, kept in Redis.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use cache_chain::{ChainCache, Loaded, ReadThrough};
 use cache_core::{Clock as _, Entry, Expiry, Moment, Store as _, SystemClock, Ticket, Write, codec, testkit::MapStore};
@@ -89,6 +89,34 @@ async fn the_news_that_there_is_no_value_is_kept() {
     ours.set(write(&absent, ticket)).await.unwrap();
     assert!(theirs.get(&key("k")).await.unwrap().unwrap().is_absent());
     assert_ne!(theirs.lease(&key("k")).await.unwrap(), ticket);
+}
+
+#[tokio::test]
+async fn a_validator_is_kept_and_goes_with_its_value() {
+    let server = RedisServer::start().await;
+    let (ours, theirs) = (store(&server).await, store(&server).await);
+    let etag = |n: u32| Some(Arc::from(format!("\"etag {n}\"")));
+    let found = async || theirs.get(&key("k")).await.unwrap().unwrap();
+    let ticket = ours.lease(&key("k")).await.unwrap();
+    assert!(ours.fill(write(&Entry::new(1, after(HOUR)).with_validator(etag(1)), ticket)).await.unwrap());
+    assert_eq!(found().await.validator(), etag(1).as_ref());
+    for n in 2..4 {
+        let entry = Entry::new(n, after(HOUR)).fresh_until(after(HOUR / 2)).with_validator(etag(n));
+        ours.set(write(&entry, Ticket::unconditional())).await.unwrap();
+        assert_eq!((found().await.value(), found().await.validator()), (Some(&n), etag(n).as_ref()));
+    }
+    // Neither a value without one nor the absence of a value has that of the value before.
+    ours.set(write(&Entry::new(4, after(HOUR)), Ticket::unconditional())).await.unwrap();
+    assert_eq!(found().await.validator(), None);
+    let absent = Entry::absent(after(HOUR)).with_validator(etag(5));
+    ours.set(write(&absent, Ticket::unconditional())).await.unwrap();
+    assert_eq!((found().await.is_absent(), found().await.validator()), (true, None));
+
+    let builder = RedisStore::<u32>::builder(server.url()).namespace("plain");
+    let plain = builder.codec(codec::Json).plain().connect().await.unwrap();
+    plain.set(write(&Entry::new(1, after(HOUR)).with_validator(etag(1)), Ticket::unconditional())).await.unwrap();
+    let found = plain.get(&key("k")).await.unwrap().unwrap();
+    assert_eq!((found.value(), found.validator()), (Some(&1), None));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What an entry says besides its value, kept in a table.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cache_core::{Clock as _, Entry, Expiry, Moment, Store as _, SystemClock, Ticket, Write};
 use integration_tests::{SqlPlace, key, on_each_database};
@@ -10,6 +10,7 @@ on_each_database!(
     a_backfill_does_not_make_an_old_value_young,
     an_unknown_age_stays_unknown_in_a_fill_and_a_set_makes_a_new_value,
     the_news_that_there_is_no_value_is_kept,
+    a_validator_is_kept_and_goes_with_its_value,
     a_database_whose_clock_was_set_back_makes_nothing_younger_than_its_write,
 );
 
@@ -83,6 +84,26 @@ async fn the_news_that_there_is_no_value_is_kept(place: SqlPlace) {
     ours.set(write(&absent, ticket)).await.unwrap();
     assert!(theirs.get(&key("k")).await.unwrap().unwrap().is_absent());
     assert_ne!(theirs.lease(&key("k")).await.unwrap(), ticket);
+}
+
+async fn a_validator_is_kept_and_goes_with_its_value(place: SqlPlace) {
+    let (ours, theirs): (SqlStore<u32>, SqlStore<u32>) = (place.store().await, place.store().await);
+    let etag = |n: u32| Some(Arc::from(format!("\"etag {n}\"")));
+    let found = async || theirs.get(&key("k")).await.unwrap().unwrap();
+    let ticket = ours.lease(&key("k")).await.unwrap();
+    assert!(ours.fill(write(&Entry::new(1, after(HOUR)).with_validator(etag(1)), ticket)).await.unwrap());
+    assert_eq!(found().await.validator(), etag(1).as_ref());
+    for n in 2..4 {
+        let entry = Entry::new(n, after(HOUR)).fresh_until(after(HOUR / 2)).with_validator(etag(n));
+        ours.set(write(&entry, Ticket::unconditional())).await.unwrap();
+        assert_eq!((found().await.value(), found().await.validator()), (Some(&n), etag(n).as_ref()));
+    }
+    // Neither a value without one nor the absence of a value has that of the value before.
+    ours.set(write(&Entry::new(4, after(HOUR)), Ticket::unconditional())).await.unwrap();
+    assert_eq!(found().await.validator(), None);
+    let absent = Entry::absent(after(HOUR)).with_validator(etag(5));
+    ours.set(write(&absent, Ticket::unconditional())).await.unwrap();
+    assert_eq!((found().await.is_absent(), found().await.validator()), (true, None));
 }
 
 async fn a_database_whose_clock_was_set_back_makes_nothing_younger_than_its_write(place: SqlPlace) {

@@ -103,7 +103,7 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
     ///
     /// There are no leases then, as [`Profile::leases`](cache_core::Profile::leases) reports: the
     /// chain guards against late fills of this process, but not of others. Values of another codec
-    /// or type are not detected.
+    /// or type are not detected. The age, the load time and the validator of an entry are not kept.
     pub fn plain(mut self) -> Self {
         self.plain = true;
         self

@@ -96,7 +96,8 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
     ///
     /// The weigher is called once for each insertion, with no lock held; it may call the store. Add
     /// [`Key::memory`] to count the key as well. The store itself takes about 500 bytes more for
-    /// each entry; see the [crate](crate).
+    /// each entry; see the [crate](crate). The [validator](cache_core::Entry::validator) of an
+    /// entry, at most 1 KiB, is not counted.
     pub fn weigher(mut self, weigher: impl Fn(&Key, &V) -> u64 + Send + Sync + 'static) -> Self {
         self.weigher = Some(Arc::new(weigher));
         self

@@ -13,7 +13,8 @@ pub use self::{
     settings::{check_namespace, lease_millis, marker_millis},
 };
 pub use crate::{
-    envelope::{Binding, Envelope, Opened},
+    envelope::{Binding, Envelope},
     key::Fingerprint,
     life::Life,
+    record::{Opened, Record},
 };
