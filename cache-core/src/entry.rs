@@ -1,6 +1,6 @@
 //! A value, or that there is none, and until when that holds.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, num::NonZero, sync::Arc, time::Duration};
 
 use crate::{Expiry, Lifetime, Moment, Ttl};
 
@@ -22,8 +22,26 @@ pub struct Entry<V> {
     expiry: Stamp,
     fresh_until: Stamp,
     created: Stamp,
-    load_micros: u64,
+    load_time: LoadTime,
     validator: Option<Arc<Validator>>,
+}
+
+/// A number of microseconds. It is stored plus one, so that an `Option<Entry>`, as every hit returns
+/// one, is no larger than an `Entry`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct LoadTime(NonZero<u64>);
+
+impl LoadTime {
+    const ZERO: Self = Self(NonZero::<u64>::MIN);
+
+    fn of(time: Duration) -> Self {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self(NonZero::<u64>::MIN.saturating_add(micros))
+    }
+
+    fn get(self) -> Duration {
+        Duration::from_micros(self.0.get() - 1)
+    }
 }
 
 /// A validator. An `Arc<str>` is two words, and an `Arc` of this is one.
@@ -80,7 +98,14 @@ impl<V> Entry<V> {
 
     fn of(value: Option<V>, expiry: Expiry) -> Self {
         let expiry = expiry.into();
-        Self { value, expiry, fresh_until: Stamp::NONE, created: Stamp::NONE, load_micros: 0, validator: None }
+        Self {
+            value,
+            expiry,
+            fresh_until: Stamp::NONE,
+            created: Stamp::NONE,
+            load_time: LoadTime::ZERO,
+            validator: None,
+        }
     }
 
     /// The same, stale from `moment` on: never later than it expires. What never expires is never
@@ -104,7 +129,7 @@ impl<V> Entry<V> {
 
     /// The same, which took so long to load; it is kept in whole microseconds.
     pub fn loaded_in(mut self, time: Duration) -> Self {
-        self.load_micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.load_time = LoadTime::of(time);
         self
     }
 
@@ -140,8 +165,8 @@ impl<V> Entry<V> {
 
     /// The same with the value made from this one's.
     pub fn map<W>(self, value: impl FnOnce(V) -> W) -> Entry<W> {
-        let Self { value: old, expiry, fresh_until, created, load_micros, validator } = self;
-        Entry { value: old.map(value), expiry, fresh_until, created, load_micros, validator }
+        let Self { value: old, expiry, fresh_until, created, load_time, validator } = self;
+        Entry { value: old.map(value), expiry, fresh_until, created, load_time, validator }
     }
 
     /// Whether it says that there is no value.
@@ -171,7 +196,7 @@ impl<V> Entry<V> {
 
     /// How long it took to load; zero if it was not loaded.
     pub fn load_time(&self) -> Duration {
-        Duration::from_micros(self.load_micros)
+        self.load_time.get()
     }
 
     /// Returns the validator, if the entry has one.

@@ -2,7 +2,12 @@
 
 use std::{fmt, ops::Range};
 
-use crate::{Codec, Error, ErrorKind, Result, codec::MAX_PAYLOAD, life::Life};
+use crate::{
+    Codec, Entry, Error, ErrorKind, Result,
+    codec::MAX_PAYLOAD,
+    life::Life,
+    record::{Opened, Record},
+};
 
 /// Seals values into records and opens them again.
 ///
@@ -12,7 +17,7 @@ use crate::{Codec, Error, ErrorKind, Result, codec::MAX_PAYLOAD, life::Life};
 /// |---|---|
 /// | 0..3 | magic, `MLC` |
 /// | 3 | format version, 3 |
-/// | 4 | flags: 1 lease (no payload), 2 expires, 4 turns stale, 8 absent (no payload), 16 of unknown age, 32 extended |
+/// | 4 | flags: 1 lease (no payload), 2 expires, 4 turns stale, 8 absent (no payload), 16 of unknown age, 32 extended, 64 has a validator (not if absent) |
 /// | 5 | the codec's id, 0 in a lease |
 /// | 6..10 | schema tag, 0 in a lease |
 /// | 10..18 | id of this write: random, what a [`Ticket`](crate::Ticket) remembers |
@@ -23,7 +28,8 @@ use crate::{Codec, Error, ErrorKind, Result, codec::MAX_PAYLOAD, life::Life};
 /// | 42..50 | extended: stale from, Unix milliseconds; 0 without the flag |
 /// | 50..54 | extended: how long it took to load, in milliseconds |
 /// | 54..58 | extended: how old it was when it was written, in milliseconds; 0 with the flag |
-/// | 42.. or 58.. | payload |
+/// | 42.. or 58.. | with a validator: its length, 1 to 1024, in 2 bytes, then the validator in UTF-8 |
+/// | then | payload |
 ///
 /// Records of versions 1 and 2 are read, too. In them bytes 34..38 are the length of the payload,
 /// the checksum leaves out the key, and every record of version 2 is extended, without the flag.
@@ -58,28 +64,7 @@ impl Binding<'_> {
 enum Sealed<'a> {
     Lease,
     Absent(Life),
-    Value { life: Life, payload: &'a [u8] },
-}
-
-/// The content of a record.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Opened<V> {
-    /// No value: the mark of somebody's lease.
-    Lease,
-    /// The key has no value, for this long.
-    Absent(Life),
-    /// A value and its life.
-    Value(V, Life),
-}
-
-impl<V> fmt::Debug for Opened<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lease => f.write_str("Lease"),
-            Self::Absent(life) => f.debug_tuple("Absent").field(life).finish(),
-            Self::Value(_, life) => f.debug_tuple("Value").field(life).finish_non_exhaustive(),
-        }
-    }
+    Value { life: Life, validator: Option<&'a str>, payload: &'a [u8] },
 }
 
 const MAGIC: [u8; 3] = *b"MLC";
@@ -94,6 +79,7 @@ const STALES: u8 = 4;
 const ABSENT: u8 = 8;
 const AGELESS: u8 = 16;
 const EXTENDED: u8 = 32;
+const VALIDATOR: u8 = 64;
 
 impl Envelope<()> {
     /// The most bytes of payload that a record may have: 16 MiB.
@@ -143,7 +129,21 @@ impl<C> Envelope<C> {
         &self.codec
     }
 
-    /// The record of `value`.
+    /// The record of `entry`, with its validator if it has a value. The lifetime is taken from
+    /// `life`, not from the entry.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`seal`](Self::seal).
+    pub fn seal_entry<V>(&self, binding: Binding<'_>, entry: &Entry<V>, life: Life, write_id: u64) -> Result<Vec<u8>>
+    where
+        C: Codec<V>,
+    {
+        let Some(value) = entry.value() else { return Ok(self.seal_absent::<V>(binding, life, write_id)) };
+        self.seal_value(binding, value, entry.validator().map(|validator| &**validator), life, write_id)
+    }
+
+    /// The record of `value`, without a validator.
     ///
     /// # Errors
     ///
@@ -153,7 +153,27 @@ impl<C> Envelope<C> {
     where
         C: Codec<V>,
     {
-        let mut record = header(0, (C::ID, self.schema), write_id, life);
+        self.seal_value(binding, value, None, life, write_id)
+    }
+
+    fn seal_value<V>(
+        &self,
+        binding: Binding<'_>,
+        value: &V,
+        validator: Option<&str>,
+        life: Life,
+        write_id: u64,
+    ) -> Result<Vec<u8>>
+    where
+        C: Codec<V>,
+    {
+        let flags = validator.map_or(0, |_| VALIDATOR);
+        let mut record = header(flags, (C::ID, self.schema), write_id, life);
+        if let Some(validator) = validator {
+            let length = u16::try_from(validator.len()).expect("a validator has at most 1024 bytes");
+            record.extend_from_slice(&length.to_le_bytes());
+            record.extend_from_slice(validator.as_bytes());
+        }
         let start = record.len();
         self.codec.encode(value, &mut record)?;
         if record.len() - start > Envelope::MAX_PAYLOAD {
@@ -188,8 +208,11 @@ impl<C> Envelope<C> {
     {
         match parse(key, record, C::ID, self.schema)? {
             Sealed::Lease => Ok(Opened::Lease),
-            Sealed::Absent(life) => Ok(Opened::Absent(life)),
-            Sealed::Value { life, payload } => Ok(Opened::Value(self.codec.decode(payload)?, life)),
+            Sealed::Absent(life) => Ok(Opened::Record(Record::absent(life))),
+            Sealed::Value { life, validator, payload } => {
+                let record = Record::new(self.codec.decode(payload)?, life);
+                Ok(Opened::Record(record.with_validator(validator.map(Into::into))))
+            }
         }
     }
 }
@@ -249,7 +272,7 @@ fn parse<'a>(key: &[u8], record: &'a [u8], codec: u8, schema: u32) -> Result<Sea
     let (bound, known) = match record[3] {
         1 => (false, EXPIRES),
         2 => (false, EXPIRES | STALES | ABSENT | AGELESS),
-        VERSION => (true, EXPIRES | STALES | ABSENT | AGELESS | EXTENDED),
+        VERSION => (true, EXPIRES | STALES | ABSENT | AGELESS | EXTENDED | VALIDATOR),
         _ => return bad("the stored record is of a format that this version does not know"),
     };
     let extended = if bound { flags & EXTENDED != 0 } else { record[3] == 2 };
@@ -275,6 +298,7 @@ fn parse<'a>(key: &[u8], record: &'a [u8], codec: u8, schema: u32) -> Result<Sea
     } else {
         unused |= flags & (STALES | AGELESS) != 0;
     }
+    unused |= flags & ABSENT != 0 && flags & VALIDATOR != 0;
     if flags & !known != 0 || unused {
         return bad("the stored record has flags that this version does not know");
     }
@@ -287,8 +311,20 @@ fn parse<'a>(key: &[u8], record: &'a [u8], codec: u8, schema: u32) -> Result<Sea
     match flags & ABSENT != 0 {
         true if payload.is_empty() => Ok(Sealed::Absent(life)),
         true => bad("the stored record says that there is no value, and has one"),
-        false => Ok(Sealed::Value { life, payload }),
+        false if flags & VALIDATOR == 0 => Ok(Sealed::Value { life, validator: None, payload }),
+        false => match split_validator(payload) {
+            Some((validator, payload)) => Ok(Sealed::Value { life, validator: Some(validator), payload }),
+            None => bad("the validator in the stored record is invalid"),
+        },
     }
+}
+
+/// Splits the validator off the bytes after the header. Returns `None` if it is no validator.
+fn split_validator(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (validator, payload) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
+    let fits = (1..=Entry::MAX_VALIDATOR).contains(&validator.len());
+    Some((std::str::from_utf8(validator).ok().filter(|_| fits)?, payload))
 }
 
 fn u32_at(record: &[u8], at: usize) -> u32 {

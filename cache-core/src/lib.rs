@@ -12,6 +12,7 @@ mod key;
 mod life;
 mod local;
 mod origin;
+mod record;
 mod store;
 mod sync;
 #[cfg(feature = "testkit")]

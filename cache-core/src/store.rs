@@ -42,8 +42,9 @@ use crate::{Entry, Expiry, Key, LocalStore, Moment, Result, Ticket};
 ///   written, or the claim runs out; only if [`Profile::claims`] says so. A plain lease is no
 ///   claim.
 /// - **S20** What an entry says besides its value (that there is none, when it turns stale, how
-///   long it took to load, when it was made) comes back with it; or the entry does not come back.
-///   Only the last two may be forgotten.
+///   long it took to load, when it was made, its validator) comes back with it; or the entry does
+///   not come back. Only the last three may be forgotten. A store that keeps bytes should keep the
+///   validator, as an [`Envelope`](crate::backend::Envelope) does.
 /// - **S21** Giving back a lease removes no entry and gives back no claim, and the key can be
 ///   leased and filled as before.
 /// - **S22** A value is dropped while no lock is held, so that its `Drop` may call the store. This

@@ -25,6 +25,11 @@ impl Moment {
         Self(nanos)
     }
 
+    /// The nanoseconds since the clock's origin.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
     /// The moment `by` later; the end of the line (in 584 years) if that lies beyond.
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))

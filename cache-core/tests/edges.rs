@@ -239,6 +239,111 @@ fn a_batch_of_fills_is_checked_ticket_by_ticket() {
     assert!(!found_out::<SetVoidsOnlyItsOwn>().is_empty(), "a batch of two resurrects");
 }
 
+/// Stores whose entries come back with another validator than they were written with.
+mod wrong_validators {
+    use cache_core::{Displaced, Fence, LocalStore};
+
+    use super::*;
+
+    type Last = Arc<Mutex<HashMap<Key, Arc<str>>>>;
+
+    /// Makes a wrong validator from that of the entry and the last one of its key.
+    trait Wrong: Clone + std::fmt::Debug + Send + Sync + 'static {
+        fn validator(own: Option<Arc<str>>, last: Option<Arc<str>>) -> Option<Arc<str>>;
+    }
+
+    #[derive(Clone, Debug)]
+    struct Returns<W>(MapStore<String>, Last, std::marker::PhantomData<fn() -> W>);
+
+    impl<W: Wrong> Sabotage for Returns<W> {
+        fn new(clock: SharedClock) -> Self {
+            Self(MapStore::with_clock(clock), Arc::default(), std::marker::PhantomData)
+        }
+    }
+
+    impl<W: Wrong> LocalStore for Returns<W> {
+        type Value = String;
+        fn profile(&self) -> Profile {
+            LocalStore::profile(&self.0)
+        }
+        fn fence(&self) -> &Fence {
+            self.0.fence()
+        }
+        fn get(&self, key: &Key) -> Option<Entry<String>> {
+            LocalStore::get(&self.0, key)
+        }
+        fn insert(&self, key: &Key, entry: Entry<String>, weight: u64) -> Result<Displaced> {
+            let own = entry.validator().cloned();
+            let mut last = self.1.lock().unwrap();
+            let entry = entry.with_validator(W::validator(own.clone(), last.get(key).cloned()));
+            last.extend(own.map(|own| (key.clone(), own)));
+            self.0.insert(key, entry, weight)
+        }
+        fn remove(&self, key: &Key) -> Result<Displaced> {
+            self.0.remove(key)
+        }
+        fn clear(&self) -> Result<()> {
+            LocalStore::clear(&self.0)
+        }
+        fn wait(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Keeps the first bytes of a long one.
+    #[derive(Clone, Debug)]
+    struct Cut;
+
+    impl Wrong for Cut {
+        fn validator(own: Option<Arc<str>>, _: Option<Arc<str>>) -> Option<Arc<str>> {
+            own.map(|own| own.chars().take(100).collect::<String>().into())
+        }
+    }
+
+    /// Replaces the value and leaves the validator, so that the next load is told that the old
+    /// value is current.
+    #[derive(Clone, Debug)]
+    struct Stays;
+
+    impl Wrong for Stays {
+        fn validator(own: Option<Arc<str>>, last: Option<Arc<str>>) -> Option<Arc<str>> {
+            last.or(own)
+        }
+    }
+
+    /// As `Stays`, but only where the new value has none.
+    #[derive(Clone, Debug)]
+    struct StaysWithoutANewOne;
+
+    impl Wrong for StaysWithoutANewOne {
+        fn validator(own: Option<Arc<str>>, last: Option<Arc<str>>) -> Option<Arc<str>> {
+            own.or(last)
+        }
+    }
+
+    /// Forgets it, as it may.
+    #[derive(Clone, Debug)]
+    struct Forgets;
+
+    impl Wrong for Forgets {
+        fn validator(_: Option<Arc<str>>, _: Option<Arc<str>>) -> Option<Arc<str>> {
+            None
+        }
+    }
+
+    fn s20_catches<W: Wrong>() -> bool {
+        let harness = H::<Returns<W>>(ManualClock::new(), std::marker::PhantomData);
+        Clause::S20.check(harness).is_err_and(|broken| broken.contains("the validator became"))
+    }
+
+    #[test]
+    fn a_validator_that_comes_back_is_the_right_one() {
+        assert!(s20_catches::<Cut>() && s20_catches::<Stays>() && s20_catches::<StaysWithoutANewOne>());
+        let harness = H::<Returns<Forgets>>(ManualClock::new(), std::marker::PhantomData);
+        assert_eq!(Clause::S20.check(harness), Ok(()));
+    }
+}
+
 use cache_core::{DelegateCache, Displaced, Error, ErrorKind, Expiry, Fence, LocalStore, Ttl};
 
 /// A local store of which one step can be told to misbehave.
@@ -368,6 +473,31 @@ fn a_delegate_cache_keeps_its_ttls_and_its_clock() {
     assert_eq!(block_on(cache.get_many(["a", "b", "c"])).unwrap(), [None, None, Some(3)]);
     block_on(cache.del_many(["c"])).unwrap();
     assert_eq!(block_on(cache.get("c")).unwrap(), None);
+}
+
+#[test]
+fn a_validator_stays_with_its_entry_and_is_shown_to_nobody() {
+    let at = |nanos| Expiry::At(cache_core::Moment::from_nanos(nanos));
+    let of = |validator: &str| Some(Arc::from(validator));
+    for entry in [Entry::new(7, at(9)), Entry::absent(at(9))] {
+        let entry = entry.with_validator(of("s3cret"));
+        let changed = entry.clone().map(|value| value + 1).expiring_by(at(8)).fresh_until(at(5));
+        let changed =
+            changed.with_lifetime(cache_core::Lifetime::new(at(7))).created_at(cache_core::Moment::from_nanos(1));
+        assert_eq!(changed.loaded_in(Duration::from_secs(1)).validator(), of("s3cret").as_ref());
+        assert!(!format!("{entry:?}").contains("s3cret"));
+        assert_ne!(entry, entry.clone().with_validator(of("other")));
+        assert_eq!(entry, entry.clone().with_validator(of("s3cret")));
+        // One that no store could keep is dropped, and does not leave the old one.
+        for unfit in ["", &"x".repeat(Entry::MAX_VALIDATOR + 1)] {
+            assert_eq!(entry.clone().with_validator(of(unfit)).validator(), None);
+        }
+        assert_eq!(entry.with_validator(None).validator(), None);
+    }
+    let longest = "x".repeat(Entry::MAX_VALIDATOR);
+    assert_eq!(Entry::new(7, at(9)).with_validator(of(&longest)).validator(), of(&longest).as_ref());
+    // Entries are moved on every hit: a validator takes one word.
+    assert_eq!(size_of::<Entry<u64>>(), size_of::<Option<u64>>() + 5 * size_of::<u64>());
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The envelope against records that were cut, changed, forged or written by another.
 #![cfg(all(feature = "bincode", feature = "postcard", feature = "json", feature = "messagepack"))]
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cache_core::{
-    Codec, ErrorKind, Result,
-    backend::{Binding, Envelope, Life, Opened},
+    Codec, Entry, ErrorKind, Expiry, Result,
+    backend::{Binding, Envelope, Life, Opened, Record},
     codec::{Bincode, Json, MessagePack, Postcard},
 };
 use proptest::{collection::vec, prelude::*};
@@ -28,6 +28,25 @@ fn seal<C: Codec<Value> + Copy>(codec: C, life: Life) -> Vec<u8> {
     Envelope::new(codec, SCHEMA).seal(BINDING, &value(), life, 0xFEED_FACE_CAFE_BEEF).unwrap()
 }
 
+/// The entry of the value, with this validator.
+fn validated(validator: &str) -> Entry<Value> {
+    Entry::new(value(), Expiry::Never).with_validator(Some(validator.into()))
+}
+
+fn seal_validated<C: Codec<Value> + Copy>(codec: C, validator: &str, life: Life) -> Vec<u8> {
+    Envelope::new(codec, SCHEMA).seal_entry(BINDING, &validated(validator), life, 0xFEED_FACE_CAFE_BEEF).unwrap()
+}
+
+/// A record of these bytes after a header that says that there is a validator. Its checksum is
+/// right.
+fn forged_validator<C: Codec<Value> + Copy>(codec: C, bytes: &[u8]) -> Vec<u8> {
+    let mut record = seal(codec, LIFE);
+    record[4] |= 64;
+    record.truncate(HEADER);
+    record.extend_from_slice(bytes);
+    with_checksum(record)
+}
+
 /// A record whose checksum is right, whatever else it says; of an older version, also its length.
 fn resealed(mut record: Vec<u8>) -> Vec<u8> {
     if record[3] != 3 {
@@ -42,9 +61,16 @@ fn is_extended(record: &[u8]) -> bool {
     record[3] == 2 || record[3] == 3 && record[4] & 32 != 0
 }
 
+/// How many bytes come before the validator, or before the payload if there is none.
+fn fixed_header_of(record: &[u8]) -> usize {
+    if is_extended(record) { HEADER + 16 } else { HEADER }
+}
+
 /// How many bytes come before the payload.
 fn header_of(record: &[u8]) -> usize {
-    if is_extended(record) { HEADER + 16 } else { HEADER }
+    let fixed = fixed_header_of(record);
+    let length = record.get(fixed..fixed + 2).filter(|_| record[3] == 3 && record[4] & 64 != 0);
+    length.map_or(fixed, |length| fixed + 2 + usize::from(u16::from_le_bytes(length.try_into().unwrap())))
 }
 
 fn with_checksum(mut record: Vec<u8>) -> Vec<u8> {
@@ -100,13 +126,14 @@ macro_rules! for_each_codec {
 }
 
 /// Values that expire, values that do not, values that turn stale, those of unknown age, the news
-/// that there is none, and leases, of each version.
+/// that there is none, and leases, of each version; and values with a validator, of the third.
 fn every_record<C: Codec<Value> + Copy>(codec: C) -> Vec<Vec<u8>> {
     let absent = Envelope::new(codec, SCHEMA).seal_absent(BINDING, LIFE, 7);
     let stays = seal(codec, Life::new(LIFE.created, None));
     let lease = Envelope::lease(BINDING, 7, 0);
     let records = [seal(codec, LIFE), stays, seal(codec, STALES), seal(codec, AGELESS), absent, lease];
-    records.iter().cloned().chain(records.iter().cloned().map(downgraded)).collect()
+    let validated = [LIFE, STALES].map(|life| seal_validated(codec, "\"größer\"", life));
+    records.iter().cloned().chain(validated).chain(records.iter().cloned().map(downgraded)).collect()
 }
 
 #[test]
@@ -119,22 +146,98 @@ fn what_was_sealed_opens() {
         for life in lives {
             let record = envelope.seal(BINDING, &value(), life, 9).unwrap();
             assert_eq!(record[Envelope::WRITE_ID], 9_u64.to_le_bytes());
-            assert_eq!(envelope.open(KEY, &record).unwrap(), Opened::Value(value(), life));
+            assert_eq!(envelope.open(KEY, &record).unwrap(), Opened::Record(Record::new(value(), life)));
             for (stale, load_millis, age_millis) in
                 [(None, 1, Some(0)), (Some(0), 0, None), (None, 0, Some(u32::MAX)), (Some(u64::MAX), u32::MAX, Some(1))]
             {
                 let life = life.stale_at(stale).load_millis(load_millis).age_millis(age_millis);
                 let record = envelope.seal(BINDING, &value(), life, 9).unwrap();
                 assert_eq!(record[Envelope::WRITE_ID], 9_u64.to_le_bytes());
-                assert_eq!(envelope.open(KEY, &record).unwrap(), Opened::Value(value(), life));
+                assert_eq!(envelope.open(KEY, &record).unwrap(), Opened::Record(Record::new(value(), life)));
                 let record = envelope.seal_absent::<Value>(BINDING, life, 9);
-                assert_eq!(envelope.open::<Value>(KEY, &record).unwrap(), Opened::Absent(life));
+                assert_eq!(envelope.open::<Value>(KEY, &record).unwrap(), Opened::Record(Record::absent(life)));
             }
         }
         let lease = Envelope::lease(BINDING, u64::MAX, 9);
         assert_eq!(lease[Envelope::WRITE_ID], [255; 8]);
         assert_eq!(lease[Envelope::CREATED], 9_u64.to_le_bytes());
         assert_eq!(envelope.open::<Value>(KEY, &lease).unwrap(), Opened::Lease);
+    });
+}
+
+#[test]
+fn a_validator_comes_back_with_its_value() {
+    for_each_codec!(|codec| {
+        let envelope = Envelope::new(codec, SCHEMA);
+        for validator in ["v", "\"33a64df5\"", &"x".repeat(1024), &"\u{e4}".repeat(512)] {
+            for life in [LIFE, STALES, AGELESS] {
+                let record = seal_validated(codec, validator, life);
+                let meant = Record::new(value(), life).with_validator(Some(validator.into()));
+                assert_eq!(envelope.open(KEY, &record).unwrap(), Opened::Record(meant));
+                // Besides the flag and the checksum, it is the record without a validator.
+                let plain = seal(codec, life);
+                let header = fixed_header_of(&plain);
+                assert_eq!(record[4], plain[4] | 64);
+                assert_eq!((&record[..4], &record[5..38]), (&plain[..4], &plain[5..38]));
+                assert_eq!(record[42..header], plain[42..header]);
+                assert_eq!(record[header + 2 + validator.len()..], plain[header..]);
+            }
+        }
+    });
+}
+
+#[test]
+fn an_entry_without_a_validator_is_the_record_that_it_always_was() {
+    for_each_codec!(|codec| {
+        let envelope = Envelope::new(codec, SCHEMA);
+        for life in [LIFE, STALES, AGELESS] {
+            let entry = Entry::new(value(), Expiry::Never);
+            assert_eq!(
+                envelope.seal_entry(BINDING, &entry, life, 9).unwrap(),
+                envelope.seal(BINDING, &value(), life, 9).unwrap()
+            );
+            // The news that there is no value has none in a record.
+            for entry in [Entry::absent(Expiry::Never), Entry::absent(Expiry::Never).with_validator(Some("v".into()))] {
+                assert_eq!(
+                    envelope.seal_entry::<Value>(BINDING, &entry, life, 9).unwrap(),
+                    envelope.seal_absent::<Value>(BINDING, life, 9)
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_validator_of_a_wrong_length_is_refused() {
+    const INVALID: &str = "the validator in the stored record is invalid";
+    for_each_codec!(|codec| {
+        let envelope = Envelope::new(codec, SCHEMA);
+        let payload = seal(codec, LIFE).split_off(HEADER);
+        let forge = |length: u16, validator: &[u8]| {
+            let bytes = [&length.to_le_bytes(), validator, &payload].concat();
+            envelope.open::<Value>(KEY, &forged_validator(codec, &bytes))
+        };
+        let open = |opened: Result<Opened<Value>>| match opened.unwrap() {
+            Opened::Record(record) => record.validator.unwrap().len(),
+            Opened::Lease => panic!("a value opens as a lease"),
+        };
+        assert_eq!([1, 1024].map(|length| open(forge(length, &vec![b'v'; length.into()]))), [1, 1024]);
+        assert_eq!(refusal(forge(0, b"")), INVALID);
+        assert_eq!(refusal(forge(1025, &[b'v'; 1025])), INVALID);
+        assert_eq!(refusal(forge(u16::MAX, &vec![b'v'; 65_535])), INVALID);
+        assert_eq!(refusal(forge(1000, b"v")), INVALID, "longer than the record");
+        assert_eq!(refusal(forge(2, b"\xff\xfe")), INVALID, "no UTF-8");
+        for bytes in [&b""[..], b"\x01"] {
+            assert_eq!(refusal(envelope.open::<Value>(KEY, &forged_validator(codec, bytes))), INVALID);
+        }
+        // Where no value is, no validator can be.
+        let mut absent = envelope.seal_absent::<Value>(BINDING, LIFE, 7);
+        absent[4] |= 64;
+        for bytes in [&b""[..], b"\x01\x00v"] {
+            let forged = with_checksum([&absent[..], bytes].concat());
+            let opened = envelope.open::<Value>(KEY, &forged);
+            assert_eq!(refusal(opened), "the stored record has flags that this version does not know");
+        }
     });
 }
 
@@ -175,10 +278,13 @@ enum Forged {
 
 fn meaning(record: &[u8], at: usize, byte: u8) -> Forged {
     let (version, flags) = (record[3], record[4]);
-    let known = [2, 2 | 4 | 8 | 16, 2 | 4 | 8 | 16 | 32][usize::from(version) - 1];
+    let known = [2, 2 | 4 | 8 | 16, 2 | 4 | 8 | 16 | 32 | 64][usize::from(version) - 1];
+    let fixed = fixed_header_of(record);
     let free = match at {
         3 if (1..=3).contains(&byte) => return Forged::RefusedOrTheSame,
         4 if flags != 1 && byte & !known == 0 => return Forged::RefusedOrTheSame,
+        // Another length moves the border of the payload, and other bytes may not be UTF-8.
+        _ if at >= fixed => return Forged::RefusedOrTheSame,
         10..26 | 38..42 | 50..54 => true,
         26..34 => flags & 2 != 0,
         // An epoch in version 3, before it a length.
@@ -196,8 +302,8 @@ fn every_forged_header_byte_is_refused_or_harmless() {
     for_each_codec!(|codec| {
         let envelope = Envelope::new(codec, SCHEMA);
         let same = |one: &Opened<Value>, other: &Opened<Value>| match (one, other) {
-            (Opened::Value(one, _), Opened::Value(other, _)) => one == other,
-            (one, other) => std::mem::discriminant(one) == std::mem::discriminant(other),
+            (Opened::Record(one), Opened::Record(other)) => one.value == other.value,
+            (one, other) => one == other,
         };
         for record in every_record(codec) {
             let original = envelope.open::<Value>(KEY, &record).unwrap();
@@ -267,7 +373,7 @@ fn another_codecs_record_is_refused() {
         for_each_codec!(|reader| {
             let opened = Envelope::new(reader, SCHEMA).open::<Value>(KEY, &seal(writer, LIFE));
             if id(writer) == id(reader) {
-                assert_eq!(opened.unwrap(), Opened::Value(value(), LIFE));
+                assert_eq!(opened.unwrap(), Opened::Record(Record::new(value(), LIFE)));
             } else {
                 assert_eq!(refusal(opened), "the stored record was written with another codec");
             }
@@ -304,14 +410,15 @@ fn a_payload_of_more_than_16_mib_is_not_sealed() {
     let fits = "x".repeat(Envelope::MAX_PAYLOAD - 4);
     let record = envelope.seal(BINDING, &fits, LIFE, 1).unwrap();
     assert_eq!(record.len(), HEADER + Envelope::MAX_PAYLOAD);
-    assert!(envelope.open(KEY, &record).unwrap() == Opened::Value(fits.clone(), LIFE));
+    assert!(envelope.open(KEY, &record).unwrap() == Opened::Record(Record::new(fits.clone(), LIFE)));
     let error = envelope.seal(BINDING, &(fits + "x"), LIFE, 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Codec);
 }
 
 #[test]
-fn debug_shows_no_value() {
-    let shown = format!("{:?} {:?}", Opened::Value("secret", LIFE), Envelope::new(Bincode, SCHEMA));
+fn debug_shows_neither_value_nor_validator() {
+    let record = Record::new("secret", LIFE).with_validator(Some("secret".into()));
+    let shown = format!("{:?} {:?}", Opened::Record(record), Envelope::new(Bincode, SCHEMA));
     assert!(!shown.contains("secret"), "{shown}");
 }
 
@@ -332,9 +439,42 @@ proptest! {
             record.truncate(HEADER);
             record.extend_from_slice(&payload);
             match Envelope::new(codec, SCHEMA).open::<Value>(KEY, &resealed(record)) {
-                Ok(opened) => assert!(matches!(opened, Opened::Value(_, LIFE))),
+                Ok(opened) => {
+                    let Opened::Record(record) = opened else { panic!("a value opens as a lease") };
+                    assert!(record.value.is_some() && (record.life, record.validator) == (LIFE, None));
+                }
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Codec),
             }
+        });
+    }
+
+    /// Random bytes where the validator and the payload should be.
+    #[test]
+    fn random_validators_do_no_harm(bytes in vec(any::<u8>(), 0..200), short in any::<bool>()) {
+        let mut bytes = bytes;
+        if let [low, high, ..] = &mut bytes[..]
+            && short
+        {
+            (*low, *high) = (*low % 8, 0);
+        }
+        for_each_codec!(|codec| {
+            match Envelope::new(codec, SCHEMA).open::<Value>(KEY, &forged_validator(codec, &bytes)) {
+                Ok(Opened::Record(record)) => {
+                    let validator = record.validator.unwrap();
+                    assert_eq!(validator.as_bytes(), &bytes[2..2 + usize::from(bytes[0])]);
+                }
+                Ok(Opened::Lease) => panic!("a value opens as a lease"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Codec),
+            }
+        });
+    }
+
+    #[test]
+    fn every_validator_comes_back(validator in "\\PC{1,256}", life in prop_oneof![Just(LIFE), Just(STALES)]) {
+        for_each_codec!(|codec| {
+            let opened = Envelope::new(codec, SCHEMA).open(KEY, &seal_validated(codec, &validator, life)).unwrap();
+            let meant = Record::new(value(), life).with_validator(Some(Arc::from(&*validator)));
+            assert_eq!(opened, Opened::Record(meant));
         });
     }
 

@@ -8,11 +8,11 @@
 //! not a new version of the format: it needs a codec id of its own, and files of that name.
 #![cfg(all(feature = "bincode", feature = "postcard", feature = "json", feature = "messagepack"))]
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use cache_core::{
-    Codec,
-    backend::{Binding, Envelope, Life, Opened},
+    Codec, Entry, Expiry,
+    backend::{Binding, Envelope, Life, Opened, Record},
     codec::{Bincode, Json, MessagePack, Postcard},
 };
 use serde_derive::{Deserialize, Serialize};
@@ -84,24 +84,31 @@ fn is_written<C: Codec<User> + Copy>(file: &str, codec: C, record: &[u8], meant:
 }
 
 fn version_1<C: Codec<User> + Copy>(name: &str, codec: C) {
-    opens(&format!("v1-{name}-value.bin"), codec, &Opened::Value(user(), STAYS));
-    opens(&format!("v1-{name}-expiring.bin"), codec, &Opened::Value(user(), EXPIRES));
+    opens(&format!("v1-{name}-value.bin"), codec, &Opened::Record(Record::new(user(), STAYS)));
+    opens(&format!("v1-{name}-expiring.bin"), codec, &Opened::Record(Record::new(user(), EXPIRES)));
     opens("v1-lease.bin", codec, &Opened::Lease);
 }
 
 fn version_2<C: Codec<User> + Copy>(name: &str, codec: C) {
-    opens(&format!("v2-{name}-stale.bin"), codec, &Opened::Value(user(), STALES));
-    opens(&format!("v2-{name}-ageless.bin"), codec, &Opened::Value(user(), AGELESS));
-    opens(&format!("v2-{name}-absent.bin"), codec, &Opened::Absent(EXPIRES));
+    opens(&format!("v2-{name}-stale.bin"), codec, &Opened::Record(Record::new(user(), STALES)));
+    opens(&format!("v2-{name}-ageless.bin"), codec, &Opened::Record(Record::new(user(), AGELESS)));
+    opens(&format!("v2-{name}-absent.bin"), codec, &Opened::Record(Record::absent(EXPIRES)));
 }
 
 fn version_3<C: Codec<User> + Copy>(name: &str, codec: C) {
     for (what, life) in [("value", STAYS), ("expiring", EXPIRES), ("stale", STALES), ("ageless", AGELESS)] {
         let record = envelope(codec).seal(BINDING, &user(), life, WRITE_ID).unwrap();
-        is_written(&format!("v3-{name}-{what}.bin"), codec, &record, &Opened::Value(user(), life));
+        is_written(&format!("v3-{name}-{what}.bin"), codec, &record, &Opened::Record(Record::new(user(), life)));
+    }
+    for (what, life) in [("validator", EXPIRES), ("validator-stale", STALES)] {
+        let validator = Some(Arc::from("W/\"größer-33a64df5\""));
+        let entry = Entry::new(user(), Expiry::Never).with_validator(validator.clone());
+        let record = envelope(codec).seal_entry(BINDING, &entry, life, WRITE_ID).unwrap();
+        let meant = Opened::Record(Record::new(user(), life).with_validator(validator));
+        is_written(&format!("v3-{name}-{what}.bin"), codec, &record, &meant);
     }
     let absent = envelope(codec).seal_absent(BINDING, EXPIRES, WRITE_ID);
-    is_written(&format!("v3-{name}-absent.bin"), codec, &absent, &Opened::Absent(EXPIRES));
+    is_written(&format!("v3-{name}-absent.bin"), codec, &absent, &Opened::Record(Record::absent(EXPIRES)));
     is_written("v3-lease.bin", codec, &Envelope::lease(BINDING, WRITE_ID, 0), &Opened::Lease);
 }
 
@@ -150,6 +157,6 @@ fn the_type_itself_round_trips() {
         let user = User { role, email: Some("z@example.org".into()), ..user() };
         let envelope = Envelope::new(Bincode, 1);
         let record = envelope.seal(BINDING, &user, STAYS, 1).unwrap();
-        assert_eq!(envelope.open(BINDING.key, &record).unwrap(), Opened::Value(user, STAYS));
+        assert_eq!(envelope.open(BINDING.key, &record).unwrap(), Opened::Record(Record::new(user, STAYS)));
     }
 }

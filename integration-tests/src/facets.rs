@@ -1,7 +1,7 @@
 //! Cases of all backends: the facets of an entry other than its value are kept.
 #![allow(missing_docs, reason = "the name of a case says what it checks")]
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cache_core::{Clock as _, Entry, Expiry, Moment, Store, SystemClock, Ticket, Write};
 
@@ -22,7 +22,8 @@ macro_rules! facet_cases {
             $on_backend, facets:
             a_backfill_does_not_make_an_old_value_young,
             an_unknown_age_stays_unknown_in_a_fill_and_a_set_makes_a_new_value,
-            the_news_that_there_is_no_value_is_kept
+            the_news_that_there_is_no_value_is_kept,
+            a_validator_is_kept_and_goes_with_its_value
             ; $($own)*
         }
     };
@@ -104,4 +105,25 @@ pub async fn the_news_that_there_is_no_value_is_kept(backend: impl Backend) {
     ours.set(write(&absent, ticket)).await.unwrap();
     assert!(stored_entry(&theirs).await.is_absent());
     assert_ne!(theirs.lease(&key("k")).await.unwrap(), ticket);
+}
+
+pub async fn a_validator_is_kept_and_goes_with_its_value(backend: impl Backend) {
+    let (ours, theirs) = (backend.connect().await, backend.connect().await);
+    let etag = |n: u32| Some(Arc::from(format!("\"etag {n}\"")));
+    let ticket = ours.lease(&key("k")).await.unwrap();
+    assert!(ours.fill(write(&Entry::new(1, after(HOUR)).with_validator(etag(1)), ticket)).await.unwrap());
+    assert_eq!(stored_entry(&theirs).await.validator(), etag(1).as_ref());
+    for n in 2..4 {
+        let entry = Entry::new(n, after(HOUR)).fresh_until(after(HOUR / 2)).with_validator(etag(n));
+        ours.set(write(&entry, Ticket::unconditional())).await.unwrap();
+        let found = stored_entry(&theirs).await;
+        assert_eq!((found.value(), found.validator()), (Some(&n), etag(n).as_ref()));
+    }
+    // Neither a value without one nor the absence of a value has that of the value before.
+    ours.set(write(&Entry::new(4, after(HOUR)), Ticket::unconditional())).await.unwrap();
+    assert_eq!(stored_entry(&theirs).await.validator(), None);
+    let absent = Entry::absent(after(HOUR)).with_validator(etag(5));
+    ours.set(write(&absent, Ticket::unconditional())).await.unwrap();
+    let found = stored_entry(&theirs).await;
+    assert_eq!((found.is_absent(), found.validator()), (true, None));
 }

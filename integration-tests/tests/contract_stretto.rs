@@ -74,8 +74,42 @@ impl Harness for ByBytes {
     }
 }
 
+/// Idle expiry breaks no clause.
+#[derive(Default)]
+struct WithIdleExpiry(ByEntries);
+
+const IDLE: Duration = Duration::from_secs(60);
+
+impl Harness for WithIdleExpiry {
+    type Store = StrettoStore<String>;
+
+    fn run<T: Send>(&self, test: impl Future<Output = T> + Send) -> T {
+        block_on(test)
+    }
+
+    fn clock(&self) -> SharedClock {
+        self.0.clock()
+    }
+
+    async fn store(&self) -> Self::Store {
+        StrettoStore::builder().capacity(10_000).time_to_idle(IDLE).clock(self.clock()).build().unwrap()
+    }
+
+    async fn pass(&self, time: Duration) {
+        self.0.pass(time).await;
+    }
+
+    fn reentrant(&self) -> Option<Arc<dyn LocalStore<Value = Reentrant>>> {
+        Some(Arc::new(StrettoStore::builder().capacity(10_000).time_to_idle(IDLE).clock(self.clock()).build().unwrap()))
+    }
+}
+
 mod by_entries {
     cache_core::store_contract!(super::ByEntries::default());
+}
+
+mod with_idle_expiry {
+    cache_core::store_contract!(super::WithIdleExpiry::default());
 }
 
 mod by_bytes {

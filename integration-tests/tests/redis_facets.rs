@@ -21,6 +21,17 @@ async fn the_age_of_a_set_needs_no_extended_header(server: RedisServer) {
 }
 
 #[tokio::test]
+async fn a_plain_value_has_no_validator() {
+    let server = RedisServer::start().await;
+    let builder = RedisStore::<u32>::builder(server.url()).namespace("n");
+    let plain = builder.codec(codec::Json).plain().connect().await.unwrap();
+    let entry = Entry::new(1, after(HOUR)).with_validator(Some("v1".into()));
+    plain.set(write(&entry, Ticket::unconditional())).await.unwrap();
+    let found = plain.get(&key("k")).await.unwrap().unwrap();
+    assert_eq!((found.value(), found.validator()), (Some(&1), None));
+}
+
+#[tokio::test]
 async fn a_plain_value_goes_when_it_would_turn_stale_and_says_nothing_of_absence() {
     let server = RedisServer::start().await;
     let builder = RedisStore::<u32>::builder(server.url()).namespace("n");

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use cache_core::{Error, ErrorKind, Store as _, Ticket};
 use integration_tests::{Certificates, RedisServer, eventually, free_port, key, never, shown};
-use store_redis::{RedisConnection, RedisConnectionBuilder, RedisStore};
+use store_redis::{
+    RedisConnection, RedisConnectionBuilder, RedisStore,
+    redis::{Client, ClientTlsConfig, TlsCertificates},
+};
 
 /// A server that speaks TLS at another port than its plain one.
 struct TlsServer {
@@ -103,6 +106,33 @@ async fn a_certificate_that_cannot_be_used_says_why() {
 async fn a_server_that_wants_a_certificate_of_its_clients_is_said() {
     let error = TlsServer::start("server", "yes").await.refusal(Some("ca")).await;
     assert!(error.to_string().contains("tls-auth-clients"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_client_lends_its_certificates() {
+    let server = TlsServer::start("server", "yes").await;
+    let url = format!("rediss://127.0.0.1:{}/", server.port);
+    let read = |file: &str| server.certificates.read(file);
+    let client = |authority: &str| {
+        let client_tls = ClientTlsConfig { client_cert: read("server.crt"), client_key: read("server.key") };
+        let root_cert = Some(read(&format!("{authority}.crt")));
+        Client::build_with_tls(&*url, TlsCertificates { client_tls: Some(client_tls), root_cert }).unwrap()
+    };
+    let builder = RedisStore::<u64>::builder(client("ca")).namespace("n").timeout(Duration::from_secs(5));
+    let store = builder.clone().connect().await.unwrap();
+    store.set(never(&key(1), 1, Ticket::unconditional())).await.unwrap();
+    assert_eq!(store.get(&key(1)).await.unwrap().unwrap().into_value(), Some(1));
+    let debug = format!("{builder:?} {store:?}");
+    assert!(!debug.contains("PRIVATE KEY") && !debug.contains("certificate"), "{debug}");
+
+    let builder = RedisConnection::builder(client("other")).timeout(Duration::from_secs(5));
+    let error = builder.connect().await.unwrap_err();
+    assert!(error.to_string().contains("signed by no known authority"), "{error}");
+    // The builder's own setting replaces those of the client.
+    let builder =
+        RedisConnection::builder(client("ca")).timeout(Duration::from_secs(5)).root_certificate(read("ca.crt"));
+    let error = builder.connect().await.unwrap_err();
+    assert!(error.to_string().contains("`client_tls`"), "{error}");
 }
 
 /// Neither side says that it does not understand the other: one waits, the other hangs up.

@@ -9,7 +9,7 @@ use cache_core::{
 
 use crate::{
     codec::DefaultCodec,
-    connection::{RedisConnection, builder::RedisConnectionBuilder, call::connect_all},
+    connection::{RedisConnection, builder::RedisConnectionBuilder, call::connect_all, target::RedisTarget},
     record::{layout::Layout, namespace::Namespace},
     store::RedisStore,
 };
@@ -27,10 +27,23 @@ pub struct RedisStoreBuilder<V, C, On> {
 }
 
 impl<V> RedisStore<V> {
-    /// Returns a builder for a store with its own connection; see [`RedisConnection::builder`] for
-    /// the URL.
-    pub fn builder(url: impl Into<String>) -> RedisStoreBuilder<V, DefaultCodec, RedisConnectionBuilder> {
-        RedisStoreBuilder::new(RedisConnection::builder(url))
+    /// Returns a builder for a store with its own connection to a URL, or with the settings of the
+    /// application's own [`redis::Client`] or [`redis::ConnectionInfo`]; see
+    /// [`RedisConnection::builder`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use store_redis::{RedisStore, redis};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = redis::Client::open("redis://app:secret@cache.example/3")?;
+    /// let users: RedisStore<String> = RedisStore::builder(&client).namespace("users").connect().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder(target: impl Into<RedisTarget>) -> RedisStoreBuilder<V, DefaultCodec, RedisConnectionBuilder> {
+        RedisStoreBuilder::new(RedisConnection::builder(target))
     }
 
     /// Returns a builder for a store on a shared connection.
@@ -103,7 +116,7 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
     ///
     /// There are no leases then, as [`Profile::leases`](cache_core::Profile::leases) reports: the
     /// chain guards against late fills of this process, but not of others. Values of another codec
-    /// or type are not detected.
+    /// or type are not detected. The age, the load time and the validator of an entry are not kept.
     pub fn plain(mut self) -> Self {
         self.plain = true;
         self

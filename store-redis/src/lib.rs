@@ -18,9 +18,12 @@ mod store;
 
 mod builder;
 
+/// The driver, in the version that [`RedisTarget`] takes a client of.
+pub use redis;
+
 pub use crate::{
     builder::RedisStoreBuilder,
     codec::DefaultCodec,
-    connection::{RedisConnection, builder::RedisConnectionBuilder},
+    connection::{RedisConnection, builder::RedisConnectionBuilder, target::RedisTarget},
     store::RedisStore,
 };

@@ -55,11 +55,8 @@ impl<C> Records<'_, C> {
         C: Codec<V>,
     {
         let Some(bytes) = reply::bytes(reply)? else { return Ok(None) };
-        let (value, life) = match self.envelope.open(name, &bytes)? {
-            Opened::Value(value, life) => (Some(value), life),
-            Opened::Absent(life) => (None, life),
-            Opened::Lease => return Ok(None),
-        };
+        let Opened::Record(record) = self.envelope.open(name, &bytes)? else { return Ok(None) };
+        let life = record.life;
         let server = self.call.take_snapshot(self.link).await?;
         let latest = server.latest(self.asked);
         // The age of a record from the future is unknown. If its life has an end, it counts as
@@ -71,7 +68,7 @@ impl<C> Records<'_, C> {
         }
         // The life is counted from before the request, because the entry ages while the reply is on
         // its way.
-        let entry = life.entry(value, self.asked, latest);
+        let entry = record.into_entry(self.asked, latest);
         Ok((!entry.is_expired(self.keyspace.now())).then_some(entry))
     }
 }

@@ -23,4 +23,7 @@ mod store;
 
 mod builder;
 
+/// The driver, in the version that [`SqlStore`] takes a pool of.
+pub use sqlx;
+
 pub use crate::{builder::SqlStoreBuilder, codec::DefaultCodec, store::SqlStore};

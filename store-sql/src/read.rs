@@ -45,12 +45,8 @@ fn open<V, C: Codec<V>>(
     row: &Row,
     asked: Moment,
 ) -> Result<Option<Entry<V>>> {
-    let Some(record) = &row.value else { return Ok(None) };
-    let (value, life) = match envelope.open(key.as_bytes(), record)? {
-        Opened::Value(value, life) => (Some(value), life),
-        Opened::Absent(life) => (None, life),
-        Opened::Lease => return Ok(None),
-    };
+    let Some(bytes) = &row.value else { return Ok(None) };
+    let Opened::Record(record) = envelope.open(key.as_bytes(), bytes)? else { return Ok(None) };
     // The life is counted from before the request, because the entry ages while the reply is on its
     // way. One millisecond is added because the database's clock is read in whole ones. The times
     // in the record count from zero.
@@ -58,7 +54,7 @@ fn open<V, C: Codec<V>>(
     // The age of a row from the future is unknown. If its life has an end, it counts as expired.
     let elapsed = if is_future(row) { u64::MAX } else { row.elapsed.map_or(0, millis).saturating_add(1) };
     let remaining = row.number.map_or(Ttl::Never, |left| Ttl::After(Duration::from_millis(millis(left))));
-    let entry = life.entry(value, asked, elapsed).expiring_by(Expiry::after(asked, remaining));
+    let entry = record.into_entry(asked, elapsed).expiring_by(Expiry::after(asked, remaining));
     Ok((!entry.is_expired(keyspace.clock.now())).then_some(entry))
 }
 

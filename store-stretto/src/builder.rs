@@ -1,8 +1,8 @@
 //! The builder of a store.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
-use cache_core::{Error, ErrorKind, Fence, Key, Result, SharedClock, SystemClock};
+use cache_core::{Error, ErrorKind, Fence, Key, Result, SharedClock, SystemClock, backend::check_time_to_idle};
 
 use crate::{
     flusher::Flusher,
@@ -51,6 +51,7 @@ pub struct StrettoBuilder<V> {
     expected_entries: Option<u64>,
     segments: Option<u32>,
     weigher: Option<Weigher<V>>,
+    time_to_idle: Option<Duration>,
     clock: SharedClock,
 }
 
@@ -80,7 +81,8 @@ impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
 
 impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
     fn new() -> Self {
-        Self { capacity: 0, expected_entries: None, segments: None, weigher: None, clock: SystemClock::shared() }
+        let clock = SystemClock::shared();
+        Self { capacity: 0, expected_entries: None, segments: None, weigher: None, time_to_idle: None, clock }
     }
 
     /// Sets the largest number of entries, or with a [`weigher`](Self::weigher) their largest total
@@ -96,7 +98,8 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
     ///
     /// The weigher is called once for each insertion, with no lock held; it may call the store. Add
     /// [`Key::memory`] to count the key as well. The store itself takes about 500 bytes more for
-    /// each entry; see the [crate](crate).
+    /// each entry; see the [crate](crate). The [validator](cache_core::Entry::validator) of an
+    /// entry, at most 1 KiB, is not counted.
     pub fn weigher(mut self, weigher: impl Fn(&Key, &V) -> u64 + Send + Sync + 'static) -> Self {
         self.weigher = Some(Arc::new(weigher));
         self
@@ -121,6 +124,38 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
         self
     }
 
+    /// Sets the time after which an entry expires unless it is read, even if its TTL is longer.
+    /// Default: none, at no cost.
+    ///
+    /// The time counts from the last hit, or from the last write of the entry. Hits do not lengthen
+    /// the TTL: nothing is served after the entry's own expiry. An idle entry is a miss at once,
+    /// also within its stale window, and is removed as other expired entries are. With this
+    /// setting, every hit reads the clock and writes to the row, so threads that read one entry
+    /// slow each other down.
+    ///
+    /// Idle expiry frees the memory of unused entries earlier than their TTL. In a chain, it
+    /// applies to this tier alone: a hit here does not reach the tiers below, so an entry that is
+    /// hot here ages in Redis or a database by its TTL, however often it is read. Tiers that
+    /// processes share therefore have no idle expiry. To keep hot entries in all tiers, use a TTL
+    /// and the early refresh of the chain.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use store_stretto::StrettoStore;
+    ///
+    /// let sessions =
+    ///     StrettoStore::<String>::builder().capacity(100_000).time_to_idle(Duration::from_secs(20 * 60)).build()?;
+    /// # Ok::<(), cache_core::Error>(())
+    /// ```
+    #[doc(alias = "sliding_expiration")]
+    pub fn time_to_idle(mut self, time: Duration) -> Self {
+        self.time_to_idle = Some(time);
+        self
+    }
+
     /// Sets the clock by which entries expire. Default: the monotonic clock of the system.
     pub fn clock(mut self, clock: SharedClock) -> Self {
         self.clock = clock;
@@ -133,10 +168,11 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
     /// # Errors
     ///
     /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput) if the capacity is zero
-    /// or more than 2^60, and of kind [`Backend`](ErrorKind::Backend) if a thread cannot be
-    /// started.
+    /// or more than 2^60 or the time to idle is zero, and of kind [`Backend`](ErrorKind::Backend)
+    /// if a thread cannot be started.
     pub fn build(self) -> Result<StrettoStore<V>> {
-        let Self { capacity, expected_entries, segments, weigher, clock } = self;
+        let Self { capacity, expected_entries, segments, weigher, time_to_idle, clock } = self;
+        check_time_to_idle(time_to_idle)?;
         if capacity == 0 {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
@@ -155,7 +191,8 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
         let limit = if weigher.is_some() { capacity } else { capacity + room(capacity) };
         let segments = Arc::new(Segments::start(segments, budget, limit, counters(entries), &Reaper::start()?)?);
         let flusher = Flusher::start(Arc::clone(&segments), Arc::clone(&clock))?;
-        Ok(StrettoStore::from_inner(Inner { segments, flusher, fence: Fence::new(), clock, weigher, capacity }))
+        let fence = Fence::new();
+        Ok(StrettoStore::from_inner(Inner { segments, flusher, fence, clock, time_to_idle, weigher, capacity }))
     }
 }
 
@@ -186,6 +223,7 @@ impl<V> fmt::Debug for StrettoBuilder<V> {
             .field("expected_entries", &self.expected_entries)
             .field("segments", &self.segments)
             .field("weigher", &self.weigher.is_some())
+            .field("time_to_idle", &self.time_to_idle)
             .field("clock", &self.clock)
             .finish()
     }

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use cache_core::{
     Displaced, Entry, Error, ErrorKind, Expiry, Fence, Key, LocalStore, Profile, Result, SharedClock,
-    backend::Fingerprint,
+    backend::{Fingerprint, IdleDeadline},
 };
 use stretto::CacheError;
 
@@ -35,6 +35,7 @@ pub(crate) struct Inner<V: Send + Sync + 'static> {
     pub(crate) flusher: Flusher,
     pub(crate) fence: Fence,
     pub(crate) clock: SharedClock,
+    pub(crate) time_to_idle: Option<Duration>,
     pub(crate) weigher: Option<Weigher<V>>,
     pub(crate) capacity: u64,
 }
@@ -82,7 +83,7 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
         let row = self.inner.segments.of(key.fingerprint()).get(key.fingerprint())?;
         row.mark_read();
         // No lock is held here, so the value's `Clone` and `Drop` may call the store.
-        (row.key.as_bytes() == key.as_bytes() && !self.inner.is_expired(row.entry())).then(|| row.entry().clone())
+        (row.key.as_bytes() == key.as_bytes() && self.inner.admits(&row)).then(|| row.entry().clone())
     }
 
     fn weigh(&self, key: &Key, entry: &Entry<V>) -> u64 {
@@ -110,18 +111,28 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
 }
 
 impl<V: Send + Sync + 'static> Inner<V> {
+    /// Returns whether the row can be served, and moves its idle deadline if it can and the store
+    /// has a time to idle. Reads the clock only if the row can expire.
     #[inline]
-    fn is_expired(&self, entry: &Entry<V>) -> bool {
-        match entry.expiry() {
-            Expiry::Never => false,
-            expiry @ Expiry::At(_) => expiry.is_past(self.clock.now()),
+    fn admits(&self, row: &Row<V>) -> bool {
+        let Some(time_to_idle) = self.time_to_idle else {
+            return match row.entry().expiry() {
+                Expiry::Never => true,
+                expiry @ Expiry::At(_) => !expiry.is_past(self.clock.now()),
+            };
+        };
+        let now = self.clock.now();
+        let is_live = !row.is_expired(now);
+        if is_live {
+            row.idle_deadline.extend(now, time_to_idle);
         }
+        is_live
     }
 
     /// Takes the fingerprint as a parameter so that a test can make two keys collide.
     fn insert(&self, key: &Key, fingerprint: Fingerprint, entry: Entry<V>, weight: u64) -> Result<Displaced> {
-        let row = Arc::new(Row::new(key.clone(), entry));
         let now = self.clock.now();
+        let row = Arc::new(Row::new(key.clone(), entry, IdleDeadline::new(now, self.time_to_idle)));
         let is_expired = row.entry().expiry().is_past(now);
         let slot = CaptureSlot::open();
         let segment = self.segments.of(fingerprint);
@@ -219,6 +230,20 @@ mod tests {
         drop(store.insert(&b, entry("of b"), 1).unwrap());
         assert_eq!(value(&store, &b), Some("of b"));
         assert_eq!(store.len(), 1);
+    }
+
+    #[test]
+    fn a_miss_of_another_key_with_the_same_fingerprint_is_no_read() {
+        let clock = ManualClock::new();
+        let idle = Duration::from_secs(10);
+        let store = StrettoStore::builder().capacity(100).clock(clock.shared()).time_to_idle(idle).build().unwrap();
+        let (a, b) = (key("a"), key("b"));
+        drop(store.inner.insert(&a, b.fingerprint(), entry("of a"), 1).unwrap());
+        clock.advance(idle / 2);
+        assert_eq!(value(&store, &b), None);
+        let row = store.inner.segments.of(b.fingerprint()).get(b.fingerprint()).unwrap();
+        clock.advance(idle / 2);
+        assert!(row.is_expired(clock.now()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! For authors of backends: the key's fingerprint, and the code that backends on a server share.
+//! For authors of backends: the key's fingerprint, and the code that several backends share.
 
 mod batch;
+mod idle;
 mod lock;
 mod server_clock;
 mod settings;
@@ -8,12 +9,14 @@ pub mod write_id;
 
 pub use self::{
     batch::{only, refused_for_room, with_removal},
+    idle::IdleDeadline,
     lock::lock,
     server_clock::ServerClock,
-    settings::{check_namespace, lease_millis, marker_millis},
+    settings::{check_namespace, check_time_to_idle, lease_millis, marker_millis},
 };
 pub use crate::{
-    envelope::{Binding, Envelope, Opened},
+    envelope::{Binding, Envelope},
     key::Fingerprint,
     life::Life,
+    record::{Opened, Record},
 };

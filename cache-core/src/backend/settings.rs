@@ -28,6 +28,19 @@ pub fn check_namespace(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Checks a time to idle: above zero, or none.
+///
+/// # Errors
+///
+/// Returns an error of kind `InvalidInput` if the time is zero.
+pub fn check_time_to_idle(time: Option<Duration>) -> Result<()> {
+    if time.is_some_and(|time| time.is_zero()) {
+        let message = "the time_to_idle is zero, so every read would miss; leave it out for no idle expiry";
+        return Err(Error::new(ErrorKind::InvalidInput, message));
+    }
+    Ok(())
+}
+
 /// Returns the lease's TTL in milliseconds: at least 1 ms and at most one day.
 ///
 /// A day is far longer than any load, and an abandoned lease takes up room for that long.
@@ -60,6 +73,14 @@ mod tests {
         }
         check_namespace(&"a".repeat(64)).unwrap();
         check_namespace("a/b.c-D_9").unwrap();
+    }
+
+    #[test]
+    fn a_time_to_idle_of_zero_is_refused() {
+        assert_eq!(check_time_to_idle(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
+        for time in [None, Some(Duration::from_nanos(1)), Some(Duration::MAX)] {
+            check_time_to_idle(time).unwrap();
+        }
     }
 
     #[test]

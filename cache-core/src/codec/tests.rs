@@ -13,7 +13,7 @@ use serde_derive::{Deserialize, Serialize};
 use super::{Bincode, Codec, Json, MessagePack, Postcard};
 use crate::{
     ErrorKind,
-    backend::{Binding, Envelope, Life, Opened},
+    backend::{Binding, Envelope, Life, Opened, Record},
 };
 
 /// One field for every way in which serde asks a format for something.
@@ -136,7 +136,7 @@ fn round_trips(codec: &(impl Codec<Rich> + Clone), value: &Rich) {
     let envelope = Envelope::new(codec.clone(), Envelope::schema_tag("rich"));
     let record = envelope.seal(Binding { key: b"k", epoch: 0 }, value, life, 7).unwrap();
     assert_eq!(&record[42..], encoded, "the payload is what the codec wrote");
-    assert_eq!(envelope.open::<Rich>(b"k", &record).unwrap(), Opened::Value(value.clone(), life));
+    assert_eq!(envelope.open::<Rich>(b"k", &record).unwrap(), Opened::Record(Record::new(value.clone(), life)));
 }
 
 fn refuses_every_prefix(codec: &impl Codec<Rich>, value: &Rich) {

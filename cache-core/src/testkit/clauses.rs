@@ -368,15 +368,17 @@ impl<H: Harness> Test<'_, H> {
     }
 
     async fn secrets(&self) -> Verdict {
-        let value = "a-value-that-is-nobody's-business";
-        self.put("k", value).await?;
+        let (value, validator) = ("a-value-that-is-nobody's-business", "a-secret-validator");
+        let entry = Entry::new(value.to_owned(), Expiry::Never).with_validator(Some(validator.into()));
+        let write = Write { key: key("k"), entry, ticket: Ticket::unconditional() };
+        self.store.set(write).await.map_err(fault("set"))?;
         let entry = self.store.get(&key("k")).await.map_err(fault("get"))?;
         let mut shown = format!("{:?} {:#?} {entry:?}", self.store, self.store);
         if self.harness.corrupt(&self.store, &key("k")).await {
             let error = self.store.get(&key("k")).await.err();
             shown = format!("{shown} {error:?} {}", error.as_ref().map(ToString::to_string).unwrap_or_default());
         }
-        for secret in self.harness.secrets().into_iter().chain([value.to_owned()]) {
+        for secret in self.harness.secrets().into_iter().chain([value.to_owned(), validator.to_owned()]) {
             ensure!(!shown.contains(&secret), "it shows a secret: {shown}");
         }
         Ok(())
@@ -584,8 +586,18 @@ impl<H: Harness> Test<'_, H> {
         let load_time = Duration::from_millis(1500);
         let stale = Entry::new("v".to_owned(), at(100)).fresh_until(at(50)).created_at(now).loaded_in(load_time);
         let absent = Entry::absent(at(100)).fresh_until(at(50)).created_at(now);
+        let longest = "\u{e4}".repeat(Entry::MAX_VALIDATOR / 2);
+        let validated = |validator: &str| stale.clone().with_validator(Some(validator.into()));
+        // Under one key, so that a validator of an earlier entry would be found.
+        let entries = [
+            ("stale", stale.clone()),
+            ("absent", absent),
+            ("validated", validated("\"v1\"")),
+            ("validated", validated(&longest)),
+            ("validated", stale.clone()),
+        ];
         let (unconditional, resolution) = (Ticket::unconditional(), self.store.profile().ttl_resolution);
-        for (name, entry) in [("stale", stale), ("absent", absent)] {
+        for (name, entry) in entries {
             let lease = self.lease(name).await?;
             let fill = Write { key: key(name), entry: entry.clone(), ticket: lease };
             self.store.fill(fill).await.map_err(fault("fill"))?;
@@ -606,6 +618,12 @@ impl<H: Harness> Test<'_, H> {
         ensure!(found.value() == written.value(), "{name}: the value became {:?}", found.value());
         let load_time = found.load_time();
         ensure!(load_time == written.load_time() || load_time.is_zero(), "{name}: the load time became {load_time:?}");
+        let validator = found.validator();
+        ensure!(
+            validator.is_none() || validator == written.validator(),
+            "{name}: the validator became {validator:?} instead of {:?}",
+            written.validator()
+        );
         let (now, slack) = (self.clock.now(), Duration::from_millis(1));
         let Ttl::After(fresh) = found.stale_at().remaining(now) else { return Err(format!("{name}: never stale")) };
         let Ttl::After(meant) = written.stale_at().remaining(now) else { return Err("no deadline".to_owned()) };

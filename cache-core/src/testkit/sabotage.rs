@@ -129,11 +129,12 @@ impl Broken {
 /// The same value with another expiry.
 fn with_expiry(entry: Entry<String>, expiry: Expiry) -> Entry<String> {
     let (stale_at, created, load_time) = (entry.stale_at(), entry.created(), entry.load_time());
+    let validator = entry.validator().cloned();
     let made = match entry.into_value() {
         Some(value) => Entry::new(value, expiry),
         None => Entry::absent(expiry),
     };
-    let made = made.fresh_until(stale_at).loaded_in(load_time);
+    let made = made.fresh_until(stale_at).loaded_in(load_time).with_validator(validator);
     match created {
         Some(created) => made.created_at(created),
         None => made,

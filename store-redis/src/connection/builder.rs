@@ -4,16 +4,16 @@ use std::{fmt, time::Duration};
 
 use cache_core::{Error, ErrorKind, Result, SharedClock, SystemClock};
 use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo,
+    AsyncConnectionConfig, Client,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
-use super::{RedisConnection, call::connect_all, error, link::Target, runtime, server::Server};
+use super::{RedisConnection, call::connect_all, error, link::Target, runtime, server::Server, target::RedisTarget};
 
 /// Configures a [`RedisConnection`].
 #[derive(Clone)]
 pub struct RedisConnectionBuilder {
-    url: String,
+    target: RedisTarget,
     connections: usize,
     timeout: Duration,
     clock: SharedClock,
@@ -23,19 +23,45 @@ pub struct RedisConnectionBuilder {
 }
 
 impl RedisConnection {
-    /// Returns a builder for a connection to `redis://[user:password@]host[:port][/database]`.
+    /// Returns a builder for a connection to a URL,
+    /// `redis://[user:password@]host[:port][/database]`, or with the settings of the application's
+    /// own [`redis::Client`] or [`redis::ConnectionInfo`].
     ///
     /// `rediss://` needs the feature `tls`. `unix://` is a socket. With `?protocol=resp3`, a broken
     /// connection is noticed at once instead of at the next call.
-    pub fn builder(url: impl Into<String>) -> RedisConnectionBuilder {
-        RedisConnectionBuilder::new(url.into())
+    ///
+    /// A client lends its settings, not its connections: the store makes its own. Before one of
+    /// them carries a call, it identifies the run of the server and has the server close the
+    /// connection that it replaces, and the calls of all tasks are pipelined on it. A connection
+    /// that the application also uses, and that reconnects by itself, would give none of these
+    /// guarantees. Use the [re-exported](crate::redis) version of the driver.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use store_redis::{RedisConnection, redis};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let by_url = RedisConnection::builder("redis://app:secret@cache.example/3").connect().await?;
+    ///
+    /// let client = redis::Client::open("redis://app:secret@cache.example/3")?;
+    /// let by_client = RedisConnection::builder(&client).connect().await?;
+    ///
+    /// let login = redis::RedisConnectionInfo::default().set_db(3).set_username("app").set_password("secret");
+    /// let info: redis::ConnectionInfo = "redis://cache.example".parse()?;
+    /// let by_info = RedisConnection::builder(info.set_redis_settings(login)).connect().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder(target: impl Into<RedisTarget>) -> RedisConnectionBuilder {
+        RedisConnectionBuilder::new(target.into())
     }
 }
 
 impl RedisConnectionBuilder {
-    fn new(url: String) -> Self {
+    fn new(target: RedisTarget) -> Self {
         Self {
-            url,
+            target,
             connections: 1,
             timeout: Duration::from_millis(500),
             clock: SystemClock::shared(),
@@ -80,7 +106,8 @@ impl RedisConnectionBuilder {
     }
 
     /// Sets the root certificates, in PEM, that the server's certificate is checked against,
-    /// instead of the roots of webpki.
+    /// instead of the roots of webpki. If the target is a [`redis::Client`] with certificates of its
+    /// own, they replace all of these.
     #[cfg(feature = "tls")]
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificate = Some(pem.into());
@@ -108,7 +135,7 @@ impl RedisConnectionBuilder {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if the URL, the certificate or a number is invalid,
+    /// Returns an error of kind `InvalidInput` if the target, the certificate or a number is invalid,
     /// and of kind `Closed` outside a Tokio runtime.
     pub fn connect_lazy(self) -> Result<RedisConnection> {
         runtime::current()?;
@@ -128,8 +155,7 @@ impl RedisConnectionBuilder {
     }
 
     fn client(&self) -> Result<Client> {
-        let invalid = |error| error::invalid("the Redis URL", &error);
-        let info = self.url.as_str().into_connection_info().map_err(invalid)?;
+        let info = self.target.connection_info()?;
         // The system notices a peer that has vanished, whether calls are in flight or not.
         let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
@@ -145,15 +171,15 @@ impl RedisConnectionBuilder {
             }
             if let Some(pem) = &self.root_certificate {
                 let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) };
-                let invalid = |error| error::invalid("the root certificate or the URL", &error);
-                return Client::build_with_tls(info, certificates).map_err(invalid);
+                return Client::build_with_tls(info, certificates)
+                    .map_err(|error| error::invalid("the root certificate or the address", &error));
             }
         }
-        Client::open(info).map_err(invalid)
+        Client::open(info).map_err(|error| error::invalid("the address", &error))
     }
 }
 
-/// Does not show the URL, which may hold a password.
+/// Does not show the target, which may hold a password.
 impl fmt::Debug for RedisConnectionBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConnectionBuilder")

@@ -8,18 +8,35 @@ use redis::{ConnectionAddr, RedisError, ServerError};
 
 use super::hint;
 
-/// Returns the error for a URL or certificate that the driver rejects. The driver's reason is a
-/// fixed text; the part after it may quote the URL.
+/// Returns the error for a URL that the driver rejects.
+pub(super) fn invalid_url(error: &RedisError) -> Error {
+    let message = format!(
+        "the Redis URL is invalid: {}. A URL is redis://[user:password@]host[:port][/database], or rediss:// with the \
+         feature `tls`; percent-encode special characters in user and password",
+        reason(error)
+    );
+    Error::new(ErrorKind::InvalidInput, message)
+}
+
+/// Returns the error for a setting that the driver rejects.
 pub(super) fn invalid(what: &str, error: &RedisError) -> Error {
-    let reason = error.to_string();
-    let reason = reason.split(" - ").next().unwrap_or_default();
-    Error::new(
-        ErrorKind::InvalidInput,
-        format!(
-            "{what} is invalid: {reason}. A URL is redis://[user:password@]host[:port][/database], or rediss:// with \
-             the feature `tls`; percent-encode special characters in user and password"
-        ),
-    )
+    Error::new(ErrorKind::InvalidInput, format!("{what} is invalid: {}", reason(error)))
+}
+
+/// Returns the driver's reason, which is a fixed text. The part after it may quote the URL.
+fn reason(error: &RedisError) -> String {
+    error.to_string().split(" - ").next().unwrap_or_default().to_owned()
+}
+
+/// Returns the error for an address that the driver was built without support for.
+pub(super) fn unsupported(address: &ConnectionAddr) -> Error {
+    let message = match address {
+        ConnectionAddr::TcpTls { .. } => {
+            "the address of Redis needs TLS, which is not compiled in; enable the feature `tls` of store-redis"
+        }
+        _ => "this platform has no Unix sockets; connect to Redis by its host and port",
+    };
+    Error::new(ErrorKind::InvalidInput, message)
 }
 
 /// Returns the error of a command that got no reply within the timeout.
@@ -89,6 +106,11 @@ pub(super) fn broken(error: &RedisError) -> Error {
             (ErrorKind::Unavailable, "Redis refused the connection; check that it is running at this address")
         }
         redis::ErrorKind::Io => (ErrorKind::Unavailable, "the connection to Redis failed"),
+        // The driver adds the reply to a text of its own.
+        redis::ErrorKind::Server(_) if cause.contains("no permissions to run the 'select' command") => {
+            let message = "Redis does not let its user select the database; grant `+select`, or use database 0";
+            (ErrorKind::Denied, message)
+        }
         redis::ErrorKind::Server(_) => (ErrorKind::Unavailable, "Redis refused to set up the connection"),
         redis::ErrorKind::Client => (ErrorKind::Unavailable, "the TLS handshake with Redis failed"),
         redis::ErrorKind::Parse => {
@@ -178,6 +200,16 @@ mod tests {
             ("ERR something else", ErrorKind::Backend),
         ] {
             assert_eq!(rejected(&server_error(line)).kind(), kind, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_address_without_support_says_what_to_enable() {
+        let address = ConnectionAddr::TcpTls { host: "h".into(), port: 1, insecure: false, tls_params: None };
+        for (address, remedy) in [(address, "the feature `tls`"), (ConnectionAddr::Unix("s".into()), "host and port")] {
+            let error = unsupported(&address);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(remedy), "{error}");
         }
     }
 

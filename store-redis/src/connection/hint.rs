@@ -37,8 +37,8 @@ pub(super) fn for_certificate(cause: &str) -> Option<&'static str> {
         ("certificate expired", "the certificate of Redis has expired: renew it, or correct the clock of this machine"),
         (
             "CertificateRequired",
-            "Redis requires client certificates, which store-redis does not support: set tls-auth-clients to `no` or \
-             `optional` on the server",
+            "Redis requires client certificates: pass a redis::Client built with `Client::build_with_tls` and \
+             `client_tls` instead of a URL, or set tls-auth-clients to `no` or `optional` on the server",
         ),
     ];
     hints.into_iter().find_map(|(word, hint)| cause.contains(word).then_some(hint))

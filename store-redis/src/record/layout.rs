@@ -31,14 +31,8 @@ impl<C> Layout<C> {
         C: Codec<V>,
     {
         match (self, entry.value()) {
-            (Self::Record(envelope), value) => {
-                let id = id.unwrap_or_else(write_id::next);
-                value
-                    .map_or_else(
-                        || Ok(envelope.seal_absent(binding, life, id)),
-                        |value| envelope.seal(binding, value, life, id),
-                    )
-                    .map(Some)
+            (Self::Record(envelope), _) => {
+                envelope.seal_entry(binding, entry, life, id.unwrap_or_else(write_id::next)).map(Some)
             }
             (Self::Plain(codec), Some(value)) if life.stale != Some(life.created) => {
                 let mut bytes = Vec::new();

@@ -74,10 +74,7 @@ pub(crate) async fn remove(keyspace: &Keyspace, keys: &[Key]) -> Result<()> {
 fn seal<V, C: Codec<V>>(envelope: &Envelope<C>, write: &Write<V>, life: Life, now: Now, write_id: u64) -> Result<Put> {
     // A database that is restored from a backup goes back as a whole, so one epoch is enough.
     let binding = Binding { key: write.key.as_bytes(), epoch: 0 };
-    let record = match write.entry.value() {
-        Some(value) => envelope.seal(binding, value, life, write_id)?,
-        None => envelope.seal_absent(binding, life, write_id),
-    };
+    let record = envelope.seal_entry(binding, &write.entry, life, write_id)?;
     Ok(Put { record, written: now.database / 1000, millis: life.ttl_millis(), write_id })
 }
 

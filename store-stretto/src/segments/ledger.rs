@@ -167,7 +167,7 @@ impl<V> Ledger<V> {
         for _ in 0..MAX_VISITS.min(2 * directory.slots.len()) {
             let Some(row) = directory.advance() else { continue };
             victim = Some(row.key.fingerprint());
-            if row.entry().expiry().is_past(now) || !row.clear_read() {
+            if row.is_expired(now) || !row.clear_read() {
                 break;
             }
         }
@@ -180,7 +180,7 @@ impl<V> Ledger<V> {
         let mut expired = Vec::new();
         for _ in 0..visits.min(directory.slots.len()) {
             if let Some(row) = directory.advance()
-                && row.entry().expiry().is_past(now)
+                && row.is_expired(now)
             {
                 expired.push(row.key.fingerprint());
             }

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use cache_core::{Entry, Key};
+use cache_core::{Entry, Key, Moment, backend::IdleDeadline};
 
 /// A key and its entry. The row holds the key because stretto keeps no keys.
 ///
@@ -17,16 +17,24 @@ pub(crate) struct Row<V> {
     /// `None` only while the row is dropped.
     entry: Option<Entry<V>>,
     was_read: AtomicBool,
+    /// Never past, unless the store has a time to idle.
+    pub(crate) idle_deadline: IdleDeadline,
 }
 
 impl<V> Row<V> {
-    pub(crate) fn new(key: Key, entry: Entry<V>) -> Self {
-        Self { key, entry: Some(entry), was_read: AtomicBool::new(false) }
+    pub(crate) fn new(key: Key, entry: Entry<V>, idle_deadline: IdleDeadline) -> Self {
+        Self { key, entry: Some(entry), was_read: AtomicBool::new(false), idle_deadline }
     }
 
     #[inline]
     pub(crate) fn entry(&self) -> &Entry<V> {
         self.entry.as_ref().expect("only `drop` takes the entry")
+    }
+
+    /// Returns whether the entry has expired or is idle.
+    #[inline]
+    pub(crate) fn is_expired(&self, now: Moment) -> bool {
+        self.entry().expiry().is_past(now) || self.idle_deadline.is_past(now)
     }
 
     /// Marks the row as read.
