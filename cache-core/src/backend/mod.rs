@@ -13,7 +13,7 @@ pub use self::{
     settings::{check_namespace, lease_millis, marker_millis},
 };
 pub use crate::{
-    envelope::{Binding, Envelope, Opened},
+    envelope::{Binding, Envelope, Head, Opened, Peeked},
     key::Fingerprint,
     life::Life,
 };
