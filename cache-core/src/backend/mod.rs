@@ -4,6 +4,7 @@ mod batch;
 mod lock;
 mod server_clock;
 mod settings;
+mod touch;
 pub mod write_id;
 
 pub use self::{
@@ -11,6 +12,7 @@ pub use self::{
     lock::lock,
     server_clock::ServerClock,
     settings::{check_namespace, lease_millis, marker_millis},
+    touch::touch_by_filling,
 };
 pub use crate::{
     envelope::{Binding, Envelope, Head, Opened, Peeked},
