@@ -56,10 +56,9 @@ proptest! {
         let head = head(&record);
         prop_assert_eq!(head.life(), old);
         prop_assert_eq!(head.bytes(), &record[..head.bytes().len()]);
-        match head.with_lifetime(new.expires, new.stale) {
-            Some(other) => prop_assert!(replaced(&record, &other) == anew),
-            None => prop_assert_ne!(record.len(), anew.len()),
-        }
+        let other = head.with_lifetime(new.expires, new.stale);
+        prop_assert_eq!(other.is_some(), record.len() == anew.len());
+        prop_assert!(other.is_none_or(|other| replaced(&record, &other) == anew));
         prop_assert_eq!(head.with_lifetime(old.expires, old.stale).unwrap(), head.bytes());
     }
 
