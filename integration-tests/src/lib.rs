@@ -13,6 +13,7 @@ mod server_process;
 mod shown;
 mod skew;
 mod sql_place;
+pub mod takes;
 mod workload;
 
 pub use crate::{

@@ -9,7 +9,7 @@ use cache_core::{
 };
 use integration_tests::{
     RedisServer,
-    claims::{claim, claimed_value, granted, race_claims, refused},
+    claims::{claim, claim_a_batch, claimed_value, granted, hold_claims, race_claims, refused},
     eventually, key, never,
 };
 use store_redis::RedisStore;
@@ -170,4 +170,74 @@ async fn a_plain_store_grants_every_claim_and_leaves_nothing() {
     }
     store.release(&key("k"), Ticket::at(u64::MAX)).await.unwrap();
     assert_eq!(server.cli(&["DBSIZE"]), "0");
+}
+
+/// A claim lives for as long as it is taken for, and not for longer than leases.
+#[tokio::test]
+async fn a_claim_lives_for_as_long_as_it_is_taken_for() {
+    let server = RedisServer::start().await;
+    let store = store(&server).await;
+    let second = Duration::from_secs(1);
+    let left = |name: &str| server.cli(&["PTTL", &format!("n:{name}")]).parse::<i64>().unwrap();
+    for (name, life, most) in [("short", 2 * second, 2_000), ("long", 60 * second, 10_000)] {
+        let claim = store.claim_within(&key(name), life).await.unwrap();
+        assert!(claim.granted && claim.vacant);
+        assert!((most - 1_500..=most).contains(&left(name)), "{}", left(name));
+        store.renew_claims(&[(key(name), claim.ticket)], 5 * second).await.unwrap();
+        assert!((3_500..=5_000).contains(&left(name)), "{}", left(name));
+        store.renew_claims(&[(key(name), claim.ticket)], 60 * second).await.unwrap();
+        assert!((8_500..=10_000).contains(&left(name)), "{}", left(name));
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_is_of_the_claim_that_is_held_and_of_nothing_else() {
+    let server = RedisServer::start().await;
+    let (ours, theirs) = (store(&server).await, store(&server).await);
+    let (short, long) = (Duration::from_secs(2), Duration::from_secs(9));
+    let left = || server.cli(&["PTTL", "n:k"]).parse::<i64>().unwrap();
+    let renew = async |ticket| theirs.renew_claims(&[(key("k"), ticket)], long).await.unwrap();
+    let claim = async || ours.claim_within(&key("k"), short).await.unwrap();
+    // A claim that was released, and one that another process holds by now.
+    let first = claim().await;
+    ours.release(&key("k"), first.ticket).await.unwrap();
+    renew(first.ticket).await;
+    assert_eq!(left(), -2);
+    let second = claim().await;
+    assert!(second.granted);
+    renew(first.ticket).await;
+    renew(Ticket::unconditional()).await;
+    assert!((0..=2_000).contains(&left()), "{}", left());
+    // A value that the claim has brought.
+    assert!(ours.fill(never(&key("k"), 1, second.ticket)).await.unwrap());
+    renew(second.ticket).await;
+    assert_eq!(left(), -1);
+    assert_eq!(claimed_value(&ours).await, Some(1));
+    // A plain lease.
+    ours.del(&key("k")).await.unwrap();
+    let lease = ours.lease_within(&key("k"), short).await.unwrap();
+    renew(lease).await;
+    assert!((0..=2_000).contains(&left()), "{}", left());
+    // What is not of this store.
+    for foreign in [&["SET", "n:k", "foreign"][..], &["RPUSH", "n:k", "a"]] {
+        server.cli(&["DEL", "n:k"]);
+        server.cli(foreign);
+        renew(second.ticket).await;
+        assert_eq!(left(), -1);
+    }
+}
+
+/// Claims with a life of 3 s are held for 5 s, by renewals.
+#[tokio::test]
+async fn renewals_keep_others_off_for_as_long_as_they_go_on() {
+    let server = RedisServer::start().await;
+    let (ours, theirs) = (store(&server).await, store(&server).await);
+    hold_claims(&ours, &theirs, async |name| server.cli(&["DEL", &format!("n:{name}")]) == "1").await;
+}
+
+#[tokio::test]
+async fn a_batch_of_claims_is_one_of_each_kind() {
+    let server = RedisServer::start().await;
+    let (ours, theirs) = (store(&server).await, store(&server).await);
+    claim_a_batch(&ours, &theirs).await;
 }

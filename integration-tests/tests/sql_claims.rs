@@ -5,7 +5,7 @@ use std::time::Duration;
 use cache_core::{ErrorKind, Store as _, Ticket};
 use integration_tests::{
     SqlPlace,
-    claims::{claim, claimed_value, granted, race_claims, refused},
+    claims::{claim, claim_a_batch, claimed_value, granted, hold_claims, race_claims, refused},
     eventually, key, living, never, on_each_database,
 };
 use store_sql::SqlStore;
@@ -18,6 +18,10 @@ on_each_database!(
     a_write_frees_the_claim_and_voids_its_ticket,
     a_value_that_has_just_come_is_no_claim,
     what_cannot_be_read_or_has_expired_refuses_no_claim,
+    a_claim_lives_for_as_long_as_it_is_taken_for,
+    a_renewal_is_of_the_claim_that_is_held_and_of_nothing_else,
+    renewals_keep_others_off_for_as_long_as_they_go_on,
+    a_batch_of_claims_is_one_of_each_kind,
 );
 
 async fn of_many_claims_of_two_processes_one_is_granted(place: SqlPlace) {
@@ -133,4 +137,73 @@ async fn what_cannot_be_read_or_has_expired_refuses_no_claim(place: SqlPlace) {
         assert!(!ours.fill(never(&key("k"), 4, ticket)).await.unwrap());
     }
     assert_eq!(place.rows().await, 1);
+}
+
+async fn a_claim_lives_for_as_long_as_it_is_taken_for(place: SqlPlace) {
+    let store: SqlStore<u32> = place.store().await;
+    let second = Duration::from_secs(1);
+    let left = async || place.number("SELECT expires_at - {now} FROM {t}").await.unwrap();
+    for (life, most) in [(2 * second, 2_000), (60 * second, 10_000)] {
+        let claim = store.claim_within(&key("k"), life).await.unwrap();
+        assert!(claim.granted && claim.vacant);
+        assert!((most - 1_500..=most + 1).contains(&left().await));
+        store.renew_claims(&[(key("k"), claim.ticket)], 5 * second).await.unwrap();
+        assert!((3_500..=5_001).contains(&left().await));
+        store.renew_claims(&[(key("k"), claim.ticket)], 60 * second).await.unwrap();
+        assert!((8_500..=10_001).contains(&left().await));
+        store.release(&key("k"), claim.ticket).await.unwrap();
+        assert_eq!(place.rows().await, 0);
+    }
+}
+
+async fn a_renewal_is_of_the_claim_that_is_held_and_of_nothing_else(place: SqlPlace) {
+    let (ours, theirs): (SqlStore<u32>, SqlStore<u32>) = (place.store().await, place.store().await);
+    let (short, long) = (Duration::from_secs(2), Duration::from_secs(9));
+    let end = async || place.number("SELECT MAX(expires_at) FROM {t}").await;
+    let renew = async |ticket| theirs.renew_claims(&[(key("k"), ticket)], long).await.unwrap();
+    let claim = async || ours.claim_within(&key("k"), short).await.unwrap();
+    // A claim that was released, and one that another process holds by now.
+    let first = claim().await;
+    ours.release(&key("k"), first.ticket).await.unwrap();
+    renew(first.ticket).await;
+    assert_eq!(place.rows().await, 0);
+    let second = claim().await;
+    assert!(second.granted);
+    let before = end().await;
+    renew(first.ticket).await;
+    renew(Ticket::unconditional()).await;
+    assert_eq!(end().await, before);
+    // One that has run out.
+    place.execute("UPDATE {t} SET expires_at = 1").await;
+    renew(second.ticket).await;
+    assert_eq!(end().await, Some(1));
+    let third = claim().await;
+    assert!(third.granted);
+    // A value that the claim has brought.
+    assert!(ours.fill(never(&key("k"), 1, third.ticket)).await.unwrap());
+    renew(third.ticket).await;
+    assert_eq!(end().await, None);
+    assert_eq!(claimed_value(&ours).await, Some(1));
+    // A plain lease.
+    ours.del(&key("k")).await.unwrap();
+    let lease = ours.lease_within(&key("k"), short).await.unwrap();
+    let before = end().await;
+    renew(lease).await;
+    assert_eq!(end().await, before);
+}
+
+/// Claims with a life of 3 s are held for 5 s, by renewals.
+async fn renewals_keep_others_off_for_as_long_as_they_go_on(place: SqlPlace) {
+    let (ours, theirs): (SqlStore<u32>, SqlStore<u32>) = (place.store().await, place.store().await);
+    let remove = async |name: &str| {
+        let id = place.bytes(name.as_bytes());
+        place.execute(&format!("DELETE FROM {{t}} WHERE id = {id}")).await;
+        place.rows().await == 1
+    };
+    hold_claims(&ours, &theirs, remove).await;
+}
+
+async fn a_batch_of_claims_is_one_of_each_kind(place: SqlPlace) {
+    let (ours, theirs): (SqlStore<u32>, SqlStore<u32>) = (place.store().await, place.store().await);
+    claim_a_batch(&ours, &theirs).await;
 }
