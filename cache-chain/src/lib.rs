@@ -36,8 +36,8 @@ pub use store_sql as sql;
 pub use store_stretto as stretto;
 
 pub use crate::{
-    chain::{ChainBuilder, ChainCache},
-    load::{Load, Loaded, ReadThrough},
+    chain::{BlockingChain, CallOptions, ChainBuilder, ChainCache, WithOptions},
+    load::{Load, LoadContext, Loaded, Previous, ReadThrough, ServeStale},
     outcome::{Found, Source},
     stats::{BackfillStats, LoadStats, Stats, TierStats},
     tier::{Tier, breaker::Breaker},

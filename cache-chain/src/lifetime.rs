@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_core::{Error, ErrorKind, Expiry, MAX_TTL, Moment, Result, Ttl};
+use cache_core::{Error, ErrorKind, Expiry, Lifetime, MAX_TTL, Moment, Result, Ttl};
 
 /// Computes when an entry that is written now turns stale and when it expires.
 #[derive(Clone, Debug)]
@@ -16,25 +16,16 @@ pub(crate) struct Lifetimes {
     pub(crate) negative_ttl: Option<Duration>,
 }
 
-/// The soft and the hard deadline of an entry.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Lifetime {
-    pub(crate) fresh_until: Expiry,
-    pub(crate) expiry: Expiry,
-}
-
 impl Lifetimes {
     /// The lifetime of a value with this TTL. Each call draws its own jitter.
     pub(crate) fn of_value(&self, ttl: Ttl, now: Moment) -> Lifetime {
         let ttl = if ttl == Ttl::Never { self.default_ttl } else { ttl };
-        let Ttl::After(ttl) = ttl else { return Lifetime { fresh_until: Expiry::Never, expiry: Expiry::Never } };
+        let Ttl::After(ttl) = ttl else { return Lifetime::new(Expiry::Never) };
         let ttl = self.jittered(ttl);
         match self.stale_for {
-            None => Lifetime { fresh_until: Expiry::Never, expiry: Expiry::after(now, ttl.into()) },
-            Some(stale_for) => Lifetime {
-                fresh_until: Expiry::after(now, ttl.into()),
-                expiry: Expiry::after(now, ttl.saturating_add(stale_for).into()),
-            },
+            None => Lifetime::new(Expiry::after(now, ttl.into())),
+            Some(stale_for) => Lifetime::new(Expiry::after(now, ttl.saturating_add(stale_for).into()))
+                .fresh_until(Expiry::after(now, ttl.into())),
         }
     }
 
@@ -121,7 +112,7 @@ mod tests {
     fn the_stale_window_follows_the_ttl() {
         let now = Moment::from_nanos(0);
         let lifetimes = Lifetimes { stale_for: Some(MINUTE), ..lifetimes() };
-        let Lifetime { fresh_until, expiry } = lifetimes.of_value(MINUTE.into(), now);
+        let Lifetime { fresh_until, expiry, .. } = lifetimes.of_value(MINUTE.into(), now);
         assert_eq!(fresh_until, Expiry::after(now, MINUTE.into()));
         assert_eq!(expiry, Expiry::after(now, (2 * MINUTE).into()));
         let forever = lifetimes.of_value(Ttl::Never, now);

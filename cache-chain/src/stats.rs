@@ -130,8 +130,14 @@ statistics! {
         abandoned,
         /// Keys that a peer, another process, loaded while this one waited for it.
         loaded_by_peer,
-        /// Loads started in the background, for a value that is stale or about to expire.
+        /// Loads started for a value that is stale or about to expire.
         refreshes,
+        /// Loads started because the caller wanted a new value; see
+        /// [`CallOptions::reload`](crate::CallOptions::reload) and
+        /// [`CallOptions::max_age`](crate::CallOptions::max_age).
+        reloads,
+        /// Loads that found the previous value unmodified.
+        not_modified,
         /// Stale values served.
         stale_served,
     }

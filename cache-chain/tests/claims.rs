@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{ChainCache, ErrorKind, Loaded, ReadThrough};
+use cache_chain::{ChainCache, ErrorKind, Loaded, ManualClock, ReadThrough, ServeStale};
 use cache_core::{
     Claim, Entry, Expiry, Key, LocalStore, Profile, Result, Store, Ticket, Write,
     testkit::{Gate, MapStore, Operation, ScriptedStore},
@@ -20,12 +20,23 @@ use tokio::time::Instant;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A remote store that grants one claim per key, until it is released or a value has come.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Claiming {
     map: MapStore<String>,
     claims: Arc<Mutex<HashMap<Key, Ticket>>>,
     /// What another process stores just before the next claim.
     arriving: Arc<Mutex<Option<String>>>,
+    /// What happens just before the next claim.
+    on_claim: Arc<Mutex<Option<OnClaim>>>,
+    renewals: Arc<Mutex<Vec<Key>>>,
+}
+
+type OnClaim = Box<dyn FnOnce() + Send>;
+
+impl std::fmt::Debug for Claiming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claiming").field("claimed", &self.claimed()).finish_non_exhaustive()
+    }
 }
 
 impl Claiming {
@@ -49,7 +60,15 @@ impl Store for Claiming {
         Store::lease(&self.map, key).await
     }
 
+    async fn renew_claims(&self, claims: &[(Key, Ticket)], _life: Duration) -> Result<()> {
+        self.renewals.lock().unwrap().extend(claims.iter().map(|(key, _)| key.clone()));
+        Ok(())
+    }
+
     async fn claim(&self, key: &Key) -> Result<Claim> {
+        if let Some(on_claim) = self.on_claim.lock().unwrap().take() {
+            on_claim();
+        }
         if let Some(value) = self.arriving.lock().unwrap().take() {
             drop(self.map.insert(key, Entry::new(value, Expiry::Never), 0)?);
         }
@@ -236,25 +255,229 @@ async fn what_another_loaded_is_filled_above_alone() {
     assert_eq!(Store::get(&below, &key("k")).await.unwrap(), None);
 }
 
-/// A claim is for what is absent: who has a stale value does not ask for one.
-#[tokio::test]
-async fn a_refresh_claims_nothing() {
-    let (shared, clock) = (Claiming::default(), cache_core::ManualClock::new());
-    let memory = MapStore::with_clock(cache_core::ManualClock::shared(&clock));
-    let chain = ChainCache::builder()
-        .clock(clock.shared())
-        .tier(memory)
-        .tier(shared.clone())
-        .read_through(ReadThrough::new().stale_for(60 * SECOND))
-        .build()
-        .unwrap();
+/// Two processes that have the same stale value.
+fn stale_pair(shared: &Claiming, clock: &ManualClock, settings: &ReadThrough) -> [ChainCache<String>; 2] {
+    [(); 2].map(|()| {
+        let memory = MapStore::with_clock(clock.shared());
+        let chain = ChainCache::builder().clock(clock.shared()).tier(memory).tier(shared.clone());
+        chain.read_through(settings.clone()).build().unwrap()
+    })
+}
+
+fn claiming(clock: &ManualClock) -> Claiming {
+    Claiming { map: MapStore::with_clock(clock.shared()), ..Claiming::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_value_is_loaded_once_by_all_processes() {
+    for mode in [ServeStale::AtOnce, ServeStale::After(SECOND), ServeStale::IfLoadFails] {
+        let clock = ManualClock::new();
+        let shared = claiming(&clock);
+        let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(mode);
+        let [one, two] = stale_pair(&shared, &clock, &settings);
+        one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+        assert_eq!(two.get("k").await.unwrap().as_deref(), Some("old"));
+        two.wait().await.unwrap();
+        clock.advance(SECOND);
+        let gate = Gate::default();
+        let release = async {
+            settle().await;
+            tokio::time::sleep(SECOND / 10).await;
+            assert_eq!(shared.claimed(), 1, "{mode:?}");
+            gate.open();
+        };
+        let (first, second, ()) = tokio::join!(load(&one, "new", &gate), load(&two, "never", &gate), release);
+        let expected = if mode == ServeStale::AtOnce { "old" } else { "new" };
+        assert_eq!((first.unwrap().as_str(), second.unwrap().as_str()), (expected, expected));
+        tokio::time::sleep(SECOND).await;
+        let fresh = [one.get("k").await.unwrap(), two.get("k").await.unwrap()];
+        assert_eq!(fresh.map(Option::unwrap), ["new", "new"], "{mode:?}");
+        let loads = [&one, &two].map(|chain| chain.stats().loads);
+        assert_eq!((loads[0].started, loads[1].started, loads[1].loaded_by_peer), (1, 0, 1), "{mode:?}");
+        assert_eq!(shared.claimed(), 0, "the claim is returned when the value is stored");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_about_to_expire_is_loaded_once_by_all_processes() {
+    let clock = ManualClock::new();
+    let shared = claiming(&clock);
+    // So eager that every hit is a refresh.
+    let settings = ReadThrough::new().early_refresh(1e6);
+    let [one, two] = stale_pair(&shared, &clock, &settings);
+    let slow = clock.clone();
+    let load_slowly = move || async move {
+        slow.advance(SECOND);
+        Ok::<_, io::Error>(Loaded::new("old".to_owned()).ttl(60 * SECOND))
+    };
+    assert_eq!(one.get_or_load("k", load_slowly).await.unwrap().as_deref(), Some("old"));
+    one.wait().await.unwrap();
+    assert_eq!(two.get("k").await.unwrap().as_deref(), Some("old"));
+    two.wait().await.unwrap();
+    clock.advance(30 * SECOND);
     let gate = Gate::default();
-    chain.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
-    clock.advance(SECOND);
-    assert_eq!(load(&chain, "new", &gate).await.unwrap(), "old");
+    assert_eq!(load(&one, "new", &gate).await.unwrap(), "old");
     settle().await;
-    assert_eq!((chain.stats().loads.started, shared.claimed()), (1, 0));
+    assert_eq!(load(&two, "never", &gate).await.unwrap(), "old");
+    settle().await;
     gate.open();
+    tokio::time::sleep(SECOND).await;
+    let fresh = [one.get("k").await.unwrap(), two.get("k").await.unwrap()];
+    assert_eq!(fresh.map(Option::unwrap), ["new", "new"]);
+    let loads = [&one, &two].map(|chain| chain.stats().loads);
+    assert_eq!((loads[0].started, loads[1].started, loads[1].loaded_by_peer), (2, 0, 1));
+    assert_eq!(shared.claimed(), 0);
+}
+
+/// The peer ended its load between this process's look and its claim.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_with_a_granted_claim_looks_again() {
+    let clock = ManualClock::new();
+    let shared = claiming(&clock);
+    let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
+    let [one, _] = stale_pair(&shared, &clock, &settings);
+    one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+    clock.advance(SECOND);
+    let gate = Gate::default();
+    gate.open();
+    let write =
+        Write { key: key("k"), entry: Entry::new("theirs".to_owned(), Expiry::Never), ticket: Ticket::unconditional() };
+    let peer = shared.clone();
+    *shared.on_claim.lock().unwrap() = Some(Box::new(move || {
+        cache_core::testkit::block_on(Store::set(&peer.map, write)).unwrap();
+    }));
+    assert_eq!(load(&one, "ours", &gate).await.unwrap(), "theirs");
+    assert_eq!((one.stats().loads.started, one.stats().loads.loaded_by_peer), (0, 1));
+    settle().await;
+    assert_eq!(shared.claimed(), 0);
+}
+
+/// A failed refresh leaves the claim to another process, and the value to all.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_fails_returns_its_claim() {
+    let clock = ManualClock::new();
+    let shared = claiming(&clock);
+    let settings = ReadThrough::new().stale_for(60 * SECOND);
+    let [one, two] = stale_pair(&shared, &clock, &settings);
+    one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+    clock.advance(SECOND);
+    let down = || async { Err::<String, _>(io::Error::other("down")) };
+    assert_eq!(one.get_or_load("k", down).await.unwrap(), "old");
+    settle().await;
+    assert_eq!(shared.claimed(), 0);
+    let gate = Gate::default();
+    gate.open();
+    assert_eq!(load(&two, "new", &gate).await.unwrap(), "old");
+    settle().await;
+    assert_eq!(two.get("k").await.unwrap().as_deref(), Some("new"));
+}
+
+/// By default as long as a load may take: 30 s.
+#[tokio::test(start_paused = true)]
+async fn a_long_load_runs_once_with_the_default_settings() {
+    let shared = Claiming::default();
+    let [one, two] = [(); 2].map(|()| process(&shared, ReadThrough::new()));
+    let (gate, open) = (Gate::default(), Gate::default());
+    open.open();
+    let second = async {
+        settle().await;
+        load(&two, "two", &open).await
+    };
+    let (first, second, ()) = tokio::join!(load(&one, "one", &gate), second, async {
+        tokio::time::sleep(8 * SECOND).await;
+        gate.open();
+    });
+    assert_eq!((first.unwrap().as_str(), second.unwrap().as_str()), ("one", "one"));
+    assert_eq!((one.stats().loads.started, two.stats().loads.started), (1, 0));
+    let renewals = shared.renewals.lock().unwrap().len();
+    assert!((7..=8).contains(&renewals), "the claim was renewed {renewals} times");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_loads_what_no_peer_loads_and_waits_for_the_rest() {
+    let shared = Claiming::default();
+    let [one, two] = [(); 2].map(|()| process(&shared, ReadThrough::new()));
+    let gate = Gate::default();
+    let load = |name: &'static str, gate: &Gate| {
+        let gate = gate.clone();
+        move |keys: Vec<&'static str>| async move {
+            gate.passed().await;
+            Ok::<_, io::Error>(keys.into_iter().map(move |key| (key, format!("{name} {key}"))))
+        }
+    };
+    let open = Gate::default();
+    open.open();
+    let second = async {
+        settle().await;
+        two.get_or_load_many(["b", "c"], load("two", &open)).await
+    };
+    let (first, second, ()) = tokio::join!(one.get_or_load_many(["a", "b"], load("one", &gate)), second, async {
+        tokio::time::sleep(3 * SECOND).await;
+        gate.open();
+    });
+    let values =
+        |result: Result<Vec<Option<String>>>| result.unwrap().into_iter().map(Option::unwrap).collect::<Vec<_>>();
+    assert_eq!(values(first), ["one a", "one b"]);
+    assert_eq!(values(second), ["one b", "two c"]);
+    let loads = [&one, &two].map(|chain| chain.stats().loads);
+    assert_eq!((loads[0].started, loads[1].started, loads[1].loaded_by_peer), (1, 1, 1));
+    for chain in [&one, &two] {
+        chain.wait().await.unwrap();
+    }
+    settle().await;
+    assert_eq!(shared.claimed(), 0);
+}
+
+/// The peer fails, so this process loads the key by a call of its own.
+#[tokio::test(start_paused = true)]
+async fn a_batch_loads_what_a_peer_failed_to_load() {
+    let shared = Claiming::default();
+    let [one, two] = [(); 2].map(|()| process(&shared, ReadThrough::new()));
+    let gate = Gate::default();
+    let failing = {
+        let gate = gate.clone();
+        move |_: Vec<&'static str>| async move {
+            gate.passed().await;
+            Err::<[(&'static str, String); 0], _>(io::Error::other("down"))
+        }
+    };
+    let load =
+        |keys: Vec<&'static str>| async { Ok::<_, io::Error>(keys.into_iter().map(|key| (key, format!("two {key}")))) };
+    let second = async {
+        settle().await;
+        two.get_or_load_many(["b", "c"], load).await
+    };
+    let (first, second, ()) = tokio::join!(one.get_or_load_many(["b"], failing), second, async {
+        tokio::time::sleep(SECOND).await;
+        gate.open();
+    });
+    assert_eq!(first.unwrap_err().kind(), ErrorKind::Loader);
+    assert_eq!(second.unwrap(), [Some("two b".to_owned()), Some("two c".to_owned())]);
+    assert_eq!(two.stats().loads.started, 2);
+    settle().await;
+    assert_eq!(shared.claimed(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_stale_values_is_loaded_once_by_all_processes() {
+    let clock = ManualClock::new();
+    let shared = claiming(&clock);
+    let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
+    let [one, two] = stale_pair(&shared, &clock, &settings);
+    one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+    assert_eq!(two.get("k").await.unwrap().as_deref(), Some("old"));
+    two.wait().await.unwrap();
+    clock.advance(SECOND);
+    let load = |keys: Vec<&'static str>| async {
+        tokio::time::sleep(SECOND).await;
+        Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "new".to_owned())))
+    };
+    let (first, second) = tokio::join!(one.get_or_load_many(["k"], load), two.get_or_load_many(["k"], load));
+    assert_eq!((first.unwrap(), second.unwrap()), (vec![Some("new".to_owned())], vec![Some("new".to_owned())]));
+    let loads = [&one, &two].map(|chain| chain.stats().loads);
+    assert_eq!(loads[0].started + loads[1].started, 1);
+    settle().await;
+    assert_eq!(shared.claimed(), 0);
 }
 
 /// A tier that fails takes no part in claims, and keeps no other tier from granting them.

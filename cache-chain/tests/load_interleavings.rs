@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cache_chain::{Cache, CacheKey, ChainCache, Result, Tier, Ttl};
+use cache_chain::{Cache, CacheKey, CallOptions, ChainCache, ReadThrough, Result, SystemClock, Tier, Ttl};
 use cache_core::{
     Key, LocalStore, Store, Ticket, Write,
     testkit::{
@@ -21,9 +21,27 @@ type Scripted = ScriptedStore<MapStore<u32>>;
 struct CacheAside {
     chain: ChainCache<u32>,
     origin: Scripted,
+    reads: CallOptions,
+    invalidation: Invalidation,
+}
+
+/// How a writer invalidates the key.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Invalidation {
+    Del,
+    Take,
+    Expire,
 }
 
 impl CacheAside {
+    async fn invalidate(&self) -> Result<()> {
+        match self.invalidation {
+            Invalidation::Del => self.chain.del(KEY).await,
+            Invalidation::Take => self.chain.take(KEY).await.map(drop),
+            Invalidation::Expire => self.chain.expire(KEY).await,
+        }
+    }
+
     fn load(&self, key: Key) -> impl FnOnce() -> Loading + Send + use<> {
         let origin = self.origin.clone();
         move || Box::pin(async move { Ok(origin.get(&key).await?.and_then(cache_core::Entry::into_value)) })
@@ -41,13 +59,13 @@ impl Cache for CacheAside {
             let key = key?;
             let entry = cache_core::Entry::new(value, cache_core::Expiry::Never);
             self.origin.set(Write { key, entry, ticket: Ticket::unconditional() }).await?;
-            self.chain.del(KEY).await
+            self.invalidate().await
         }
     }
 
     fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<u32>>> + Send {
         let key = Key::new(&key);
-        async move { self.chain.get_or_load(KEY, self.load(key?)).await }
+        async move { self.chain.with(&self.reads).get_or_load(KEY, self.load(key?)).await }
     }
 
     fn set_with_ttl(&self, _: impl CacheKey, _: u32, _: Duration) -> impl Future<Output = Result<()>> + Send {
@@ -62,7 +80,7 @@ impl Cache for CacheAside {
         let key = Key::new(&key);
         async move {
             self.origin.del(&key?).await?;
-            self.chain.del(KEY).await
+            self.invalidate().await
         }
     }
 
@@ -87,7 +105,7 @@ impl Cache for CacheAside {
             }
             Ok::<_, cache_chain::Error>(found)
         };
-        self.chain.get_or_load_many([KEY], load)
+        async { self.chain.with(&self.reads).get_or_load_many([KEY], load).await }
     }
 
     fn set_many<K: CacheKey>(&self, _: impl IntoIterator<Item = (K, u32)>) -> impl Future<Output = Result<()>> + Send {
@@ -103,10 +121,16 @@ struct Scenario<'a> {
     tiers: usize,
     /// Whether the stores keep their promises about tickets.
     sound: bool,
+    reload: bool,
+    invalidation: Invalidation,
     tasks: &'a [&'a [Do]],
 }
 
 impl Scenario<'_> {
+    fn of(tiers: usize) -> Self {
+        Self { tiers, sound: true, reload: false, invalidation: Invalidation::Del, tasks: &[] }
+    }
+
     /// Runs the scenario in one order and checks what must hold. The origin starts with 0.
     async fn run(&self, schedules: &mut Schedules) {
         let maps: Vec<MapStore<u32>> = (0..=self.tiers).map(|_| MapStore::new()).collect();
@@ -120,7 +144,14 @@ impl Scenario<'_> {
             stores.push(store);
         }
         let origin = ScriptedStore::new(maps[self.tiers].clone());
-        let cache = CacheAside { chain: builder.build().unwrap(), origin: origin.clone() };
+        let builder = builder.read_through(ReadThrough::new().stale_for(Duration::from_secs(3600)));
+        let reads = if self.reload { CallOptions::new().reload() } else { CallOptions::new() };
+        let cache = CacheAside {
+            chain: builder.build().unwrap(),
+            origin: origin.clone(),
+            reads: reads.no_stale(),
+            invalidation: self.invalidation,
+        };
         cache.set(KEY, 0).await.unwrap();
         for store in stores.iter().chain([&origin]) {
             turnstile.control(store);
@@ -134,6 +165,9 @@ impl Scenario<'_> {
         for (at, map) in maps[..self.tiers].iter().enumerate() {
             // Absence is something to hold, too.
             let Some(held) = LocalStore::get(map, &key) else { continue };
+            if held.is_stale(SystemClock::shared().now()) {
+                continue;
+            }
             assert_eq!(held.value(), truth.as_ref(), "at rest, tier {at} is wrong; schedule {path:?}");
         }
         assert_eq!(cache.chain.stats().loads.in_flight, 0, "a flight is left; schedule {path:?}");
@@ -171,7 +205,7 @@ fn g1_no_order_of_effects_caches_what_was_loaded_before_a_write() {
     let mut tried = 0;
     for (tiers, scenarios) in [(1, one), (2, two)] {
         for tasks in scenarios {
-            tried += Scenario { tiers, sound: true, tasks }.run_through(Schedules::all());
+            tried += Scenario { tasks, ..Scenario::of(tiers) }.run_through(Schedules::all());
         }
     }
     assert!(tried > 2_500, "only {tried} orders: the stores are not under control");
@@ -185,19 +219,50 @@ fn g1_random_orders_of_larger_scenarios_with_loads() {
     ];
     for (seed, tasks) in tasks.iter().enumerate() {
         for tiers in [1, 2] {
-            let tried = Scenario { tiers, sound: true, tasks }.run_through(Schedules::random(seed as u64, 400));
+            let tried = Scenario { tasks, ..Scenario::of(tiers) }.run_through(Schedules::random(seed as u64, 400));
             assert_eq!(tried, 400);
         }
     }
+}
+
+#[test]
+fn g1_no_order_of_effects_undoes_what_take_expire_and_reload_have_done() {
+    let tasks: &[&[&[Do]]] =
+        &[&[&[Get], &[Set(1)]], &[&[Get], &[Set(1), Get]], &[&[Get], &[Del, Get]], &[&[GetMany], &[Set(1)]]];
+    let mut tried = 0;
+    for tasks in tasks {
+        for (reload, invalidation) in [
+            (true, Invalidation::Del),
+            (false, Invalidation::Take),
+            (false, Invalidation::Expire),
+            (true, Invalidation::Expire),
+        ] {
+            let scenario = Scenario { reload, invalidation, tasks, ..Scenario::of(1) };
+            tried += scenario.run_through(Schedules::all());
+        }
+    }
+    for (reload, invalidation) in [(true, Invalidation::Del), (false, Invalidation::Expire)] {
+        let scenario = Scenario {
+            reload,
+            invalidation,
+            tasks: &[&[Get, GetMany], &[Get], &[Set(1), Get], &[Set(2)]],
+            ..Scenario::of(2)
+        };
+        tried += scenario.run_through(Schedules::random(7, 400));
+    }
+    assert!(tried > 1_000, "only {tried} orders: the stores are not under control");
 }
 
 /// The check can fail: without leases, a load brings back what was replaced.
 #[test]
 fn the_search_finds_what_leases_prevent_for_loads() {
     let tasks: &[&[&[Do]]] = &[&[&[Get], &[Set(1)]], &[&[Get], &[Del]], &[&[Get], &[Clear]], &[&[GetMany], &[Del]]];
-    for tasks in tasks {
+    let cases = tasks.iter().map(|tasks| (*tasks, false, Invalidation::Del));
+    let expire: &[&[Do]] = &[&[Get], &[Set(1)]];
+    let cases = cases.chain([(expire, false, Invalidation::Expire), (expire, true, Invalidation::Del)]);
+    for (tasks, reload, invalidation) in cases {
         let found = std::panic::catch_unwind(|| {
-            Scenario { tiers: 1, sound: false, tasks }.run_through(Schedules::all());
+            Scenario { sound: false, reload, invalidation, tasks, ..Scenario::of(1) }.run_through(Schedules::all());
         });
         let panic = found.expect_err("the search found nothing");
         let message = panic.downcast_ref::<String>().expect("a message");

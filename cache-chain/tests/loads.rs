@@ -17,7 +17,7 @@ use std::{
 use cache_chain::{ChainCache, ErrorKind, Loaded, ReadThrough, Source, Tier, Ttl};
 use cache_core::{
     Expiry,
-    testkit::{Gate, MapStore, Operation, ScriptedStore, drop_after, join_all, yield_now},
+    testkit::{Gate, MapStore, Operation, Phase, ScriptedStore, drop_after, join_all, yield_now},
 };
 use support::{Rig, settle};
 
@@ -558,4 +558,50 @@ async fn settings_that_cannot_be_are_refused() {
     let chain = ChainCache::builder().tier(MapStore::<u8>::new()).read_through(longest).timeout(Duration::MAX);
     let chain = chain.default_ttl(Duration::MAX).build().unwrap();
     assert_eq!(chain.get_or_load("k", || async { Ok::<_, io::Error>(7) }).await.unwrap(), 7);
+}
+
+/// It looked before the value was there, and wants to load after that.
+#[tokio::test]
+async fn a_batch_whose_lookup_was_slow_finds_what_was_loaded_meanwhile() {
+    for is_local in [true, false] {
+        let lower = ScriptedStore::new(MapStore::<String>::new());
+        let builder = ChainCache::builder().tier(lower.clone());
+        let builder = if is_local { ChainCache::builder().tier(MapStore::new()).tier(lower.clone()) } else { builder };
+        let (chain, origin, gate) = (builder.build().unwrap(), Origin::open(), Gate::default());
+        let (gets, late) = (Arc::new(AtomicUsize::new(0)), gate.clone());
+        lower.at_every_step(move |operation, phase| {
+            // The answer to the second lookup is held back.
+            let is_late = operation == Operation::Get && phase == Phase::After && gets.fetch_add(1, SeqCst) == 1;
+            let late = late.clone();
+            async move {
+                if is_late {
+                    late.passed().await;
+                }
+            }
+        });
+        let (looked, go_on) = (Gate::default(), Gate::default());
+        let load = |origin: Origin, looked: Gate, go_on: Gate| {
+            move |keys: Vec<&'static str>| async move {
+                origin.calls.fetch_add(1, SeqCst);
+                looked.open();
+                go_on.passed().await;
+                Ok::<_, io::Error>(keys.into_iter().map(|key| (key, owned("v"))))
+            }
+        };
+        let first = chain.get_or_load_many(["k"], load(origin.clone(), looked.clone(), go_on.clone()));
+        let second = async {
+            looked.passed().await;
+            let second = chain.get_or_load_many(["k"], load(origin.clone(), looked.clone(), go_on.clone()));
+            let mut second = Box::pin(second);
+            assert!(support::poll_once(&mut second).await.is_none());
+            settle().await;
+            go_on.open();
+            settle().await;
+            gate.open();
+            second.await
+        };
+        let (first, second) = tokio::join!(first, second);
+        assert_eq!((first.unwrap(), second.unwrap()), (vec![Some(owned("v"))], vec![Some(owned("v"))]));
+        assert_eq!(origin.calls(), 1, "local: {is_local}");
+    }
 }

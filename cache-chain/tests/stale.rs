@@ -310,16 +310,16 @@ async fn a_refresh_that_is_not_to_be_cached_removes_the_stale_value() {
         let calls = Arc::new(AtomicUsize::new(0));
         let get = async || {
             let calls = Arc::clone(&calls);
-            let load = async move {
+            let load = move || async move {
                 calls.fetch_add(1, SeqCst);
                 let loaded = if absent { Loaded::absent() } else { Loaded::new(8) };
                 Ok::<_, io::Error>(loaded.uncached())
             };
             let found = if batch {
-                let load = |keys: Vec<&'static str>| async move { Ok::<_, io::Error>([(keys[0], load.await?)]) };
+                let load = move |keys: Vec<&'static str>| async move { Ok::<_, io::Error>([(keys[0], load().await?)]) };
                 rig.chain.get_or_load_many(["k"], load).await.unwrap().remove(0)
             } else {
-                rig.chain.get_or_load("k", || load).await.unwrap()
+                rig.chain.get_or_load("k", load).await.unwrap()
             };
             settle().await;
             rig.chain.wait().await.unwrap();

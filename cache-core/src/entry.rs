@@ -1,6 +1,6 @@
 //! A value, or that there is none, and until when that holds.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{Expiry, Lifetime, Moment, Ttl};
 
@@ -11,8 +11,10 @@ use crate::{Expiry, Lifetime, Moment, Ttl};
 /// - [`expiry`](Self::expiry) is hard: nothing is served past it. Before it an entry may turn
 ///   [stale](Self::is_stale): good enough while a new one is being loaded, or when it cannot be.
 /// - It may know when it was made and how long that took.
+/// - It may have a [validator](Self::validator), which the next load can use to ask whether the
+///   value is still current.
 ///
-/// `Debug` does not show the value.
+/// `Debug` shows neither the value nor the validator.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry<V> {
     value: Option<V>,
@@ -21,7 +23,12 @@ pub struct Entry<V> {
     fresh_until: Stamp,
     created: Stamp,
     load_micros: u64,
+    validator: Option<Arc<Validator>>,
 }
+
+/// A validator. An `Arc<str>` is two words, and an `Arc` of this is one.
+#[derive(PartialEq, Eq)]
+struct Validator(Arc<str>);
 
 /// A moment, or none, in the order in which "none" comes last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +62,11 @@ impl From<Stamp> for Expiry {
     }
 }
 
+impl Entry<()> {
+    /// The length of the longest validator, in bytes: 1024.
+    pub const MAX_VALIDATOR: usize = 1024;
+}
+
 impl<V> Entry<V> {
     /// A value that expires at `expiry`, and is fresh until then.
     pub fn new(value: V, expiry: Expiry) -> Self {
@@ -67,7 +79,8 @@ impl<V> Entry<V> {
     }
 
     fn of(value: Option<V>, expiry: Expiry) -> Self {
-        Self { value, expiry: expiry.into(), fresh_until: Stamp::NONE, created: Stamp::NONE, load_micros: 0 }
+        let expiry = expiry.into();
+        Self { value, expiry, fresh_until: Stamp::NONE, created: Stamp::NONE, load_micros: 0, validator: None }
     }
 
     /// The same, stale from `moment` on: never later than it expires. What never expires is never
@@ -95,6 +108,26 @@ impl<V> Entry<V> {
         self
     }
 
+    /// Sets the validator; `None` for no validator.
+    ///
+    /// A validator is an opaque string of the application, such as an `ETag` or the date of the
+    /// last modification. One that is empty or longer than [`MAX_VALIDATOR`](Entry::MAX_VALIDATOR)
+    /// bytes is dropped, and the entry has no validator then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cache_core::{Entry, Expiry};
+    ///
+    /// let entry = Entry::new("Ada", Expiry::Never).with_validator(Some("\"33a64df5\"".into()));
+    /// assert_eq!(entry.validator().map(|validator| &**validator), Some("\"33a64df5\""));
+    /// ```
+    pub fn with_validator(mut self, validator: Option<Arc<str>>) -> Self {
+        let fits = |validator: &Arc<str>| (1..=Entry::MAX_VALIDATOR).contains(&validator.len());
+        self.validator = validator.filter(fits).map(|validator| Arc::new(Validator(validator)));
+        self
+    }
+
     /// The value, `None` if the entry says that there is none.
     pub fn value(&self) -> Option<&V> {
         self.value.as_ref()
@@ -107,8 +140,8 @@ impl<V> Entry<V> {
 
     /// The same with the value made from this one's.
     pub fn map<W>(self, value: impl FnOnce(V) -> W) -> Entry<W> {
-        let Self { value: old, expiry, fresh_until, created, load_micros } = self;
-        Entry { value: old.map(value), expiry, fresh_until, created, load_micros }
+        let Self { value: old, expiry, fresh_until, created, load_micros, validator } = self;
+        Entry { value: old.map(value), expiry, fresh_until, created, load_micros, validator }
     }
 
     /// Whether it says that there is no value.
@@ -139,6 +172,11 @@ impl<V> Entry<V> {
     /// How long it took to load; zero if it was not loaded.
     pub fn load_time(&self) -> Duration {
         Duration::from_micros(self.load_micros)
+    }
+
+    /// Returns the validator, if the entry has one.
+    pub fn validator(&self) -> Option<&Arc<str>> {
+        self.validator.as_ref().map(|validator| &validator.0)
     }
 
     /// Whether it has expired.

@@ -1,8 +1,8 @@
 //! Keys and entries in few words.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cache_core::{CacheKey, Clock, Entry, Expiry, Key, SystemClock, Ticket, Ttl, Write};
+use cache_core::{CacheKey, Clock, Entry, Expiry, Key, Store, SystemClock, Ticket, Ttl, Write};
 
 /// The key of `key`.
 pub fn key(key: impl CacheKey) -> Key {
@@ -35,14 +35,7 @@ pub fn all<T>(results: Vec<cache_core::Result<T>>) -> Vec<T> {
     results.into_iter().map(|result| result.expect("a good result")).collect()
 }
 
-/// Waits until `condition` gives something.
-pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = condition().await {
-            return found;
-        }
-        assert!(started.elapsed() < Duration::from_secs(20), "{what} did not come about within 20 s");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+/// Reads the value of a key, `None` if there is none.
+pub async fn value<S: Store>(store: &S, key: &Key) -> Option<S::Value> {
+    store.get(key).await.expect("a read").and_then(Entry::into_value)
 }

@@ -1,10 +1,14 @@
 //! What the tests of several crates share: real servers, and a network that fails on demand.
 #![allow(clippy::missing_panics_doc, reason = "a harness panics wherever a test is to fail")]
 
+mod backend;
 mod certificates;
 pub mod claims;
 mod cut_proxy;
+mod database_server;
 mod entries;
+pub mod facets;
+pub mod leases;
 mod mariadb;
 mod postgres;
 mod redis_acl;
@@ -12,22 +16,27 @@ mod redis_server;
 mod server_process;
 mod shown;
 mod skew;
+mod sql;
 mod sql_place;
 pub mod takes;
+mod waiting;
 mod workload;
 
 pub use crate::{
+    backend::Backend,
     certificates::Certificates,
     cut_proxy::CutProxy,
-    entries::{all, eventually, key, living, never, remaining, void},
-    mariadb::MariaDb,
-    postgres::Postgres,
+    database_server::{DatabaseServer, Product},
+    entries::{all, key, living, never, remaining, value, void},
+    mariadb::{MariaDb, MariaDbProduct},
+    postgres::{Postgres, PostgresProduct},
     redis_acl::documented_permissions,
     redis_server::{RedisServer, command_of},
     server_process::free_port,
     shown::shown,
     skew::skewed,
     sql_place::{SqlKind, SqlPlace},
+    waiting::{eventually, poll_once},
     workload::{Report, Workload},
 };
 

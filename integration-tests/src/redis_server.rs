@@ -1,98 +1,77 @@
-//! A Redis server of one's own.
+//! A Redis server that a test has for itself.
 
 use std::{
-    env, fs,
+    env,
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
+use crate::server_process::{ServerProcess, path_text, program};
 
 /// A Redis server on a free port of the loopback, in a directory of its own. It ends with this
 /// value.
 #[derive(Debug)]
-pub struct RedisServer {
-    child: Child,
-    port: u16,
-    arguments: Vec<String>,
-    directory: TempDir,
-}
+pub struct RedisServer(ServerProcess);
 
 impl RedisServer {
-    /// A server that persists nothing.
+    /// Starts a server that persists nothing.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// A server with these arguments besides. `{dir}` in them is its directory.
+    /// Starts a server with these additional arguments. `{dir}` in them is its directory.
     pub async fn start_with(arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         tokio::task::spawn_blocking(move || {
-            // Another process may take the port before the server does.
-            let mut failure = String::new();
-            for _ in 0..5 {
-                let directory = tempfile::tempdir().expect("a temporary directory");
-                let port = free_port();
-                match launch(port, &arguments, directory.path()) {
-                    Ok(child) => return Self { child, port, arguments, directory },
-                    Err(log) => failure = log,
-                }
-            }
-            panic!("{} did not come up:\n{failure}", program().display());
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let path = path_text(directory.path()).to_owned();
+            Self(ServerProcess::start(directory, |port| command(&path, port, &arguments), answers))
         })
         .await
         .expect("a server")
     }
 
-    /// Where it listens, without TLS.
+    /// Returns the port that it listens on without TLS.
     pub fn port(&self) -> u16 {
-        self.port
+        self.0.port()
     }
 
-    /// `redis://127.0.0.1:<port>/`.
+    /// Returns `redis://127.0.0.1:<port>/`.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        format!("redis://127.0.0.1:{}/", self.port())
     }
 
-    /// The URL for this user, database and protocol: `redis://<login>@127.0.0.1:<port>/<rest>`.
+    /// Returns the URL for this login, database and protocol:
+    /// `redis://<login>@127.0.0.1:<port>/<rest>`.
     pub fn url_as(&self, login: &str, rest: &str) -> String {
-        format!("redis://{login}@127.0.0.1:{}/{rest}", self.port)
+        format!("redis://{login}@127.0.0.1:{}/{rest}", self.port())
     }
 
-    /// Its directory.
+    /// Returns its directory.
     pub fn directory(&self) -> &Path {
-        self.directory.path()
+        self.0.directory()
     }
 
-    /// Stops it in its tracks, as a hanging server (`SIGSTOP`): it accepts connections and answers
-    /// nothing.
+    /// Suspends it, as a server that hangs (`SIGSTOP`): it accepts connections and answers nothing.
     pub fn stop(&self) {
-        self.signal(Signal::STOP);
+        self.0.stop();
     }
 
-    /// Lets it go on after [`stop`](Self::stop).
+    /// Resumes it after [`stop`](Self::stop).
     pub fn resume(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("the server takes a signal");
+        self.0.resume();
     }
 
     /// Kills it (`SIGKILL`).
     pub fn kill(&mut self) {
-        self.child.kill().expect("the server can be killed");
-        self.child.wait().expect("the server has ended");
+        self.0.kill();
     }
 
     /// Starts it again on the same port after [`kill`](Self::kill).
     pub fn restart(&mut self) {
-        self.child = launch(self.port, &self.arguments, self.directory.path())
-            .unwrap_or_else(|log| panic!("{} did not come up again:\n{log}", program().display()));
+        self.0.restart();
     }
 
     /// The reply to a command as text, as an operator would see it who typed it into `redis-cli`.
@@ -103,7 +82,7 @@ impl RedisServer {
 
     /// The reply to a command of any bytes, as it comes over the wire without its type.
     pub fn raw(&self, arguments: &[&[u8]]) -> Vec<u8> {
-        let mut wire = TcpStream::connect(("127.0.0.1", self.port)).expect("the server listens");
+        let mut wire = TcpStream::connect(("127.0.0.1", self.port())).expect("the server listens");
         wire.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
         let mut command = format!("*{}\r\n", arguments.len()).into_bytes();
         for argument in arguments {
@@ -143,59 +122,21 @@ impl RedisServer {
     }
 }
 
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        // Also when a test has panicked. It may have ended already, and a stopped process can be
-        // killed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// The command of `command|subcommand`, under which servers before Redis 7.0 count all its
 /// subcommands.
 pub fn command_of(command: &str) -> &str {
     command.split('|').next().unwrap_or(command)
 }
 
-/// The server's program: what the environment variable `CACHE_TEST_REDIS_SERVER` names, else
+/// Returns the command of a server that listens on this port of the loopback. The environment
+/// variable `CACHE_TEST_REDIS_SERVER` names the program; without it, the command runs
 /// `redis-server`.
-fn program() -> PathBuf {
-    env::var_os("CACHE_TEST_REDIS_SERVER").map_or_else(|| "redis-server".into(), PathBuf::from)
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
-}
-
-fn launch(port: u16, arguments: &[String], directory: &Path) -> Result<Child, String> {
-    let log = directory.join("log");
-    let output = fs::File::create(&log).expect("a log");
-    let dir = directory.to_str().expect("a directory of text");
-    let server = program();
-    let mut child = Command::new(&server)
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", dir])
-        .args(["--save", "", "--appendonly", "no"])
-        .args(arguments.iter().map(|argument| argument.replace("{dir}", dir)))
-        .stdin(Stdio::null())
-        .stdout(output.try_clone().expect("a log"))
-        .stderr(output)
-        .spawn()
-        .unwrap_or_else(|error| {
-            let server = server.display();
-            panic!("these tests need {server}, see CONTRIBUTING (apt-get install redis-server): {error}")
-        });
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(20) && child.try_wait().is_ok_and(|ended| ended.is_none()) {
-        if answers(port) {
-            return Ok(child);
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-    Err(fs::read_to_string(log).unwrap_or_default())
+fn command(directory: &str, port: u16, arguments: &[String]) -> Vec<String> {
+    let server =
+        env::var_os("CACHE_TEST_REDIS_SERVER").map_or_else(|| program("redis-server", "redis-server"), PathBuf::from);
+    let own = [path_text(&server), "--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", directory];
+    let own = own.into_iter().chain(["--save", "", "--appendonly", "no"]).map(str::to_owned);
+    own.chain(arguments.iter().map(|argument| argument.replace("{dir}", directory))).collect()
 }
 
 /// Whether a Redis on this port answers, be it that one must log in. It has closed the connection,

@@ -1,4 +1,4 @@
-//! A database server as a process that ends with its owner.
+//! A server as a process that ends with its owner.
 
 use std::{
     fs,
@@ -9,26 +9,41 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
-/// A running server, and what it takes to start it again. It ends with this value.
+/// A running server. It ends with this value and can be started again.
 #[derive(Debug)]
 pub(crate) struct ServerProcess {
     child: Child,
     command: Vec<String>,
-    log: PathBuf,
     port: u16,
+    answers: fn(u16) -> bool,
+    directory: TempDir,
 }
 
 impl ServerProcess {
-    /// Starts the command, whose arguments tell it to listen on this port of the loopback, and
-    /// waits until `answers`.
-    pub(crate) fn start(command: Vec<String>, port: u16, log: PathBuf, answers: fn(u16) -> bool) -> Self {
-        let child = launch(&command, port, &log, answers);
-        Self { child, command, log, port }
+    /// Starts a server on a free port of the loopback and waits until `answers` returns true. The
+    /// directory is removed when the server ends.
+    pub(crate) fn start(directory: TempDir, command: impl Fn(u16) -> Vec<String>, answers: fn(u16) -> bool) -> Self {
+        let mut failure = String::new();
+        // Another process may take the port before the server does.
+        for _ in 0..5 {
+            let port = free_port();
+            let command = command(port);
+            match launch(&command, port, directory.path(), answers) {
+                Ok(child) => return Self { child, command, port, answers, directory },
+                Err(why) => failure = why,
+            }
+        }
+        panic!("{failure}");
     }
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Stops the server and the processes that it has forked, and waits until the last of their
@@ -47,34 +62,41 @@ impl ServerProcess {
         children(self.child.id()).into_iter().for_each(stop);
     }
 
-    /// Sends the signal to the server and to the processes that it has forked.
-    pub(crate) fn signal_all(&self, signal: Signal) {
+    /// Resumes the server and the processes that it has forked.
+    pub(crate) fn resume(&self) {
         for pid in children(self.child.id()).into_iter().chain([self.child.id()]) {
-            send(pid, signal);
+            send(pid, Signal::CONT);
         }
     }
 
+    /// Kills the server and the processes that it has forked.
     pub(crate) fn kill(&mut self) {
-        self.signal_all(Signal::KILL);
+        for pid in children(self.child.id()) {
+            send(pid, Signal::KILL);
+        }
+        // It may have ended already, and a stopped process can be killed.
+        let _ = self.child.kill();
         self.child.wait().expect("the server has ended");
     }
 
-    pub(crate) fn restart(&mut self, answers: fn(u16) -> bool) {
-        self.child = launch(&self.command, self.port, &self.log, answers);
+    /// Starts the server again after [`kill`](Self::kill).
+    pub(crate) fn restart(&mut self) {
+        self.child = launch(&self.command, self.port, self.directory.path(), self.answers)
+            .unwrap_or_else(|failure| panic!("{failure}"));
     }
 }
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // Also when a test has panicked. It may have ended already, and a stopped process can be
-        // killed.
-        self.signal_all(Signal::KILL);
-        let _ = self.child.wait();
+        // Also when a test has panicked.
+        self.kill();
     }
 }
 
-fn launch(command: &[String], port: u16, log: &Path, answers: fn(u16) -> bool) -> Child {
-    let output = fs::File::create(log).expect("a log");
+/// Starts a server and waits until it answers. Returns its log if it ends first.
+fn launch(command: &[String], port: u16, directory: &Path, answers: fn(u16) -> bool) -> Result<Child, String> {
+    let log = directory.join("log");
+    let output = fs::File::create(&log).expect("a log");
     let mut child = Command::new(&command[0])
         .args(&command[1..])
         .stdin(Stdio::null())
@@ -82,16 +104,23 @@ fn launch(command: &[String], port: u16, log: &Path, answers: fn(u16) -> bool) -
         .stderr(output)
         .spawn()
         .unwrap_or_else(|error| panic!("{} does not start: {error}", command[0]));
+    let failure = || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        format!("{} did not come up:\n{log}", command.join(" "))
+    };
     let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(60) && child.try_wait().is_ok_and(|ended| ended.is_none()) {
+    while child.try_wait().is_ok_and(|ended| ended.is_none()) {
         if answers(port) {
-            return child;
+            return Ok(child);
         }
-        std::thread::sleep(Duration::from_millis(10));
+        if started.elapsed() > Duration::from_secs(60) {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{}", failure());
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
-    let _ = child.kill();
-    let _ = child.wait();
-    panic!("{} did not come up:\n{}", command[0], fs::read_to_string(log).unwrap_or_default());
+    Err(failure())
 }
 
 /// The processes whose parent is this one.
@@ -151,6 +180,11 @@ pub(crate) fn program(name: &str, package: &str) -> PathBuf {
     folders.into_iter().map(|folder| folder.join(name)).find(|candidate| candidate.is_file()).unwrap_or_else(|| {
         panic!("these tests need {name}, see CONTRIBUTING (apt-get install {package})");
     })
+}
+
+/// Returns the path as text, for a command line.
+pub(crate) fn path_text(path: &Path) -> &str {
+    path.to_str().expect("a path of text")
 }
 
 /// Whether this is the super-user, as whom PostgreSQL refuses to run and MariaDB must be told to.

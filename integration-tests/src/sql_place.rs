@@ -1,6 +1,7 @@
 //! A table in one of the databases, for tests that hold for all of them.
 
 use std::{
+    any::Any,
     fmt::Write as _,
     sync::{
         Arc,
@@ -9,11 +10,14 @@ use std::{
 };
 
 use cache_core::Codec;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use store_sql::{DefaultCodec, SqlStore, SqlStoreBuilder};
-use tempfile::TempDir;
 
-use crate::{MariaDb, Postgres};
+use crate::{
+    database_server::Product as _,
+    mariadb::{MariaDb, MariaDbProduct},
+    postgres::{Postgres, PostgresProduct},
+    sql,
+};
 
 /// A table that no other test uses, in a database that runs.
 #[derive(Debug)]
@@ -24,7 +28,8 @@ pub struct SqlPlace {
     pub table: String,
     /// Which database it is.
     pub kind: SqlKind,
-    _owner: Owner,
+    /// The shared server, or the directory of the file.
+    _owner: Arc<dyn Any + Send + Sync>,
 }
 
 /// Which database it is.
@@ -38,31 +43,23 @@ pub enum SqlKind {
     Sqlite,
 }
 
-#[derive(Debug)]
-#[allow(dead_code, reason = "held, not read")]
-enum Owner {
-    MariaDb(Arc<MariaDb>),
-    Postgres(Arc<Postgres>),
-    File(TempDir),
-}
-
 impl SqlPlace {
     /// A table in the database of this kind.
     pub async fn of(kind: SqlKind) -> Self {
         static TABLES: AtomicU32 = AtomicU32::new(0);
-        let (url, owner) = match kind {
+        let (url, owner): (String, Arc<dyn Any + Send + Sync>) = match kind {
             SqlKind::MySql => {
                 let server = MariaDb::shared().await;
-                (server.url(), Owner::MariaDb(server))
+                (server.url(), server)
             }
             SqlKind::Postgres => {
                 let server = Postgres::shared().await;
-                (server.url(), Owner::Postgres(server))
+                (server.url(), server)
             }
             SqlKind::Sqlite => {
                 let directory = tempfile::tempdir().expect("a temporary directory");
                 let file = directory.path().join("cache.db");
-                (format!("sqlite://{}", file.display()), Owner::File(directory))
+                (format!("sqlite://{}", file.display()), Arc::new(directory))
             }
         };
         let table = format!("cache_{}", TABLES.fetch_add(1, Ordering::Relaxed));
@@ -85,38 +82,14 @@ impl SqlPlace {
 
     /// Runs statements as an operator would. `{t}` in them is the table, quoted.
     pub async fn execute(&self, statements: &str) {
-        let statements = statements.replace("{t}", &self.quoted());
         let url = if self.kind == SqlKind::Sqlite { format!("{}?mode=rwc", self.url) } else { self.url.clone() };
-        macro_rules! run {
-            ($connection:ty) => {{
-                let mut wire = <$connection>::connect(&url).await.unwrap_or_else(|error| panic!("{error}"));
-                wire.execute(sqlx::raw_sql(AssertSqlSafe(&*statements))).await.map(drop)
-            }};
-        }
-        match self.kind {
-            SqlKind::MySql => run!(sqlx::MySqlConnection),
-            SqlKind::Postgres => run!(sqlx::PgConnection),
-            SqlKind::Sqlite => run!(sqlx::SqliteConnection),
-        }
-        .unwrap_or_else(|error| panic!("{statements}: {error}"));
+        sql::execute(&url, &statements.replace("{t}", &self.quoted())).await;
     }
 
     /// The one number that a query gives, `None` if it is NULL. `{t}` in it is the table, quoted,
     /// and `{now}` the time.
     pub async fn number(&self, query: &str) -> Option<i64> {
-        let query = query.replace("{t}", &self.quoted()).replace("{now}", self.now());
-        macro_rules! ask {
-            ($connection:ty) => {{
-                let mut wire = <$connection>::connect(&self.url).await.unwrap_or_else(|error| panic!("{error}"));
-                sqlx::query_scalar(AssertSqlSafe(&*query)).fetch_one(&mut wire).await
-            }};
-        }
-        match self.kind {
-            SqlKind::MySql => ask!(sqlx::MySqlConnection),
-            SqlKind::Postgres => ask!(sqlx::PgConnection),
-            SqlKind::Sqlite => ask!(sqlx::SqliteConnection),
-        }
-        .unwrap_or_else(|error| panic!("{query}: {error}"))
+        sql::number(&self.url, &query.replace("{t}", &self.quoted()).replace("{now}", self.now())).await
     }
 
     /// How many rows the table has, be they dead or alive.
@@ -146,8 +119,8 @@ impl SqlPlace {
     /// The database's clock in Unix milliseconds, in other words than the store's.
     fn now(&self) -> &'static str {
         match self.kind {
-            SqlKind::MySql => "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)",
-            SqlKind::Postgres => "(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
+            SqlKind::MySql => MariaDbProduct::NOW,
+            SqlKind::Postgres => PostgresProduct::NOW,
             SqlKind::Sqlite => "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
         }
     }

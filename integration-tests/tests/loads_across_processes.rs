@@ -1,14 +1,18 @@
 //! A thousand callers on a cold key in each of three processes.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
-use integration_tests::{MariaDb, RedisServer};
+use cache_chain::{ChainCache, ReadThrough, Tier, redis::RedisStore, sql::SqlStore};
+use integration_tests::{MariaDb, RedisServer, eventually};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
 const CALLERS: &str = "1000";
+
+/// Long enough for the others to ask for the claim a few times.
+const SOME_POLLS: Duration = Duration::from_millis(300);
 
 struct Peer {
     child: Child,
@@ -18,8 +22,15 @@ struct Peer {
 
 impl Peer {
     fn start(url: &str, patience: &str) -> Self {
+        Self::start_with(url, patience, &[])
+    }
+
+    fn start_with(url: &str, patience: &str, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_load_peer"))
-            .args([url, patience, CALLERS])
+            // Batches of several keys share no lookups, and a thousand at once exceed the timeout of
+            // a database.
+            .args([url, patience, if more.is_empty() { CALLERS } else { "20" }])
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -54,24 +65,34 @@ async fn g3_without_claims_each_process_loads_once() {
     }
 }
 
-/// With claims, one process loads for the three thousand callers of all.
-#[tokio::test]
-async fn g3_with_claims_one_process_loads_for_all() {
-    let server = RedisServer::start().await;
-    let mut first = Peer::start(&server.url(), "60000");
+/// With claims, one process loads for the three thousand callers of all. It loads until `refused`
+/// has returned.
+async fn one_process_loads_for_all(url: &str, more: &[&str], refused: impl AsyncFnOnce()) {
+    one_process_waits(url, "60000", more, refused).await;
+}
+
+async fn one_process_waits(url: &str, patience: &str, more: &[&str], refused: impl AsyncFnOnce()) {
+    let mut first = Peer::start_with(url, patience, more);
     assert_eq!(first.says().await, "asking");
     assert_eq!(first.says().await, "loading");
-    let mut others: Vec<Peer> = (0..2).map(|_| Peer::start(&server.url(), "60000")).collect();
+    let mut others: Vec<Peer> = (0..2).map(|_| Peer::start_with(url, patience, more)).collect();
     for other in &mut others {
         assert_eq!(other.says().await, "asking");
     }
-    // Each of them has asked for a claim in vain; a lease needs no script.
-    integration_tests::eventually("refused claims", async || (server.calls(&["evalsha"])[0] >= 3).then_some(())).await;
+    refused().await;
     first.go_on().await;
     assert_eq!(first.says().await, "loads 1");
     for other in &mut others {
         assert_eq!(other.says().await, "loads 0");
     }
+}
+
+#[tokio::test]
+async fn g3_with_claims_one_process_loads_for_all() {
+    let server = RedisServer::start().await;
+    // Each of them has asked for a claim in vain; a lease needs no script.
+    let refused = async || (server.calls(&["evalsha"])[0] >= 3).then_some(());
+    one_process_loads_for_all(&server.url(), &[], async || eventually("refused claims", refused).await).await;
 }
 
 /// A row is as good a claim as a record.
@@ -81,19 +102,46 @@ async fn g3_with_claims_in_a_database_one_process_loads_for_all() {
     let database = MariaDb::start().await;
     let sqlite = format!("sqlite://{}", folder.path().join("cache").display());
     for url in [sqlite, database.url()] {
-        let mut first = Peer::start(&url, "60000");
-        assert_eq!(first.says().await, "asking");
-        assert_eq!(first.says().await, "loading");
-        let mut others: Vec<Peer> = (0..2).map(|_| Peer::start(&url, "60000")).collect();
-        for other in &mut others {
-            assert_eq!(other.says().await, "asking");
-        }
-        first.go_on().await;
-        assert_eq!(first.says().await, "loads 1");
-        for other in &mut others {
-            assert_eq!(other.says().await, "loads 0");
-        }
+        one_process_loads_for_all(&url, &[], async || ()).await;
     }
+}
+
+/// Puts a value there that is stale at once.
+async fn put_stale(shared: Tier<String>) {
+    let chain = ChainCache::builder().tier(shared).read_through(ReadThrough::new().stale_for(Duration::from_secs(120)));
+    let chain = chain.build().unwrap();
+    chain.set_with_ttl("cold", "old".to_owned(), Duration::from_millis(1)).await.unwrap();
+    eventually("the value is stale", async || chain.get("cold").await.unwrap().is_none().then_some(())).await;
+}
+
+/// All callers of all processes wait for the new value, which one process loads.
+#[tokio::test]
+async fn g3_a_stale_value_is_loaded_by_one_process_for_all() {
+    let (server, folder) = (RedisServer::start().await, tempfile::tempdir().expect("a folder"));
+    put_stale(RedisStore::builder(server.url()).namespace("n").connect().await.unwrap().into()).await;
+    one_process_loads_for_all(&server.url(), &[], async || tokio::time::sleep(SOME_POLLS).await).await;
+    let sqlite = format!("sqlite://{}", folder.path().join("cache").display());
+    put_stale(SqlStore::builder(&sqlite).namespace("n").create_table().connect().await.unwrap().into()).await;
+    one_process_loads_for_all(&sqlite, &[], async || tokio::time::sleep(SOME_POLLS).await).await;
+}
+
+#[tokio::test]
+async fn g3_a_batch_is_loaded_by_one_process_for_all() {
+    let (server, folder) = (RedisServer::start().await, tempfile::tempdir().expect("a folder"));
+    let sqlite = format!("sqlite://{}", folder.path().join("cache").display());
+    for url in [server.url(), sqlite] {
+        one_process_loads_for_all(&url, &["batch"], async || tokio::time::sleep(SOME_POLLS).await).await;
+    }
+}
+
+/// With default settings, and longer than a claim lives that is not renewed.
+#[tokio::test]
+async fn g3_a_long_load_runs_once_with_default_settings() {
+    let (server, folder) = (RedisServer::start().await, tempfile::tempdir().expect("a folder"));
+    let sqlite = format!("sqlite://{}", folder.path().join("cache").display());
+    let long = async || tokio::time::sleep(Duration::from_secs(7)).await;
+    let redis = server.url();
+    tokio::join!(one_process_waits(&redis, "default", &[], long), one_process_waits(&sqlite, "default", &[], long));
 }
 
 /// A process that dies while it loads holds up the others no longer than their patience.

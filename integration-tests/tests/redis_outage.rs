@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cache_core::{ErrorKind, Key, Store as _, Ticket};
-use integration_tests::{CutProxy, RedisServer, eventually, key, living, never};
+use integration_tests::{CutProxy, RedisServer, eventually, key, living, never, poll_once};
 use store_redis::{RedisConnection, RedisStore};
 
 /// Far beyond any deadline here: how long a call may take on a busy machine before it counts as
@@ -235,13 +235,4 @@ async fn dropped_calls_leave_nothing_behind() {
         assert_eq!(got.unwrap().into_value().unwrap(), 1_000 + round, "a dropped write took effect after a later one");
     }
     assert_eq!(server.cli(&["DBSIZE"]), "1");
-}
-
-/// Polls once.
-async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
-    std::future::poll_fn(|context| match future.as_mut().poll(context) {
-        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
-        std::task::Poll::Pending => std::task::Poll::Ready(None),
-    })
-    .await
 }

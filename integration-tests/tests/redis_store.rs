@@ -7,16 +7,12 @@ use cache_core::{
     backend::{Binding, Envelope, Life},
     codec,
 };
-use integration_tests::{CutProxy, RedisServer, command_of, eventually, key, living, never, remaining};
+use integration_tests::{CutProxy, RedisServer, command_of, eventually, key, living, never, remaining, value};
 use serde_derive::{Deserialize, Serialize};
 use store_redis::{RedisConnection, RedisStore};
 
 async fn texts(server: &RedisServer, namespace: &str) -> RedisStore<String> {
     RedisStore::builder(server.url()).namespace(namespace).connect().await.unwrap()
-}
-
-async fn text(store: &RedisStore<String>, key: &Key) -> Option<String> {
-    store.get(key).await.unwrap().and_then(cache_core::Entry::into_value)
 }
 
 fn owned(text: &str) -> String {
@@ -174,7 +170,7 @@ async fn what_lives_for_a_millisecond_is_written_and_goes() {
     for ttl in [Duration::from_millis(1), Duration::from_nanos(1)] {
         store.set(never(&key(1), owned("old"), Ticket::unconditional())).await.unwrap();
         store.set(living(&key(1), owned("new"), ttl)).await.unwrap();
-        assert_ne!(text(&store, &key(1)).await, Some(owned("old")));
+        assert_ne!(value(&store, &key(1)).await, Some(owned("old")));
         eventually("the end of a millisecond", async || store.get(&key(1)).await.unwrap().is_none().then_some(()))
             .await;
         eventually("the deletion", async || (server.cli(&["EXISTS", "users:1"]) == "0").then_some(())).await;
@@ -193,7 +189,7 @@ async fn an_expired_entry_replaces_by_nothing_and_fills_nothing() {
         let late = cache_core::Write { ticket, ..living(&key(1), owned("late"), ttl) };
         assert!(!store.fill(late).await.unwrap());
     }
-    assert_eq!(text(&store, &key(1)).await, None);
+    assert_eq!(value(&store, &key(1)).await, None);
 }
 
 #[tokio::test]
@@ -212,9 +208,9 @@ async fn a_record_whose_life_is_over_is_a_miss_even_if_redis_still_has_it() {
     let binding = Binding { key: b"users:1", epoch };
     let put = |life| server.raw(&[b"SET", b"users:1", &envelope.seal(binding, &owned("v"), life, 1).unwrap()]);
     put(Life::new(1_000, Some(61_000)));
-    assert_eq!(text(&store, &key(1)).await, None);
+    assert_eq!(value(&store, &key(1)).await, None);
     put(Life::new(1_000, None));
-    assert_eq!(text(&store, &key(1)).await.as_deref(), Some("v"));
+    assert_eq!(value(&store, &key(1)).await.as_deref(), Some("v"));
 }
 
 #[tokio::test]
@@ -250,7 +246,7 @@ async fn a_record_under_another_key_is_an_error_and_no_value() {
             assert!(error.to_string().contains("belongs to another key"), "{error}");
             // It is replaced like any other bytes that cannot be read.
             store.set(never(&place, owned("bob's"), Ticket::unconditional())).await.unwrap();
-            assert_eq!(text(store, &place).await.as_deref(), Some("bob's"));
+            assert_eq!(value(store, &place).await.as_deref(), Some("bob's"));
         }
     }
 }
@@ -273,7 +269,7 @@ async fn keys_are_readable_and_of_any_bytes() {
     for key in &keys {
         store.del(key).await.unwrap();
         store.del(key).await.unwrap();
-        assert_eq!(text(&store, key).await, None);
+        assert_eq!(value(&store, key).await, None);
     }
     assert_eq!(server.cli(&["DBSIZE"]), "0");
 }
@@ -303,7 +299,7 @@ async fn clear_removes_its_namespace_and_nothing_else() {
     users.clear().await.unwrap();
     assert_eq!(server.cli(&["DBSIZE"]), "5");
     for store in &neighbours {
-        assert_eq!(text(store, &key("users:1")).await, Some(owned("v")));
+        assert_eq!(value(store, &key("users:1")).await, Some(owned("v")));
     }
     assert_eq!(server.calls(&["flushdb", "flushall", "keys", "del"]), [0; 4]);
     users.clear().await.unwrap();
@@ -322,7 +318,7 @@ async fn stores_of_several_types_share_a_connection() {
     let orders = RedisStore::<Order>::builder_on(&redis).namespace("orders").codec(codec::Json).build().unwrap();
     users.set(never(&key(1), owned("u"), Ticket::unconditional())).await.unwrap();
     orders.set(never(&key(1), Order { total: 7 }, Ticket::unconditional())).await.unwrap();
-    assert_eq!(text(&users, &key(1)).await, Some(owned("u")));
+    assert_eq!(value(&users, &key(1)).await, Some(owned("u")));
     assert_eq!(orders.get(&key(1)).await.unwrap().unwrap().into_value().unwrap(), Order { total: 7 });
     assert_eq!(proxy.connections(), 1);
 }
@@ -386,7 +382,7 @@ async fn what_is_no_value_of_this_store_is_an_error_and_can_be_replaced() {
         assert_eq!(batch[1].as_ref().unwrap_err().kind(), ErrorKind::Codec, "{bad:?}");
         let ticket = store.lease(&key).await.unwrap();
         assert!(store.fill(never(&key, owned("new"), ticket)).await.unwrap(), "{bad:?}");
-        assert_eq!(text(&store, &key).await, Some(owned("new")));
+        assert_eq!(value(&store, &key).await, Some(owned("new")));
     }
 }
 
@@ -411,7 +407,7 @@ async fn a_key_of_another_redis_type_is_an_error_and_can_be_replaced() {
     assert_eq!(server.cli(&["EXISTS", "users:1"]), "0");
     list();
     store.set(never(&key, owned("v"), Ticket::unconditional())).await.unwrap();
-    assert_eq!(text(&store, &key).await, Some(owned("v")));
+    assert_eq!(value(&store, &key).await, Some(owned("v")));
 }
 
 #[tokio::test]
@@ -422,7 +418,7 @@ async fn a_value_too_large_is_an_error_and_the_older_one_goes() {
     let large = "x".repeat(Envelope::MAX_PAYLOAD + 1);
     let error = store.set(never(&key(1), large, Ticket::unconditional())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Codec);
-    assert_eq!(text(&store, &key(1)).await, None);
+    assert_eq!(value(&store, &key(1)).await, None);
 }
 
 #[tokio::test]
@@ -469,10 +465,10 @@ async fn resp3_and_databases_by_url() {
     let store: RedisStore<String> = RedisStore::builder(url).namespace("users").connect().await.unwrap();
     let ticket = store.lease(&key(1)).await.unwrap();
     assert!(store.fill(never(&key(1), owned("v"), ticket)).await.unwrap());
-    assert_eq!(text(&store, &key(1)).await, Some(owned("v")));
+    assert_eq!(value(&store, &key(1)).await, Some(owned("v")));
     assert_eq!(server.cli(&["EXISTS", "users:1"]), "0");
     assert!(server.cli(&["INFO", "keyspace"]).contains("db3:keys=1"));
     assert!(format!("{store:?}").contains("db: 3"), "{store:?}");
     store.clear().await.unwrap();
-    assert_eq!(text(&store, &key(1)).await, None);
+    assert_eq!(value(&store, &key(1)).await, None);
 }

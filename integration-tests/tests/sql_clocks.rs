@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use cache_core::{Clock as _, Entry, Expiry, ManualClock, Store as _, Ticket, Ttl, Write};
-use integration_tests::{MariaDb, Postgres, SqlPlace, all, eventually, key, living, never, on_each_database};
+use integration_tests::{
+    DatabaseServer, MariaDb, Postgres, Product, SqlPlace, all, eventually, key, living, never, on_each_database,
+};
 use store_sql::SqlStore;
 
 const HOUR: i64 = 3600;
@@ -76,41 +78,31 @@ async fn a_claim_from_the_future_refuses_nobody(place: SqlPlace) {
     assert_eq!(ours.get(&key("k")).await.unwrap().unwrap().into_value(), Some(1));
 }
 
-/// With a server of which the clock is set back indeed.
-macro_rules! a_life_ends_although_the_clock_is_set_back {
-    ($server:ident, $now:literal, $connection:ty) => {{
-        use sqlx::Connection as _;
-        let server = $server::start_with_clock().await;
-        let builder = SqlStore::builder(server.url()).namespace("n").create_table().sweep_every(None);
-        let store: SqlStore<u32> = builder.connect().await.unwrap();
-        let mut wire = <$connection>::connect(&server.url()).await.unwrap();
-        let mut now = async || sqlx::query_scalar::<_, i64>($now).fetch_one(&mut wire).await.unwrap();
-        let before = now().await;
-        store.set(living(&key("k"), 1, Duration::from_secs(2))).await.unwrap();
-        store.set(living(&key("l"), 1, Duration::from_secs(60))).await.unwrap();
-        server.set_clock(-HOUR);
-        eventually("the clock that is set back", async || (now().await < before - HOUR / 2).then_some(())).await;
-        assert_eq!(store.get(&key("k")).await.unwrap(), None);
-        assert_eq!(store.get(&key("l")).await.unwrap(), None);
-        // By the clock as it is, all is as ever.
-        store.set(living(&key("k"), 2, Duration::from_secs(60))).await.unwrap();
-        assert_eq!(store.get(&key("k")).await.unwrap().unwrap().into_value(), Some(2));
-        server.set_clock(0);
-        eventually("the clock that is right", async || (now().await >= before).then_some(())).await;
-        assert_eq!(store.get(&key("l")).await.unwrap(), None, "it was removed");
-    }};
+async fn a_life_ends_although_the_clock_is_set_back(server: DatabaseServer<impl Product>) {
+    let builder = SqlStore::builder(server.url()).namespace("n").create_table().sweep_every(None);
+    let store: SqlStore<u32> = builder.connect().await.unwrap();
+    let before = server.now().await;
+    store.set(living(&key("k"), 1, Duration::from_secs(2))).await.unwrap();
+    store.set(living(&key("l"), 1, Duration::from_secs(60))).await.unwrap();
+    server.set_clock(-HOUR);
+    let set_back = async || (server.now().await < before - HOUR * 1000 / 2).then_some(());
+    eventually("the clock that is set back", set_back).await;
+    assert_eq!(store.get(&key("k")).await.unwrap(), None);
+    assert_eq!(store.get(&key("l")).await.unwrap(), None);
+    // By the clock as it is, all is as ever.
+    store.set(living(&key("k"), 2, Duration::from_secs(60))).await.unwrap();
+    assert_eq!(store.get(&key("k")).await.unwrap().unwrap().into_value(), Some(2));
+    server.set_clock(0);
+    eventually("the clock that is right", async || (server.now().await >= before).then_some(())).await;
+    assert_eq!(store.get(&key("l")).await.unwrap(), None, "it was removed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_life_ends_although_the_clock_of_postgres_is_set_back() {
-    a_life_ends_although_the_clock_is_set_back!(
-        Postgres,
-        "SELECT extract(epoch FROM statement_timestamp())::bigint",
-        sqlx::PgConnection
-    );
+    a_life_ends_although_the_clock_is_set_back(Postgres::start_with_clock().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_life_ends_although_the_clock_of_mariadb_is_set_back() {
-    a_life_ends_although_the_clock_is_set_back!(MariaDb, "SELECT UNIX_TIMESTAMP()", sqlx::MySqlConnection);
+    a_life_ends_although_the_clock_is_set_back(MariaDb::start_with_clock().await).await;
 }

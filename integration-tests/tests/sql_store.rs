@@ -5,7 +5,7 @@ use std::time::Duration;
 use cache_core::{
     Entry, ErrorKind, Expiry, Key, MAX_TTL, ManualClock, SharedClock, Store as _, Ticket, Ttl, Write, codec,
 };
-use integration_tests::{SqlKind, SqlPlace, all, eventually, key, living, never, on_each_database, remaining};
+use integration_tests::{SqlKind, SqlPlace, all, eventually, key, living, never, on_each_database, remaining, value};
 use store_sql::SqlStore;
 
 on_each_database!(
@@ -30,10 +30,6 @@ on_each_database!(
     an_older_value_goes_when_the_new_one_does_not_fit,
 );
 
-async fn text(store: &SqlStore<String>, key: &Key) -> Option<String> {
-    store.get(key).await.unwrap().and_then(Entry::into_value)
-}
-
 fn owned(text: &str) -> String {
     text.to_owned()
 }
@@ -45,7 +41,7 @@ async fn the_table_is_readable(place: SqlPlace) {
     let found = format!("SELECT COUNT(*) FROM {{t}} WHERE namespace = 'n' AND id = {id} AND expires_at IS NULL");
     assert_eq!(place.number(&found).await, Some(1));
     place.execute(&format!("DELETE FROM {{t}} WHERE namespace = 'n' AND id = {id}")).await;
-    assert_eq!(text(&store, &key("acme:42")).await, None);
+    assert_eq!(value(&store, &key("acme:42")).await, None);
     assert_eq!(format!("{:?}", store.profile().name), format!("{:?}", name(place.kind)));
     assert!(store.profile().leases && store.profile().retains);
 }
@@ -82,20 +78,20 @@ async fn a_long_key_is_compared_as_a_whole(place: SqlPlace) {
     store.set(never(&short, owned("short"), Ticket::unconditional())).await.unwrap();
     assert_eq!(place.number("SELECT COUNT(*) FROM {t} WHERE full_key IS NULL").await, Some(1));
     assert_eq!(place.number("SELECT MAX(LENGTH(id)) + 0 * MAX(write_id) FROM {t}").await, Some(33));
-    assert_eq!(text(&store, &long).await.as_deref(), Some("long"));
+    assert_eq!(value(&store, &long).await.as_deref(), Some("long"));
     // As if two keys had one digest.
     let other = place.bytes("l".repeat(300).as_bytes());
     place.execute(&format!("UPDATE {{t}} SET full_key = {other} WHERE full_key IS NOT NULL")).await;
-    assert_eq!(text(&store, &long).await, None);
+    assert_eq!(value(&store, &long).await, None);
     assert_eq!(all(store.get_many(&[long.clone(), short.clone()]).await)[0], None);
     store.set(never(&long, owned("again"), Ticket::unconditional())).await.unwrap();
-    assert_eq!(text(&store, &long).await.as_deref(), Some("again"));
+    assert_eq!(value(&store, &long).await.as_deref(), Some("again"));
     assert_eq!(place.rows().await, 2);
     // By a ticket, too.
     let ticket = store.lease(&long).await.unwrap();
     place.execute(&format!("UPDATE {{t}} SET full_key = {other} WHERE full_key IS NOT NULL")).await;
     assert!(store.fill(never(&long, owned("filled"), ticket)).await.unwrap());
-    assert_eq!(text(&store, &long).await.as_deref(), Some("filled"));
+    assert_eq!(value(&store, &long).await.as_deref(), Some("filled"));
 }
 
 /// A store whose clock stands still.
@@ -145,7 +141,7 @@ async fn short_lives_end(place: SqlPlace) {
         store.set(write(&clock, &key("k"), ttl, Ticket::unconditional())).await.unwrap();
         let life = place.number("SELECT expires_at - {now} FROM {t}").await.unwrap();
         assert!(life <= 2, "{life}");
-        eventually("the end", async || text(&store, &key("k")).await.is_none().then_some(())).await;
+        eventually("the end", async || value(&store, &key("k")).await.is_none().then_some(())).await;
     }
 }
 
@@ -153,13 +149,13 @@ async fn the_clock_of_the_database_decides(place: SqlPlace) {
     let (store, clock) = still(&place).await;
     let minute = Duration::from_secs(60);
     store.set(write(&clock, &key("k"), minute, Ticket::unconditional())).await.unwrap();
-    assert_eq!(text(&store, &key("k")).await.as_deref(), Some("v"));
+    assert_eq!(value(&store, &key("k")).await.as_deref(), Some("v"));
     place.execute("UPDATE {t} SET expires_at = expires_at - 50000").await;
     let left = store.get(&key("k")).await.unwrap().unwrap().remaining(clock.now()).as_duration().unwrap();
     assert!(left <= minute / 6, "{left:?}");
     // The store's own clock stands still, so only that of the database can end this.
     store.set(write(&clock, &key("k"), Duration::from_millis(300), Ticket::unconditional())).await.unwrap();
-    eventually("the end", async || text(&store, &key("k")).await.is_none().then_some(())).await;
+    eventually("the end", async || value(&store, &key("k")).await.is_none().then_some(())).await;
     assert_eq!(place.rows().await, 1, "it is a miss before it is removed");
     assert_eq!(all(store.get_many(&[key("k")]).await), [None]);
 }
@@ -205,13 +201,13 @@ async fn a_batch_does_what_its_parts_would(place: SqlPlace) {
     let tickets = all(store.lease_many(&[k.clone(), k.clone()]).await);
     assert_eq!(tickets[0], tickets[1]);
     all(store.set_many(vec![put(&k, "4", tickets[0]), put(&k, "5", tickets[0])]).await);
-    assert_eq!(text(&store, &k).await, None);
+    assert_eq!(value(&store, &k).await, None);
     // A fill voids nobody.
     let ticket = store.lease(&k).await.unwrap();
     let fills = vec![put(&k, "6", ticket), put(&l, "7", Ticket::at(0)), put(&k, "8", ticket)];
     assert_eq!(all(store.fill_many(fills).await), [true, false, true]);
-    assert_eq!(text(&store, &k).await.as_deref(), Some("8"));
-    assert_eq!(text(&store, &l).await.as_deref(), Some("2"));
+    assert_eq!(value(&store, &k).await.as_deref(), Some("8"));
+    assert_eq!(value(&store, &l).await.as_deref(), Some("2"));
     assert_eq!(all(store.del_many(&[k.clone(), k, l]).await), [(), (), ()]);
     assert_eq!(place.rows().await, 0);
 }
@@ -256,7 +252,7 @@ async fn caches_share_a_table(place: SqlPlace) {
     let ticket = users.lease(&key("k")).await.unwrap();
     orders.clear().await.unwrap();
     assert_eq!(orders.get(&key("k")).await.unwrap(), None);
-    assert_eq!(text(&users, &key("k")).await.as_deref(), Some("user"));
+    assert_eq!(value(&users, &key("k")).await.as_deref(), Some("user"));
     assert!(users.fill(never(&key("k"), owned("new"), ticket)).await.unwrap(), "its tickets are not void");
     orders.set(never(&key("k"), 7, Ticket::unconditional())).await.unwrap();
     users.del(&key("k")).await.unwrap();
@@ -334,7 +330,7 @@ async fn a_pool_of_the_application_serves(place: SqlPlace) {
         store.get(&key("l")).await.unwrap().unwrap()
     });
     assert!(left <= Duration::from_secs(9), "{left:?}");
-    assert_eq!(text(&store, &key("k")).await.as_deref(), Some("w"));
+    assert_eq!(value(&store, &key("k")).await.as_deref(), Some("w"));
 }
 
 async fn other_codecs_and_schemas_are_errors(place: SqlPlace) {
@@ -352,7 +348,7 @@ async fn other_codecs_and_schemas_are_errors(place: SqlPlace) {
     // It can be replaced, by ticket.
     let ticket = newer.lease(&key("k")).await.unwrap();
     assert!(newer.fill(never(&key("k"), owned("x"), ticket)).await.unwrap());
-    assert_eq!(text(&newer, &key("k")).await.as_deref(), Some("x"));
+    assert_eq!(value(&newer, &key("k")).await.as_deref(), Some("x"));
 }
 
 async fn tables_have_any_good_name(place: SqlPlace) {
@@ -364,7 +360,7 @@ async fn tables_have_any_good_name(place: SqlPlace) {
         let (first, second) = tokio::join!(build(), build());
         let (first, second) = (first.unwrap(), second.unwrap());
         first.set(never(&key("k"), owned(name), Ticket::unconditional())).await.unwrap();
-        assert_eq!(text(&second, &key("k")).await.as_deref(), Some(name));
+        assert_eq!(value(&second, &key("k")).await.as_deref(), Some(name));
     }
     for name in ["", "a b", "a`b", "a\"b", "a.b", &"x".repeat(longest + 1)] {
         let error = place.builder::<String>().table(name).connect().await.unwrap_err();
@@ -387,8 +383,8 @@ async fn an_older_value_goes_when_the_new_one_does_not_fit(place: SqlPlace) {
         let results = store.set_many(writes).await;
         assert_eq!(results[0].as_ref().unwrap_err().kind(), ErrorKind::Codec);
         results[1].as_ref().unwrap();
-        assert_eq!(text(&store, &key("k")).await, None);
-        assert_eq!(text(&store, &key("l")).await.as_deref(), Some("new"));
+        assert_eq!(value(&store, &key("k")).await, None);
+        assert_eq!(value(&store, &key("l")).await.as_deref(), Some("new"));
     }
     if place.kind == SqlKind::MySql {
         // And MariaDB has one of its own, for statements.
@@ -397,6 +393,6 @@ async fn an_older_value_goes_when_the_new_one_does_not_fit(place: SqlPlace) {
         let error = store.set(never(&key("k"), large, Ticket::unconditional())).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
         assert!(error.to_string().contains("was removed"), "{error}");
-        assert_eq!(text(&store, &key("k")).await, None);
+        assert_eq!(value(&store, &key("k")).await, None);
     }
 }

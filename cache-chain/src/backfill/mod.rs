@@ -6,7 +6,7 @@
 mod queue;
 mod worker;
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use cache_core::{Entry, Error, ErrorKind, Key, Result, SharedClock, Ticket};
 use smallvec::SmallVec;
@@ -34,7 +34,12 @@ pub(crate) struct Backfill<V> {
     pub(crate) tickets: Tickets,
     /// The place of the tier that had the entry; the number of tiers if it was loaded.
     pub(crate) found_in: usize,
+    /// Dropped when the entry has been filled, or when the backfill is given up.
+    pub(crate) held: Option<Held>,
 }
+
+/// Something that lasts as long as a backfill, such as a claim.
+pub(crate) type Held = Box<dyn Any + Send + Sync>;
 
 /// The backfill queue of a chain and its task.
 pub(crate) struct Backfills<V> {

@@ -33,11 +33,12 @@ pub(super) async fn drain<V: Clone + Send + Sync + 'static>(
 
 /// Fills the entries into the tiers, the first tier first: it is the fastest and serves most reads.
 pub(super) async fn apply<V: Clone + Send + Sync + 'static>(
-    backfills: Vec<Backfill<V>>,
+    mut backfills: Vec<Backfill<V>>,
     tiers: &[Tier<V>],
     clock: &SharedClock,
     counters: &BackfillCounters,
 ) {
+    let held: Vec<_> = backfills.iter_mut().filter_map(|backfill| backfill.held.take()).collect();
     let mut backfills: Vec<_> = backfills.into_iter().map(Some).collect();
     for (at, tier) in tiers.iter().enumerate() {
         let now = clock.now();
@@ -72,4 +73,5 @@ pub(super) async fn apply<V: Clone + Send + Sync + 'static>(
             }
         }
     }
+    drop(held);
 }

@@ -6,7 +6,7 @@ use cache_core::{CacheKey, Key, Result};
 
 use super::ChainCache;
 use crate::{
-    load::{Load, LoadFn, Start, load_fn},
+    load::{Load, LoadContext, LoadFn, Start, load_fn},
     outcome::Found,
 };
 
@@ -93,7 +93,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
             // The common case first: it builds no other future and allocates nothing.
             match self.loader.hit(self.loader.start(&key)) {
                 Ok(entry) => T::output(entry.into_value()),
-                Err(start) => T::output(self.load(key, start, load_fn(load)).await?.value),
+                Err(start) => T::output(self.load(key, start, load_fn(|_| load())).await?.value),
             }
         }
     }
@@ -120,7 +120,67 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
             let key = key?;
             match self.loader.hit(self.loader.start(&key)) {
                 Ok(entry) => Ok(self.reader.found(Some(0), entry)),
-                Err(start) => self.load(key, start, load_fn(load)).await,
+                Err(start) => self.load(key, start, load_fn(|_| load())).await,
+            }
+        }
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), with a loader that gets the key and the previous value
+    /// in a [`LoadContext`]. It may answer [`Loaded::not_modified`](crate::Loaded::not_modified),
+    /// and store a [validator](crate::Loaded::validator) for the next load.
+    ///
+    /// There is a previous value if a tier still has it: a stale one, within
+    /// [`ReadThrough::stale_for`](crate::ReadThrough::stale_for), or one that is loaded again
+    /// early. The value is cloned for the loader.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use cache_chain::{ChainCache, LoadContext, Loaded, ReadThrough};
+    /// use cache_core::testkit::MapStore;
+    ///
+    /// /// Asks a server for a page, with `If-None-Match` if there is a previous one.
+    /// async fn fetch(context: LoadContext<String>) -> std::io::Result<Loaded<String>> {
+    ///     let etag = context.previous.and_then(|previous| previous.validator);
+    ///     if etag.as_deref() == Some("\"v1\"") {
+    ///         return Ok(Loaded::not_modified()); // the server answered 304
+    ///     }
+    ///     Ok(Loaded::new("a page".to_owned()).validator("\"v1\"").ttl(Duration::from_secs(60)))
+    /// }
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let pages: ChainCache<String> = ChainCache::builder()
+    ///     .tier(MapStore::new())
+    ///     .read_through(ReadThrough::new().stale_for(Duration::from_secs(3600)))
+    ///     .build()?;
+    /// assert_eq!(pages.get_or_load_with("/", fetch).await?.as_deref(), Some("a page"));
+    /// pages.expire("/").await?;
+    /// assert_eq!(pages.get_or_load_with("/", fetch).await?.as_deref(), Some("a page"));
+    /// # pages.wait().await?;
+    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+    /// ```
+    pub fn get_or_load_with<T, E, F, Fut>(
+        &self,
+        key: impl CacheKey,
+        load: F,
+    ) -> impl Future<Output = Result<T::Output>> + Send
+    where
+        T: Load<V>,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+        F: FnOnce(LoadContext<V>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let key = Key::new(&key);
+        async move {
+            let key = key?;
+            match self.loader.hit(self.loader.start(&key)) {
+                Ok(entry) => T::output(entry.into_value()),
+                Err(start) => T::output(self.load(key, start, load_fn(load)).await?.value),
             }
         }
     }
@@ -130,7 +190,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// `load` gets the missing keys, and returns pairs of a key and a value, for instance in a
     /// `Vec` or a `HashMap`. A key that it does not return is cached as absent. `load` is not
-    /// called if nothing is missing. Other processes are not waited for.
+    /// called if nothing is missing. If other processes are loading some of the keys, waits for
+    /// them; should they not load a key, `load` is cloned and called for this key alone.
     ///
     /// # Errors
     ///
@@ -168,14 +229,16 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         T: Load<V>,
         E: Into<Box<dyn StdError + Send + Sync>>,
         I: IntoIterator<Item = (K, T)>,
-        F: FnOnce(Vec<K>) -> Fut + Send + 'static,
+        F: FnOnce(Vec<K>) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = Result<I, E>> + Send + 'static,
     {
-        Box::pin(self.loader.get_many(keys.as_ref().to_vec(), load))
+        let keys = keys.as_ref().to_vec();
+        Box::pin(async move { self.loader.get_many(keys, load, &self.loader.call()).await })
     }
 
     async fn load(&self, key: Key, start: Start<V>, load: LoadFn<V>) -> Result<Found<V>> {
         // Boxed, so that the future of a hit is small.
-        Box::pin(self.loader.get(key, start, load)).await
+        let call = self.loader.call();
+        Box::pin(self.loader.get(key, start, load, &call)).await
     }
 }

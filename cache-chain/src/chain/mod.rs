@@ -1,19 +1,23 @@
 //! The chain: parses keys, serves hits of the first tier, and forwards everything else.
 
+mod blocking;
 mod builder;
 mod get_or_load;
+mod operations;
+mod options;
+mod with_options;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use cache_core::{Cache, CacheKey, Entry, Error, ErrorKind, Key, Result, Ttl};
 
-pub use self::builder::ChainBuilder;
+pub use self::{blocking::BlockingChain, builder::ChainBuilder, options::CallOptions, with_options::WithOptions};
 use crate::{
     load::Loader,
     outcome::Found,
     read::Reader,
     stats::Stats,
-    tier::Tier,
+    tier::{Places, Tier},
     util::deadline::after,
     write::{Failures, Writer},
 };
@@ -149,7 +153,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     #[doc(alias = "insert")]
     pub fn set(&self, key: impl CacheKey, value: V) -> impl Future<Output = Result<()>> + Send {
         let key = Key::new(&key);
-        async move { self.writer.set(vec![(key?, value)], Ttl::Never).await }
+        async move { self.writer.set(vec![(key?, value)], Ttl::Never, Places::new()).await }
     }
 
     /// Sets the value of the key in every tier, with this TTL.
@@ -159,7 +163,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// As [`set`](Self::set); of kind [`InvalidInput`](ErrorKind::InvalidInput) if the TTL is zero.
     pub fn set_with_ttl(&self, key: impl CacheKey, value: V, ttl: Duration) -> impl Future<Output = Result<()>> + Send {
         let key = Key::new(&key);
-        async move { self.writer.set(vec![(key?, value)], Ttl::checked(ttl)?).await }
+        async move { self.writer.set(vec![(key?, value)], Ttl::checked(ttl)?, Places::new()).await }
     }
 
     /// Sets values with the default TTL. If a key occurs more than once, its last value is set.
@@ -173,7 +177,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         values: impl IntoIterator<Item = (K, V)>,
     ) -> impl Future<Output = Result<()>> + Send {
         let values: Result<Vec<_>> = values.into_iter().map(|(key, value)| Ok((Key::new(&key)?, value))).collect();
-        async move { self.writer.set(values?, Ttl::Never).await }
+        async move { self.writer.set(values?, Ttl::Never, Places::new()).await }
     }
 
     /// Deletes the key from every tier.

@@ -1,13 +1,20 @@
 //! Claims: which process loads a key.
+//!
+//! A claim for an absent key is a marker under the key itself, which the loaded entry replaces. A
+//! key that is loaded again still has its entry, so its claim is a marker under a key of its own.
+//!
+//! A claim lives for a few seconds and is renewed while the load runs. So a load of any duration
+//! keeps peers off, and a process that dies does so only for these seconds.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use cache_core::{Entry, Key, Ticket};
 use tokio::time::Instant;
 
 use crate::{
     read::{Leases, Lookup, Reader},
-    util::deadline::after,
+    tier::Tier,
+    util::{deadline::after, runtime::RuntimeHandle},
 };
 
 /// Which process loads the key.
@@ -18,21 +25,42 @@ pub(super) enum ClaimOutcome<V: Clone + Send + Sync + 'static> {
     LoadedByPeer(usize, Entry<V>),
 }
 
+/// Which process loads one of several keys.
+pub(super) enum BatchClaim<V: Clone + Send + Sync + 'static> {
+    /// This one, with a claim if a tier has granted one.
+    Load(Option<ClaimGuard<V>>),
+    /// A peer has loaded it, as in [`ClaimOutcome`].
+    LoadedByPeer(usize, Entry<V>),
+    /// A peer is loading it.
+    InFlight,
+}
+
 /// A claim of this process. Dropped, it is returned, unless it was fulfilled.
 pub(super) struct ClaimGuard<V: Clone + Send + Sync + 'static> {
-    reader: Arc<Reader<V>>,
+    tiers: Arc<[Tier<V>]>,
+    runtime: RuntimeHandle,
     key: Key,
     place: usize,
     ticket: Ticket,
     is_fulfilled: bool,
 }
 
+/// How long a claim lives if it is not renewed.
+const LIFE: Duration = Duration::from_secs(5);
+
+/// The time between two renewals.
+const RENEWAL: Duration = Duration::from_secs(1);
+
 /// The shortest and the longest time between two looks at a key that a peer loads.
 const POLL: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
-/// Waits at most for `peer_wait` until this process may load the key, or a peer has loaded it. The
-/// first tier that grants claims decides; the lease of its claim replaces that of the lookup. If
-/// the tier fails, this process loads.
+/// By how much an entry must be younger than another one to be the result of a later load. Two
+/// copies of one entry may differ a little, because the age of each is an estimate.
+const YOUNGER: Duration = Duration::from_millis(50);
+
+/// Waits at most for `peer_wait` until this process may load the absent key, or a peer has loaded
+/// it. The first tier that grants claims decides; the lease of its claim replaces that of the
+/// lookup. If the tier fails, this process loads.
 pub(super) async fn acquire_claim<V: Clone + Send + Sync + 'static>(
     reader: &Arc<Reader<V>>,
     key: &Key,
@@ -40,23 +68,122 @@ pub(super) async fn acquire_claim<V: Clone + Send + Sync + 'static>(
     leases: &mut Leases,
     peer_wait: Option<Duration>,
 ) -> ClaimOutcome<V> {
-    let mut tiers = reader.tiers.iter().enumerate();
-    let shared = tiers.find(|(place, tier)| tier.grants_claims() && !lookup.has_failed(*place));
-    let (Some((place, tier)), Some(peer_wait)) = (shared, peer_wait) else { return ClaimOutcome::Load(None) };
+    let Some((place, peer_wait)) = claiming_tier(reader, |place| lookup.has_failed(place)).zip(peer_wait) else {
+        return ClaimOutcome::Load(None);
+    };
+    let claimed = |ticket| leases.claimed(place, ticket);
+    let accepts = |entry: &Entry<V>| reader.tiers[place].is_fresh(entry);
+    acquire(reader, place, (key, key), claimed, accepts, peer_wait).await
+}
+
+/// As [`acquire_claim`], for a key that has the entry `old`, which is stale or about to expire.
+pub(super) async fn acquire_refresh<V: Clone + Send + Sync + 'static>(
+    reader: &Arc<Reader<V>>,
+    key: &Key,
+    old: &Entry<V>,
+    has_failed: impl Fn(usize) -> bool,
+    peer_wait: Option<Duration>,
+) -> ClaimOutcome<V> {
+    let place = claiming_tier(reader, has_failed);
+    let Some(((place, peer_wait), marker)) = place.zip(peer_wait).zip(refresh_marker(key)) else {
+        return ClaimOutcome::Load(None);
+    };
+    let accepts = |entry: &Entry<V>| replaces(reader, place, entry, old);
+    acquire(reader, place, (key, &marker), |_| {}, accepts, peer_wait).await
+}
+
+/// Claims several keys at once, and waits for no peer. `old` has the entries of those that are
+/// loaded again.
+pub(super) async fn claim_batch<V: Clone + Send + Sync + 'static>(
+    reader: &Arc<Reader<V>>,
+    keys: &[Key],
+    old: &[Option<Entry<V>>],
+    leases: &mut [&mut Leases],
+    has_failed: impl Fn(usize, usize) -> bool,
+) -> Vec<BatchClaim<V>> {
+    let mut outcomes: Vec<_> = keys.iter().map(|_| BatchClaim::Load(None)).collect();
+    let Some(place) = claiming_tier(reader, |_| false) else { return outcomes };
+    let tier = &reader.tiers[place];
+    let marker = |at: usize| if old[at].is_none() { Some(keys[at].clone()) } else { refresh_marker(&keys[at]) };
+    let asked = (0..keys.len()).filter(|at| !has_failed(*at, place));
+    let (asked, markers): (Vec<usize>, Vec<Key>) = asked.filter_map(|at| Some((at, marker(at)?))).unzip();
+    let mut unsure = Vec::new();
+    for ((&at, marker), claim) in asked.iter().zip(&markers).zip(tier.claim(&markers, LIFE).await) {
+        let Ok(claim) = claim else { continue };
+        if old[at].is_none() {
+            leases[at].claimed(place, claim.ticket);
+        }
+        if !claim.granted {
+            outcomes[at] = BatchClaim::InFlight;
+            continue;
+        }
+        outcomes[at] = BatchClaim::Load(Some(ClaimGuard::new(reader, place, marker, claim.ticket)));
+        if !claim.vacant || old[at].is_some() {
+            unsure.push(at);
+        }
+    }
+    // A peer may have ended its load just before.
+    let unsure_keys: Vec<Key> = unsure.iter().map(|&at| keys[at].clone()).collect();
+    for (at, found) in unsure.into_iter().zip(tier.recheck_many(&unsure_keys).await) {
+        let Ok(Some(entry)) = found else { continue };
+        if old[at].as_ref().map_or(tier.is_fresh(&entry), |old| replaces(reader, place, &entry, old)) {
+            outcomes[at] = BatchClaim::LoadedByPeer(place, entry);
+        }
+    }
+    outcomes
+}
+
+/// Whether this entry of the tier is the result of a later load than the old one, which is stale or
+/// about to expire.
+fn replaces<V: Clone + Send + Sync + 'static>(
+    reader: &Reader<V>,
+    place: usize,
+    entry: &Entry<V>,
+    old: &Entry<V>,
+) -> bool {
+    let is_younger = || match (entry.created(), old.created()) {
+        (Some(new), Some(old)) => new > old.plus(YOUNGER),
+        _ => false,
+    };
+    reader.tiers[place].is_fresh(entry) && (old.is_stale(reader.clock.now()) || is_younger())
+}
+
+/// The place of the first tier that grants claims and has not failed.
+fn claiming_tier<V: Clone + Send + Sync + 'static>(
+    reader: &Reader<V>,
+    has_failed: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    reader
+        .tiers
+        .iter()
+        .enumerate()
+        .find_map(|(place, tier)| (tier.grants_claims() && !has_failed(place)).then_some(place))
+}
+
+/// The key under which a key that has an entry is claimed; `None` if that would be too long.
+fn refresh_marker(key: &Key) -> Option<Key> {
+    Key::new(&[b"\0refresh:", key.as_bytes()].concat()).ok()
+}
+
+/// Claims `marker`, or waits until the tier has an acceptable entry of `key`.
+async fn acquire<V: Clone + Send + Sync + 'static>(
+    reader: &Arc<Reader<V>>,
+    place: usize,
+    (key, marker): (&Key, &Key),
+    mut claimed: impl FnMut(Ticket),
+    accepts: impl Fn(&Entry<V>) -> bool,
+    peer_wait: Duration,
+) -> ClaimOutcome<V> {
+    let tier = &reader.tiers[place];
     let until = after(peer_wait);
     let mut pause = POLL.0;
     loop {
-        let claim = tier.claim(std::slice::from_ref(key), Duration::MAX).await.pop();
-        let Some(Ok(claim)) = claim else { return ClaimOutcome::Load(None) };
-        leases.claimed(place, claim.ticket);
-        let guard = claim.granted.then(|| ClaimGuard {
-            reader: Arc::clone(reader),
-            key: key.clone(),
-            place,
-            ticket: claim.ticket,
-            is_fulfilled: false,
-        });
-        if guard.is_some() && claim.vacant {
+        let Some(Ok(claim)) = tier.claim(std::slice::from_ref(marker), LIFE).await.pop() else {
+            return ClaimOutcome::Load(None);
+        };
+        claimed(claim.ticket);
+        let guard = claim.granted.then(|| ClaimGuard::new(reader, place, marker, claim.ticket));
+        if guard.is_some() && claim.vacant && key == marker {
             return ClaimOutcome::Load(guard);
         }
         if guard.is_none() {
@@ -68,7 +195,7 @@ pub(super) async fn acquire_claim<V: Clone + Send + Sync + 'static>(
         }
         // With the claim granted, too: a peer may have ended its load just before.
         match (tier.recheck(key).await, guard) {
-            (Ok(Some(entry)), _) if tier.is_fresh(&entry) => return ClaimOutcome::LoadedByPeer(place, entry),
+            (Ok(Some(entry)), _) if accepts(&entry) => return ClaimOutcome::LoadedByPeer(place, entry),
             (Ok(_), None) => {}
             (_, guard) => return ClaimOutcome::Load(guard),
         }
@@ -76,9 +203,39 @@ pub(super) async fn acquire_claim<V: Clone + Send + Sync + 'static>(
 }
 
 impl<V: Clone + Send + Sync + 'static> ClaimGuard<V> {
+    fn new(reader: &Reader<V>, place: usize, marker: &Key, ticket: Ticket) -> Self {
+        let (tiers, runtime) = (Arc::clone(&reader.tiers), reader.runtime.clone());
+        Self { tiers, runtime, key: marker.clone(), place, ticket, is_fulfilled: false }
+    }
+
     /// Keeps the claim: the loaded entry replaces it.
     pub(super) fn fulfil(mut self) {
         self.is_fulfilled = true;
+    }
+}
+
+/// Runs the work, and renews the claims meanwhile.
+pub(super) async fn renewed_during<'a, V, T>(
+    claims: impl Iterator<Item = &'a ClaimGuard<V>>,
+    work: impl Future<Output = T>,
+) -> T
+where
+    V: Clone + Send + Sync + 'static,
+{
+    let claims: Vec<&ClaimGuard<V>> = claims.collect();
+    let Some(first) = claims.first() else { return work.await };
+    let mut work = pin!(work);
+    loop {
+        if let Ok(output) = tokio::time::timeout(RENEWAL, work.as_mut()).await {
+            return output;
+        }
+        // One tier has granted all of them.
+        let (tiers, place) = (Arc::clone(&first.tiers), first.place);
+        let markers: Vec<(Key, Ticket)> = claims.iter().map(|claim| (claim.key.clone(), claim.ticket)).collect();
+        first.runtime.spawn(async move {
+            // If this fails, the claims expire.
+            let _ = tiers[place].renew_claims(&markers, LIFE).await;
+        });
     }
 }
 
@@ -87,10 +244,10 @@ impl<V: Clone + Send + Sync + 'static> Drop for ClaimGuard<V> {
         if self.is_fulfilled {
             return;
         }
-        let (reader, key, place, ticket) = (Arc::clone(&self.reader), self.key.clone(), self.place, self.ticket);
-        self.reader.runtime.spawn(async move {
+        let (tiers, key, place, ticket) = (Arc::clone(&self.tiers), self.key.clone(), self.place, self.ticket);
+        self.runtime.spawn(async move {
             // If this fails, the claim expires.
-            let _ = reader.tiers[place].release(&key, ticket).await;
+            let _ = tiers[place].release(&key, ticket).await;
         });
     }
 }

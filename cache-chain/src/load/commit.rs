@@ -2,16 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cache_core::{Entry, Expiry, Key, Moment, Result, Ttl};
+use cache_core::{Entry, Error, ErrorKind, Expiry, Key, Lifetime, Moment, Result, Ttl, Write};
 use tokio::sync::oneshot;
 
 use super::{
     Loader,
-    loaded::{CachePolicy, Loaded},
+    claim::ClaimGuard,
+    loaded::{CachePolicy, Loaded, News},
 };
 use crate::{
     backfill::{Backfill, Tickets},
-    lifetime::Lifetime,
     read::Leases,
 };
 
@@ -22,20 +22,44 @@ const FILL_WAIT: Duration = Duration::from_millis(50);
 /// suffice to write it.
 const WITHDRAWN_TTL: Duration = Duration::from_secs(1);
 
+/// The circumstances of a commit.
+pub(super) struct Commit<'a, V: Clone + Send + Sync + 'static> {
+    key: &'a Key,
+    load_time: Duration,
+    leases: Leases,
+    /// The entry that the tiers had before, as far as known. It must not outlive a load that is not
+    /// cached.
+    old: Option<Entry<V>>,
+    /// The TTL that the caller has set, `Never` if none.
+    ttl: Ttl,
+    /// Whether the tiers are written as by a `set`.
+    is_reload: bool,
+    claim: Option<ClaimGuard<V>>,
+}
+
+impl<'a, V: Clone + Send + Sync + 'static> Commit<'a, V> {
+    pub(super) fn new(key: &'a Key, load_time: Duration, leases: Leases, old: Option<Entry<V>>, ttl: Ttl) -> Self {
+        Self { key, load_time, leases, old, ttl, is_reload: false, claim: None }
+    }
+
+    pub(super) fn reload(mut self, is_reload: bool) -> Self {
+        self.is_reload = is_reload;
+        self
+    }
+
+    pub(super) fn claimed(mut self, claim: Option<ClaimGuard<V>>) -> Self {
+        self.claim = claim;
+        self
+    }
+}
+
 impl<V: Clone + Send + Sync + 'static> Loader<V> {
-    /// Fills the tiers with a loaded entry, if it is cached. Returns the entry, and whether it is
-    /// stored or queued to be. `replaces` says whether a tier may have an older entry, which must
-    /// not outlive a load that is not cached.
-    pub(super) async fn commit(
-        &self,
-        key: &Key,
-        loaded: Result<Loaded<V>>,
-        load_time: Duration,
-        mut leases: Leases,
-        replaces: bool,
-    ) -> Result<(Entry<V>, bool)> {
+    /// Stores a loaded entry in the tiers, if it is cached. Returns the entry.
+    pub(super) async fn commit(&self, loaded: Result<Loaded<V>>, commit: Commit<'_, V>) -> Result<Entry<V>> {
+        let Commit { key, load_time, mut leases, old, ttl, is_reload, claim } = commit;
         let now = self.reader.clock.now();
-        let (entry, is_cached) = match loaded.and_then(|loaded| self.entry(loaded, now)) {
+        let replaces = old.is_some();
+        let (entry, is_cached) = match loaded.and_then(|loaded| self.entry(loaded, old, ttl, now)) {
             Ok(good) => good,
             Err(error) => {
                 if let Some(cooldown) = self.settings.failure_cooldown {
@@ -46,33 +70,100 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         };
         self.cooldowns.end(key);
         let entry = entry.created_at(now).loaded_in(load_time);
-        if !is_cached {
-            if replaces {
-                self.withdraw(key, leases.take()).await;
-            }
-            return Ok((entry, false));
+        let tickets = leases.take();
+        if is_reload {
+            self.replace(key, is_cached.then(|| entry.clone()), &tickets).await;
+        } else if !is_cached && replaces {
+            self.withdraw(key, tickets).await;
+        } else if is_cached {
+            self.fill_claimed(self.backfill(key, entry.clone(), tickets), claim, replaces).await;
         }
-        let is_stored = self.fill(self.backfill(key, entry.clone(), leases.take())).await;
-        Ok((entry, is_stored))
+        Ok(entry)
+    }
+
+    /// Fills an entry into the tiers, and ends the claim of its load.
+    async fn fill_claimed(&self, mut backfill: Backfill<V>, claim: Option<ClaimGuard<V>>, replaces: bool) {
+        let Some(claim) = claim else {
+            self.fill(backfill).await;
+            return;
+        };
+        if replaces {
+            // The claim is a marker of its own. It is returned when the entry has been filled;
+            // before, a peer would not find the entry, and load again.
+            backfill.held = Some(Box::new(claim));
+            self.fill(backfill).await;
+        } else if self.fill(backfill).await {
+            claim.fulfil();
+        }
     }
 
     /// The entry of what was loaded, and whether it is cached.
-    fn entry(&self, Loaded { value, policy }: Loaded<V>, now: Moment) -> Result<(Entry<V>, bool)> {
+    fn entry(
+        &self,
+        Loaded { news, policy, validator }: Loaded<V>,
+        old: Option<Entry<V>>,
+        ttl: Ttl,
+        now: Moment,
+    ) -> Result<(Entry<V>, bool)> {
         let ttl = match policy {
             CachePolicy::Ttl(ttl) => Ttl::checked(ttl)?,
-            CachePolicy::Default | CachePolicy::Uncached => Ttl::Never,
+            CachePolicy::Default | CachePolicy::Uncached => ttl,
         };
         let is_cached = policy != CachePolicy::Uncached;
-        let Some(value) = value else {
-            let expiry = self.lifetimes.of_absence(ttl, now);
-            return Ok((Entry::absent(expiry.unwrap_or(Expiry::Never)), is_cached && expiry.is_some()));
+        if validator.as_ref().is_some_and(|validator| !(1..=Entry::MAX_VALIDATOR).contains(&validator.len())) {
+            let message = format!("the validator of a loaded value must have 1 to {} bytes", Entry::MAX_VALIDATOR);
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        let (value, validator) = match news {
+            News::Value(value) => (value, validator),
+            News::Absent => {
+                let expiry =
+                    self.lifetimes.of_absence(if policy == CachePolicy::Default { Ttl::Never } else { ttl }, now);
+                return Ok((Entry::absent(expiry.unwrap_or(Expiry::Never)), is_cached && expiry.is_some()));
+            }
+            News::NotModified => {
+                self.counters.not_modified.increment();
+                let validator = validator.or_else(|| old.as_ref()?.validator().cloned());
+                let Some(value) = old.and_then(Entry::into_value) else {
+                    let message = "the loader answered \"not modified\", but there is no previous value; \
+                                   answer so only if `LoadContext::previous` is `Some`";
+                    return Err(Error::new(ErrorKind::InvalidInput, message));
+                };
+                (value, validator)
+            }
         };
-        let Lifetime { fresh_until, expiry } = self.lifetimes.of_value(ttl, now);
-        Ok((Entry::new(value, expiry).fresh_until(fresh_until), is_cached))
+        let Lifetime { fresh_until, expiry, .. } = self.lifetimes.of_value(ttl, now);
+        Ok((Entry::new(value, expiry).fresh_until(fresh_until).with_validator(validator), is_cached))
     }
 
     fn backfill(&self, key: &Key, entry: Entry<V>, tickets: Tickets) -> Backfill<V> {
-        Backfill { key: key.clone(), entry, tickets, found_in: self.reader.tiers.len() }
+        Backfill { key: key.clone(), entry, tickets, found_in: self.reader.tiers.len(), held: None }
+    }
+
+    /// Writes the entry to every tier, from the last up, as a `set` does; deletes the key where
+    /// there is no lease, or if there is no entry. So loads that began before cannot fill an older
+    /// value.
+    async fn replace(&self, key: &Key, entry: Option<Entry<V>>, tickets: &Tickets) {
+        let reader = &self.reader;
+        // Whether every tier below holds the new entry or nothing.
+        let mut is_sound = true;
+        let mut entry = entry;
+        for (place, tier) in reader.tiers.iter().enumerate().rev().filter(|(_, tier)| !tier.is_source()) {
+            let now = reader.clock.now();
+            entry = entry.map(|entry| {
+                let expiry = tier.limit(entry.expiry(), now);
+                entry.expiring_by(expiry)
+            });
+            let ticket = tickets.iter().find(|(of, _)| *of == place).map(|(_, ticket)| *ticket);
+            let results = match (ticket, entry.clone()) {
+                (Some(ticket), Some(entry)) if is_sound => {
+                    tier.set(vec![Write { key: key.clone(), entry, ticket }]).await
+                }
+                _ => tier.del(std::slice::from_ref(key)).await,
+            };
+            is_sound &= results.iter().all(Result::is_ok);
+        }
+        reader.forget(key);
     }
 
     /// Removes the entry of the key from every tier in which it was not written since the ticket.
@@ -116,7 +207,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
             return true;
         }
         let (key, entry) = (backfill.key.clone(), backfill.entry.clone());
-        reader.backfills.apply(Backfill { key, entry, tickets: local, found_in: backfill.found_in }).await;
+        let found_in = backfill.found_in;
+        reader.backfills.apply(Backfill { key, entry, tickets: local, found_in, held: None }).await;
         backfill.tickets = remote;
         backfill.tickets.is_empty() || reader.backfills.enqueue(backfill)
     }

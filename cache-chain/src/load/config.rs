@@ -29,12 +29,40 @@ use cache_core::{Error, ErrorKind, Result};
 pub struct ReadThrough {
     pub(crate) negative_ttl: Option<Duration>,
     pub(crate) stale_for: Option<Duration>,
+    pub(crate) serve_stale: ServeStale,
     pub(crate) early_refresh: Option<f64>,
     pub(crate) failure_cooldown: Option<Duration>,
     pub(crate) soft_timeout: Duration,
     pub(crate) hard_timeout: Duration,
     pub(crate) concurrent_loads: usize,
-    pub(crate) peer_wait: Option<Duration>,
+    peer_wait: PeerWait,
+}
+
+/// When a call of `get_or_load` gets a stale value.
+///
+/// A value is stale from the end of its TTL on, for
+/// [`ReadThrough::stale_for`](ReadThrough::stale_for). In each mode, a stale value is served at
+/// once for a short time after a load of its key has failed
+/// ([`ReadThrough::failure_cooldown`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum ServeStale {
+    /// At once. The value is loaded in the background: `stale-while-revalidate` of RFC 5861.
+    #[default]
+    AtOnce,
+    /// If the load has not ended after this time, or fails. The load goes on in the background.
+    After(Duration),
+    /// If the load fails, or takes longer than callers wait: `stale-if-error` of RFC 5861.
+    IfLoadFails,
+}
+
+/// How long a load waits for the load of a peer.
+#[derive(Clone, Copy, Debug)]
+enum PeerWait {
+    Never,
+    /// As long as a load may take.
+    HardTimeout,
+    AtMost(Duration),
 }
 
 impl Default for ReadThrough {
@@ -42,12 +70,13 @@ impl Default for ReadThrough {
         Self {
             negative_ttl: Some(Duration::from_secs(5)),
             stale_for: None,
+            serve_stale: ServeStale::AtOnce,
             early_refresh: None,
             failure_cooldown: Some(Duration::from_secs(1)),
             soft_timeout: Duration::from_secs(10),
             hard_timeout: Duration::from_secs(30),
             concurrent_loads: 256,
-            peer_wait: Some(Duration::from_secs(2)),
+            peer_wait: PeerWait::HardTimeout,
         }
     }
 }
@@ -79,9 +108,16 @@ impl ReadThrough {
     /// stale values.
     ///
     /// It applies to values that are set or loaded with a TTL under this setting. `get` and the
-    /// like never serve a stale value.
+    /// like serve a stale value only if [asked to](crate::CallOptions::serve_stale).
     pub fn stale_for(mut self, time: Duration) -> Self {
         self.stale_for = Some(time);
+        self
+    }
+
+    /// Sets when a call gets a stale value: at once, after it has waited for a fresh one, or only
+    /// if the load fails. Default: [`ServeStale::AtOnce`].
+    pub fn serve_stale(mut self, mode: ServeStale) -> Self {
+        self.serve_stale = mode;
         self
     }
 
@@ -139,18 +175,28 @@ impl ReadThrough {
     }
 
     /// Limits how long a load waits while a peer, another process, loads the same key. After that
-    /// this process loads, too. Default: 2 s, longer than most loads take.
+    /// this process loads, too. Default: the [`hard_timeout`](Self::hard_timeout), as no load takes
+    /// longer. If the peer ends or loses its connection, the wait ends within 5 s.
     ///
     /// This needs a tier that grants claims, such as Redis or a database.
     pub fn peer_wait(mut self, time: Duration) -> Self {
-        self.peer_wait = Some(time);
+        self.peer_wait = PeerWait::AtMost(time);
         self
     }
 
     /// Does not wait for peers: each process loads by itself.
     pub fn no_peer_wait(mut self) -> Self {
-        self.peer_wait = None;
+        self.peer_wait = PeerWait::Never;
         self
+    }
+
+    /// Returns how long a load waits for a peer, `None` if it does not.
+    pub(crate) fn time_for_peers(&self) -> Option<Duration> {
+        match self.peer_wait {
+            PeerWait::Never => None,
+            PeerWait::HardTimeout => Some(self.hard_timeout),
+            PeerWait::AtMost(time) => Some(time),
+        }
     }
 
     pub(crate) fn checked(self) -> Result<Self> {
@@ -159,9 +205,10 @@ impl ReadThrough {
             (is_zero(self.negative_ttl), "negative_ttl", "call `no_negative_caching`"),
             (is_zero(self.stale_for), "stale_for", "leave it out"),
             (is_zero(self.failure_cooldown), "failure_cooldown", "call `no_failure_cooldown`"),
-            (is_zero(self.peer_wait), "peer_wait", "call `no_peer_wait`"),
             (self.soft_timeout.is_zero(), "soft_timeout", "leave it out"),
             (self.hard_timeout.is_zero(), "hard_timeout", "leave it out"),
+            (is_zero(self.time_for_peers()), "peer_wait", "call `no_peer_wait`"),
+            (self.serve_stale == ServeStale::After(Duration::ZERO), "serve_stale", "use `ServeStale::AtOnce`"),
             (self.concurrent_loads == 0, "concurrent_loads", "leave it out"),
         ] {
             if is_zero {

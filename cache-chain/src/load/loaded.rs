@@ -1,8 +1,59 @@
-//! What a loader returns.
+//! What a loader gets and what it returns.
 
-use std::{error::Error as StdError, pin::Pin, time::Duration};
+use std::{error::Error as StdError, fmt, pin::Pin, sync::Arc, time::Duration};
 
-use cache_core::{Error, ErrorKind, Result};
+use cache_core::{Entry, Error, ErrorKind, Key, Moment, Result};
+
+/// The key to load and the previous value, for the loaders of
+/// [`get_or_load_with`](crate::ChainCache::get_or_load_with).
+///
+/// `Debug` does not show the value.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct LoadContext<V> {
+    /// The key.
+    pub key: Key,
+    /// The previous value, if a tier still has it: a stale one, or one that is loaded again before
+    /// it is stale.
+    pub previous: Option<Previous<V>>,
+}
+
+/// The value that a load is to replace.
+///
+/// `Debug` does not show the value.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Previous<V> {
+    /// The value.
+    pub value: V,
+    /// The time since the value was loaded, set or found unmodified; `None` if the store does not
+    /// keep it.
+    pub age: Option<Duration>,
+    /// The validator that the loader returned with the value; see [`Loaded::validator`].
+    pub validator: Option<Arc<str>>,
+}
+
+impl<V: Clone> LoadContext<V> {
+    pub(super) fn new(key: &Key, previous: Option<&Entry<V>>, now: Moment) -> Self {
+        let previous = previous.and_then(|entry| {
+            let age = entry.created().map(|created| now.since(created));
+            Some(Previous { value: entry.value()?.clone(), age, validator: entry.validator().cloned() })
+        });
+        Self { key: key.clone(), previous }
+    }
+}
+
+impl<V> fmt::Debug for LoadContext<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadContext").field("key", &self.key).field("previous", &self.previous).finish()
+    }
+}
+
+impl<V> fmt::Debug for Previous<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Previous").field("age", &self.age).finish_non_exhaustive()
+    }
+}
 
 /// The result of a loader, with a TTL of its own or an instruction not to cache it.
 ///
@@ -20,8 +71,18 @@ use cache_core::{Error, ErrorKind, Result};
 /// ```
 #[derive(Clone)]
 pub struct Loaded<V> {
-    pub(super) value: Option<V>,
+    pub(super) news: News<V>,
     pub(super) policy: CachePolicy,
+    pub(super) validator: Option<Arc<str>>,
+}
+
+/// What a loader has found out about its key.
+#[derive(Clone)]
+pub(super) enum News<V> {
+    Value(V),
+    Absent,
+    /// The previous value is still right.
+    NotModified,
 }
 
 /// How a loaded value is cached.
@@ -34,16 +95,29 @@ pub(super) enum CachePolicy {
 }
 
 impl<V> Loaded<V> {
-    /// A value.
+    /// Creates the result of a loader that found this value.
     pub fn new(value: V) -> Self {
-        Self { value: Some(value), policy: CachePolicy::Default }
+        Self::of(News::Value(value))
     }
 
-    /// The news that the key has no value. It is cached for
-    /// [`ReadThrough::negative_ttl`](crate::ReadThrough::negative_ttl), unless it has a TTL of its
-    /// own.
+    /// Creates the result of a loader that found no value. That is cached for
+    /// [`ReadThrough::negative_ttl`](crate::ReadThrough::negative_ttl), unless the result has a TTL
+    /// of its own.
     pub fn absent() -> Self {
-        Self { value: None, policy: CachePolicy::Default }
+        Self::of(News::Absent)
+    }
+
+    /// Creates the result of a loader that found the [previous value](LoadContext::previous)
+    /// unmodified, as after `304 Not Modified` of HTTP. The value and its validator stay, with a
+    /// new TTL, and the age counts from now on.
+    ///
+    /// The load fails with [`InvalidInput`](ErrorKind::InvalidInput) if there is no previous value.
+    pub fn not_modified() -> Self {
+        Self::of(News::NotModified)
+    }
+
+    fn of(news: News<V>) -> Self {
+        Self { news, policy: CachePolicy::Default, validator: None }
     }
 
     /// Sets the TTL. With a TTL of zero the load fails with
@@ -59,15 +133,27 @@ impl<V> Loaded<V> {
         self.policy = CachePolicy::Uncached;
         self
     }
+
+    /// Stores a validator with the value, such as an `ETag` or a `Last-Modified` of HTTP (RFC 9110,
+    /// section 8.8). The next load of the key gets it in [`Previous::validator`].
+    ///
+    /// It has 1 to 1,024 bytes; otherwise the load fails with
+    /// [`InvalidInput`](ErrorKind::InvalidInput). A store that keeps plain values does not keep it.
+    pub fn validator(mut self, validator: impl Into<Arc<str>>) -> Self {
+        self.validator = Some(validator.into());
+        self
+    }
 }
 
 /// Does not show the value.
-impl<V> std::fmt::Debug for Loaded<V> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Loaded")
-            .field("is_absent", &self.value.is_none())
-            .field("policy", &self.policy)
-            .finish_non_exhaustive()
+impl<V> fmt::Debug for Loaded<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let news = match self.news {
+            News::Value(_) => "value",
+            News::Absent => "absent",
+            News::NotModified => "not modified",
+        };
+        f.debug_struct("Loaded").field("news", &news).field("policy", &self.policy).finish_non_exhaustive()
     }
 }
 
@@ -143,17 +229,18 @@ impl<V> Load<V> for Loaded<V> {
 }
 
 /// A loader of one key as an object.
-pub(crate) type LoadFn<V> = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<Loaded<V>>> + Send>> + Send>;
+pub(crate) type LoadFn<V> =
+    Box<dyn FnOnce(LoadContext<V>) -> Pin<Box<dyn Future<Output = Result<Loaded<V>>> + Send>> + Send>;
 
 /// Boxes a loader of one key.
-pub(crate) fn load_fn<V, T, E, Fut>(load: impl FnOnce() -> Fut + Send + 'static) -> LoadFn<V>
+pub(crate) fn load_fn<V, T, E, Fut>(load: impl FnOnce(LoadContext<V>) -> Fut + Send + 'static) -> LoadFn<V>
 where
     T: Load<V>,
     E: Into<Box<dyn StdError + Send + Sync>>,
     Fut: Future<Output = Result<T, E>> + Send + 'static,
 {
-    Box::new(move || {
-        let loading = load();
+    Box::new(move |context| {
+        let loading = load(context);
         Box::pin(async move { loading.await.map(Load::into_loaded).map_err(loader_error) })
     })
 }

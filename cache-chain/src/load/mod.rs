@@ -8,27 +8,33 @@ mod cooldown;
 mod loaded;
 mod refresh;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use cache_core::{Entry, Error, ErrorKind, Key, Result};
+use cache_core::{Entry, Error, ErrorKind, Key, Result, Ttl};
 use tokio::{sync::Semaphore, time::Instant};
 
 pub(crate) use self::loaded::{LoadFn, load_fn};
 use self::{
-    claim::{ClaimOutcome, acquire_claim},
+    claim::{ClaimOutcome, acquire_claim, acquire_refresh, renewed_during},
+    commit::Commit,
     cooldown::Cooldowns,
-    refresh::Reason,
 };
 pub use self::{
-    config::ReadThrough,
-    loaded::{Load, Loaded},
+    config::{ReadThrough, ServeStale},
+    loaded::{Load, LoadContext, Loaded, Previous},
 };
 use crate::{
     backfill::Backfill,
     flight::{FlightGroup, Forget, Mark, Waiter, nesting},
     lifetime::Lifetimes,
     outcome::Found,
-    read::{Lookup, Purpose, Reader},
+    read::{Leases, Lookup, Purpose, Query, Reader},
     stats::{LoadCounters, LoadStats},
     tier::read::Peeked,
     util::{
@@ -48,6 +54,8 @@ pub(crate) struct Loader<V> {
     permits: Semaphore,
     cooldowns: Cooldowns,
     counters: LoadCounters,
+    /// Counts the calls that want a new value, to tell which loads began after them.
+    begun: AtomicU64,
 }
 
 /// The entry that a load brought.
@@ -56,9 +64,48 @@ pub(crate) struct LoadOutcome<V> {
     pub(crate) entry: Entry<V>,
     /// The place of the tier that had it, `None` if it was loaded.
     pub(crate) place: Option<usize>,
+    /// When it began to load, in the order of [`Loader::begun`]; 0 if that is not known.
+    began: u64,
+}
+
+impl<V> LoadOutcome<V> {
+    fn of_tier(place: usize, entry: Entry<V>) -> Self {
+        Self { entry, place: Some(place), began: 0 }
+    }
 }
 
 pub(crate) type LoadResult<V> = Result<LoadOutcome<V>>;
+
+/// How one call loads.
+#[derive(Clone, Debug)]
+pub(crate) struct LoadCall {
+    pub(crate) query: Query,
+    /// The TTL of the loaded value, unless the loader sets one; `Never` for the default.
+    pub(crate) ttl: Ttl,
+    /// When the call gets a stale value, `None` if never.
+    pub(crate) serve_stale: Option<ServeStale>,
+    /// Whether the call gets no value that was cached or began to load before it.
+    pub(crate) reload: bool,
+}
+
+impl LoadCall {
+    /// Whether the load of another caller, or what a tier has, may be too old for the call.
+    fn wants_new(&self) -> bool {
+        self.reload || self.query.max_age.is_some()
+    }
+}
+
+/// Why a key is loaded.
+enum Reason<V> {
+    /// No tier has a fresh entry.
+    Missing(Arc<Lookup<V>>),
+    /// The first tier has this stale entry. A tier below may have a fresh one.
+    Stale(Entry<V>),
+    /// The entry is fresh and about to expire.
+    ExpiresSoon(Entry<V>),
+    /// The caller wants a new value, whatever the tiers have. This is the old one, as far as known.
+    Reload(Option<Entry<V>>),
+}
 
 /// What the first tier answered to a call, before anything else is asked.
 pub(crate) struct Start<V> {
@@ -72,7 +119,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         let permits = Semaphore::new(settings.concurrent_loads.min(Semaphore::MAX_PERMITS));
         let loads = reader.flights.loads();
         let (cooldowns, counters) = (Cooldowns::default(), LoadCounters::default());
-        Self { reader, settings, lifetimes, loads, permits, cooldowns, counters }
+        Self { reader, settings, lifetimes, loads, permits, cooldowns, counters, begun: AtomicU64::new(0) }
     }
 
     pub(crate) fn stats(&self) -> LoadStats {
@@ -102,33 +149,78 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         }
     }
 
+    /// The settings of a call without options.
+    pub(crate) fn call(&self) -> LoadCall {
+        LoadCall {
+            query: Query::new(Purpose::Load),
+            ttl: Ttl::Never,
+            serve_stale: Some(self.settings.serve_stale),
+            reload: false,
+        }
+    }
+
     /// Returns the value of the key: a value of the first tier that is due, that of another tier
     /// or, if none has one, what the loader brings.
-    pub(crate) async fn get(self: &Arc<Self>, key: Key, start: Start<V>, load: LoadFn<V>) -> Result<Found<V>> {
+    pub(crate) async fn get(
+        self: &Arc<Self>,
+        key: Key,
+        start: Start<V>,
+        load: LoadFn<V>,
+        call: &LoadCall,
+    ) -> Result<Found<V>> {
         let Start { mark, peeked } = start;
-        if let Some(entry) = peeked {
-            self.reader.tiers[0].count_hit();
-            return Ok(self.refresh((&key, mark), (0, entry), None, load));
-        }
         let deadline = Deadline::after(self.reader.timeout);
-        let lookup = self.reader.look_up(&key, Peeked { entry: None, is_counted: false }, deadline, Purpose::Load);
+        if call.reload {
+            return self.reload(&key, mark, peeked, (load, call), deadline).await;
+        }
+        if let Some(entry) = peeked.as_ref().filter(|entry| self.may_serve(entry, call)) {
+            self.reader.tiers[0].count_hit();
+            return self.refresh((&key, mark), (0, entry.clone()), None, (load, call), deadline).await;
+        }
+        let peeked = (!call.query.unread.contains(&0)).then_some(Peeked { entry: peeked, is_counted: false });
+        let lookup = self.reader.look_up(&key, peeked, deadline, &call.query);
         let lookup = deadline.bound(&self.reader.runtime, lookup).await?;
-        // A stale entry is served at once, and is not filled into the tiers above.
-        let found = lookup.hit.clone().or_else(|| lookup.stale.clone());
+        // A stale entry is not filled into the tiers above.
+        let stale = lookup.stale.clone().filter(|(_, entry)| self.may_serve(entry, call));
         // It may have expired since: while a tier below was asked, or because this future was not
         // polled.
-        if let Some((place, entry)) = found.filter(|(_, entry)| !self.reader.has_expired(entry)) {
+        let found = lookup.hit.clone().or(stale).filter(|(_, entry)| !self.reader.has_expired(entry));
+        if let Some((place, entry)) = found {
             if self.is_due(&entry) {
-                return Ok(self.refresh((&key, mark), (place, entry), Some(lookup), load));
+                return self.refresh((&key, mark), (place, entry), Some(lookup), (load, call), deadline).await;
             }
             return Ok(self.record_served(place, entry));
         }
-        let (waiter, was_started) = self.begin((&key, mark), Reason::Missing(lookup), load);
+        if call.query.max_age.is_some() {
+            let old = lookup.stale.clone().map(|(_, entry)| entry);
+            return self.reload(&key, mark, old, (load, call), deadline).await;
+        }
+        let (waiter, was_started) = self.begin((&key, mark), Reason::Missing(lookup), (load, call));
         if !was_started {
             self.counters.joined.increment();
         }
-        let LoadOutcome { entry, place } = self.wait_for(waiter, deadline).await?;
+        let LoadOutcome { entry, place, .. } = self.wait_for(waiter, deadline).await?;
         Ok(self.reader.found(place, entry))
+    }
+
+    /// As [`get`](Self::get), with options that concern the first tier as well.
+    pub(crate) async fn get_with(self: &Arc<Self>, key: Key, load: LoadFn<V>, call: &LoadCall) -> Result<Found<V>> {
+        let mark = self.loads.mark(&key);
+        let peeked = if call.query.unread.contains(&0) { None } else { self.reader.peek(&key) };
+        let is_young = |entry: &Entry<V>| call.query.accepts_age(entry, || self.reader.clock.now());
+        match peeked {
+            Some(entry) if !call.reload && is_young(&entry) && !self.is_due(&entry) => {
+                self.reader.tiers[0].count_hit();
+                Ok(self.reader.found(Some(0), entry))
+            }
+            peeked => self.get(key, Start { mark, peeked }, load, call).await,
+        }
+    }
+
+    /// Whether the call may get this entry: it is young enough, and fresh or allowed to be stale.
+    fn may_serve(&self, entry: &Entry<V>, call: &LoadCall) -> bool {
+        let now = self.reader.clock.now();
+        call.query.accepts_age(entry, || now) && (call.serve_stale.is_some() || !entry.is_stale(now))
     }
 
     /// Joins the load of the key, or starts it.
@@ -136,12 +228,50 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         self: &Arc<Self>,
         (key, mark): (&Key, Mark),
         reason: Reason<V>,
-        load: LoadFn<V>,
+        (load, call): (LoadFn<V>, &LoadCall),
     ) -> (Waiter<LoadResult<V>>, bool) {
         self.loads.join(key, || {
-            let (loader, key) = (Arc::clone(self), key.clone());
-            Box::pin(async move { loader.run((&key, mark), reason, load).await })
+            let (loader, key, call) = (Arc::clone(self), key.clone(), call.clone());
+            Box::pin(async move { loader.run((&key, mark), reason, load, &call).await })
         })
+    }
+
+    /// Loads the key although the tiers may have it. A load that was in flight before is waited for
+    /// and not joined, because it may have read an older value. So at most two loads of the key
+    /// follow one another, however many callers there are.
+    async fn reload(
+        self: &Arc<Self>,
+        key: &Key,
+        mark: Mark,
+        old: Option<Entry<V>>,
+        (load, call): (LoadFn<V>, &LoadCall),
+        deadline: Deadline,
+    ) -> Result<Found<V>> {
+        let called = 1 + self.begun.fetch_add(1, Ordering::SeqCst);
+        let mut unused = Some((old, load));
+        let mut joined = 0;
+        loop {
+            let (waiter, was_started) = self.loads.join(key, || {
+                let (loader, key, call) = (Arc::clone(self), key.clone(), call.clone());
+                let unused = unused.take();
+                Box::pin(async move {
+                    let Some((old, load)) = unused else { return Err(closed()) };
+                    loader.run((&key, mark), Reason::Reload(old), load, &call).await
+                })
+            });
+            let count = if was_started { &self.counters.reloads } else { &self.counters.joined };
+            count.increment();
+            joined += usize::from(!was_started);
+            match self.wait_for(waiter, deadline).await {
+                // The first load that this call has joined began before it.
+                Err(error) if was_started || joined > 1 || error.kind() != ErrorKind::Loader => return Err(error),
+                Ok(LoadOutcome { entry, place: None, began }) if began >= called || !call.reload => {
+                    return Ok(self.reader.found(None, entry));
+                }
+                // A load that began too early, or found an entry in a tier.
+                Ok(_) | Err(_) => {}
+            }
+        }
     }
 
     /// Waits for a load, at most for the soft timeout. After that the load goes on in the
@@ -169,64 +299,91 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     }
 
     /// Runs a load from beginning to end.
-    async fn run(self: &Arc<Self>, (key, mark): (&Key, Mark), reason: Reason<V>, load: LoadFn<V>) -> LoadResult<V> {
+    async fn run(
+        self: &Arc<Self>,
+        (key, mark): (&Key, Mark),
+        reason: Reason<V>,
+        load: LoadFn<V>,
+        call: &LoadCall,
+    ) -> LoadResult<V> {
         let reader = &self.reader;
+        let began = self.began();
+        let is_reload = matches!(reason, Reason::Reload(_));
         // A load that has ended since the caller asked the first tier may have filled the tiers.
-        let is_outdated = self.loads.has_ended_since(key, mark);
+        let is_outdated = !is_reload && call.query.is_plain() && self.loads.has_ended_since(key, mark);
         // Asked here, too, because the lookup below may join one that began before that.
         if is_outdated && let Some((place, entry)) = reader.peek_all(key) {
-            return Ok(LoadOutcome { entry, place: Some(place) });
+            return Ok(LoadOutcome::of_tier(place, entry));
         }
-        let lookup = match reason {
-            Reason::ExpiresSoon => None,
-            Reason::Missing(lookup) if lookup.hit.is_none() && !is_outdated => Some(lookup),
-            Reason::Stale(entry) if !is_outdated => Some(self.look_up_again(key, Some(entry)).await?),
-            Reason::Missing(_) | Reason::Stale(_) => Some(self.look_up_again(key, reader.peek(key)).await?),
+        let (lookup, old) = match reason {
+            Reason::ExpiresSoon(entry) => (None, Some(entry)),
+            Reason::Reload(old) => (None, old),
+            Reason::Missing(lookup) if lookup.hit.is_none() && !is_outdated => (Some(lookup), None),
+            Reason::Stale(entry) if !is_outdated => (Some(self.look_up_again(key, Some(entry)).await?), None),
+            Reason::Missing(_) | Reason::Stale(_) => (Some(self.look_up_again(key, reader.peek(key)).await?), None),
         };
         if let Some((place, entry)) = lookup.as_ref().and_then(|lookup| lookup.hit.clone()) {
-            return Ok(LoadOutcome { entry, place: Some(place) });
+            return Ok(LoadOutcome::of_tier(place, entry));
         }
+        let old = old.or_else(|| lookup.as_ref().and_then(|lookup| Some(lookup.stale.clone()?.1)));
         // Returned when they go out of scope, unless they were used.
         let mut leases = match &lookup {
             Some(lookup) => lookup.leases.share(),
             None => reader.returns.none_of(key),
         };
-        let claim = match &lookup {
-            Some(lookup) if lookup.stale.is_none() => {
-                acquire_claim(reader, key, lookup, &mut leases, self.settings.peer_wait).await
-            }
-            // A store grants claims for absent keys.
-            _ => ClaimOutcome::Load(None),
+        let has_failed = |place| lookup.as_ref().is_some_and(|lookup| lookup.has_failed(place));
+        if lookup.is_none() {
+            self.lease_rest(key, &mut leases, has_failed, call).await;
+        }
+        let peer_wait = self.settings.time_for_peers();
+        let claim = match (&lookup, &old) {
+            _ if is_reload => ClaimOutcome::Load(None),
+            (Some(lookup), None) => acquire_claim(reader, key, lookup, &mut leases, peer_wait).await,
+            (_, Some(old)) => acquire_refresh(reader, key, old, has_failed, peer_wait).await,
+            (None, None) => ClaimOutcome::Load(None),
         };
         let claim = match claim {
             ClaimOutcome::Load(claim) => claim,
-            ClaimOutcome::LoadedByPeer(place, entry) => {
-                self.counters.loaded_by_peer.increment();
-                let mut tickets = leases.take();
-                tickets.retain(|(of, _)| *of < place);
-                if !tickets.is_empty() {
-                    let (key, entry) = (key.clone(), entry.clone());
-                    reader.backfills.enqueue(Backfill { key, entry, tickets, found_in: place });
-                }
-                return Ok(LoadOutcome { entry, place: Some(place) });
-            }
+            ClaimOutcome::LoadedByPeer(place, entry) => return Ok(self.loaded_by_peer(key, leases, place, entry)),
         };
-        // Without a lookup there is an entry to replace.
-        let replaces = lookup.as_ref().is_none_or(|lookup| lookup.stale.is_some());
-        let has_failed = |place| lookup.as_ref().is_some_and(|lookup| lookup.has_failed(place));
-        let (keys, of_key) = (std::slice::from_ref(key), std::slice::from_mut(&mut leases));
-        reader.lease_rest(keys, of_key, |_, place| has_failed(place)).await;
-        let (loaded, load_time) = self.call_loader(async { load().await }).await;
-        let (entry, is_stored) = self.commit(key, loaded, load_time, leases, replaces).await?;
-        if let (Some(claim), true) = (claim, is_stored) {
-            claim.fulfil();
+        if lookup.is_some() {
+            self.lease_rest(key, &mut leases, has_failed, call).await;
         }
-        Ok(LoadOutcome { entry, place: None })
+        let context = LoadContext::new(key, old.as_ref(), reader.clock.now());
+        let work = self.call_loader(async { load(context).await });
+        let (loaded, load_time) = renewed_during(claim.iter(), work).await;
+        let commit = Commit::new(key, load_time, leases, old, call.ttl).reload(is_reload).claimed(claim);
+        Ok(LoadOutcome { entry: self.commit(loaded, commit).await?, place: None, began })
+    }
+
+    /// Returns the outcome of a load that a peer has made, and backfills the tiers above the one
+    /// that has its entry.
+    fn loaded_by_peer(&self, key: &Key, mut leases: Leases, place: usize, entry: Entry<V>) -> LoadOutcome<V> {
+        self.counters.loaded_by_peer.increment();
+        let mut tickets = leases.take();
+        tickets.retain(|(of, _)| *of < place);
+        if !tickets.is_empty() {
+            let (key, entry) = (key.clone(), entry.clone());
+            self.reader.backfills.enqueue(Backfill { key, entry, tickets, found_in: place, held: None });
+        }
+        LoadOutcome::of_tier(place, entry)
+    }
+
+    /// The present moment in the order of [`begun`](Self::begun).
+    fn began(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// Takes the leases that a load lacks.
+    async fn lease_rest(&self, key: &Key, leases: &mut Leases, has_failed: impl Fn(usize) -> bool, call: &LoadCall) {
+        let (keys, of_key) = (std::slice::from_ref(key), std::slice::from_mut(leases));
+        let is_left_out = |_, place| has_failed(place) || call.query.unwritten.contains(&place);
+        self.reader.lease_rest(keys, of_key, is_left_out).await;
     }
 
     async fn look_up_again(&self, key: &Key, peeked: Option<Entry<V>>) -> Result<Arc<Lookup<V>>> {
         let peeked = Peeked { entry: peeked, is_counted: true };
-        self.reader.look_up(key, peeked, Deadline::after(self.reader.timeout), Purpose::Load).await
+        self.reader.look_up(key, Some(peeked), Deadline::after(self.reader.timeout), &Query::new(Purpose::Load)).await
     }
 
     /// Calls a loader when there is a permit. Returns its result and how long it took.

@@ -1,26 +1,20 @@
-//! Refreshes: a value that is stale or about to expire is served, and loaded again in the
-//! background.
+//! Refreshes: a value that is stale or about to expire is loaded again.
 
 use std::{sync::Arc, time::Duration};
 
-use cache_core::{Entry, Expiry, Key, Moment};
+use cache_core::{Entry, Expiry, Key, Moment, Result};
+use tokio::time::Instant;
 
-use super::{LoadFn, LoadResult, Loader};
+use super::{LoadCall, LoadFn, LoadOutcome, LoadResult, Loader, Reason, config::ServeStale};
 use crate::{
     flight::{Mark, Waiter},
     outcome::Found,
     read::Lookup,
+    util::{
+        deadline::{Deadline, after},
+        runtime::closed,
+    },
 };
-
-/// Why a key is loaded.
-pub(super) enum Reason<V> {
-    /// No tier has a fresh entry.
-    Missing(Arc<Lookup<V>>),
-    /// The first tier has this stale entry. A tier below may have a fresh one.
-    Stale(Entry<V>),
-    /// The entry is fresh and about to expire.
-    ExpiresSoon,
-}
 
 impl<V: Clone + Send + Sync + 'static> Loader<V> {
     /// Whether the entry is to be loaded again: it is stale, or chance has it that it will be soon.
@@ -44,25 +38,74 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         entry.stale_at() != Expiry::Never && entry.is_stale(now.plus(gap))
     }
 
-    /// Serves an entry that is due, and starts to load it again in the background.
-    pub(super) fn refresh(
+    /// Loads an entry that is due again. Returns the old entry at once, or the new one if the call
+    /// waits for it.
+    pub(super) async fn refresh(
         self: &Arc<Self>,
         (key, mark): (&Key, Mark),
         (place, entry): (usize, Entry<V>),
         lookup: Option<Arc<Lookup<V>>>,
-        load: LoadFn<V>,
-    ) -> Found<V> {
+        (load, call): (LoadFn<V>, &LoadCall),
+        deadline: Deadline,
+    ) -> Result<Found<V>> {
         let now = self.reader.clock.now();
-        if !self.cooldowns.holds(key, now) {
-            let reason = match lookup {
-                _ if !entry.is_stale(now) => Reason::ExpiresSoon,
-                Some(lookup) => Reason::Missing(lookup),
-                None => Reason::Stale(entry.clone()),
-            };
-            let (waiter, was_started) = self.begin((key, mark), reason, load);
-            self.leave_refresh(waiter, was_started);
+        if self.cooldowns.holds(key, now) {
+            return Ok(self.record_served(place, entry));
         }
-        self.record_served(place, entry)
+        let is_stale = entry.is_stale(now);
+        let reason = match lookup {
+            _ if !is_stale => Reason::ExpiresSoon(entry.clone()),
+            Some(lookup) => Reason::Missing(lookup),
+            None => Reason::Stale(entry.clone()),
+        };
+        let (waiter, was_started) = self.begin((key, mark), reason, (load, call));
+        let wait = match call.serve_stale {
+            Some(ServeStale::After(time)) if is_stale => time,
+            Some(ServeStale::IfLoadFails) if is_stale => Duration::MAX,
+            _ => {
+                self.leave_refresh(waiter, was_started);
+                return Ok(self.record_served(place, entry));
+            }
+        };
+        self.counters.refreshes.add(usize::from(was_started));
+        self.counters.joined.add(usize::from(!was_started));
+        self.wait_or_serve((key, place), waiter, wait, deadline).await
+    }
+
+    /// Waits at most for `wait` for a load. If it fails or takes longer, returns the stale value,
+    /// unless the key was deleted meanwhile.
+    async fn wait_or_serve(
+        &self,
+        (key, place): (&Key, usize),
+        mut waiter: Waiter<LoadResult<V>>,
+        wait: Duration,
+        deadline: Deadline,
+    ) -> Result<Found<V>> {
+        // A read that would wait for itself gets the stale value.
+        let limit = match waiter.begin_wait() {
+            Ok(()) => deadline.share(1, wait.min(self.settings.soft_timeout)),
+            Err(_) => Duration::ZERO,
+        };
+        let until = after(limit);
+        let outcome = match self.reader.runtime.timeout_at(until, &mut waiter).await {
+            Some(Ok(outcome)) => LoadResult::clone(&*outcome),
+            Some(Err(error)) => Err(error),
+            None => {
+                let stale = self.reader.read_again(key, place).await;
+                if let Some(entry) = stale {
+                    waiter.leave_in_background();
+                    return Ok(self.record_served(place, entry));
+                }
+                if Instant::now() < until { Err(closed()) } else { self.wait_for(waiter, deadline).await }
+            }
+        };
+        match outcome {
+            Ok(LoadOutcome { entry, place, .. }) => Ok(self.reader.found(place, entry)),
+            Err(error) => match self.reader.read_again(key, place).await {
+                Some(entry) => Ok(self.record_served(place, entry)),
+                None => Err(error),
+            },
+        }
     }
 
     /// Lets a refresh go on in the background. It stores what it loads, and counts its failure.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cache_core::{Entry, Error, ErrorKind, Key, Result};
 
-use super::{Leases, Purpose, Reader};
+use super::{Leases, Purpose, Query, Reader};
 use crate::{
     backfill::Backfill,
     tier::{
@@ -18,7 +18,8 @@ use crate::{
 pub(crate) struct Lookup<V> {
     /// A fresh entry, and the place of its tier. The tiers above are being backfilled.
     pub(crate) hit: Option<(usize, Entry<V>)>,
-    /// The first stale entry above the hit, and the place of its tier.
+    /// The first entry above the hit that is stale, or older than the query accepts, and the place of
+    /// its tier.
     pub(crate) stale: Option<(usize, Entry<V>)>,
     /// The leases of the tiers without a fresh entry, except the last tier.
     pub(crate) leases: Leases,
@@ -60,9 +61,9 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         keys: &[Key],
         peeked: Option<Each<Peeked<V>>>,
         deadline: Deadline,
-        purpose: Purpose,
+        query: &Query,
     ) -> Each<Lookup<V>> {
-        let last = self.tiers.len() - 1;
+        let (last, purpose) = (self.tiers.len() - 1, query.purpose);
         let mut lookups: Each<Lookup<V>> = keys.iter().map(|key| self.nothing_of(key)).collect();
         let mut missing: Each<usize> = (0..keys.len()).collect();
         let mut peeked = peeked.filter(|_| self.tiers[0].is_local());
@@ -71,18 +72,23 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
                 break;
             }
             let limit = deadline.share(self.parts(place, purpose), tier.read_timeout);
-            let lease = (place < last && self.may_lease(tier, purpose))
-                .then(|| self.lease_time(place + 1, limit, deadline, purpose));
+            let may_lease = place < last && !query.unwritten.contains(&place) && self.may_lease(tier, purpose);
+            let lease = may_lease.then(|| self.lease_time(place + 1, limit, deadline, purpose));
             let asked: Each<Key> = missing.iter().map(|&at| keys[at].clone()).collect();
-            let answers = tier.look_up(&asked, peeked.take(), lease, limit).await;
+            let mut known = peeked.take();
+            if query.unread.contains(&place) {
+                known = Some(asked.iter().map(|_| Peeked { entry: None, is_counted: true }).collect());
+            }
+            let accepts = |entry: &Entry<V>| self.accepts(tier, entry, query);
+            let answers = tier.look_up(&asked, known, lease, limit, accepts).await;
             let is_short = limit < tier.read_timeout;
             for (&at, answer) in missing.iter().zip(answers) {
-                self.note((place, tier), &mut lookups[at], answer, is_short);
+                self.note(place, &mut lookups[at], answer, is_short, accepts);
             }
             missing.retain(|at| lookups[*at].hit.is_none());
         }
         for (key, lookup) in keys.iter().zip(&mut lookups) {
-            self.enqueue_backfill(key, lookup);
+            self.enqueue_backfill(key, lookup, query);
         }
         lookups
     }
@@ -90,15 +96,16 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     /// Adds the answer of one tier to a lookup.
     fn note(
         &self,
-        (place, tier): (usize, &Tier<V>),
+        place: usize,
         lookup: &mut Lookup<V>,
         answer: Result<TierLookup<V>>,
         is_short: bool,
+        accepts: impl Fn(&Entry<V>) -> bool,
     ) {
         match answer {
             Ok(TierLookup { entry, ticket }) => {
                 match entry {
-                    Some(entry) if tier.is_fresh(&entry) => lookup.hit = Some((place, entry)),
+                    Some(entry) if accepts(&entry) => lookup.hit = Some((place, entry)),
                     Some(entry) if lookup.stale.is_none() && self.may_be_served_stale(&entry) => {
                         lookup.stale = Some((place, entry));
                     }
@@ -117,7 +124,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
 
     /// Queues the backfill of a hit. An entry that has expired on the way is a miss. A tier that
     /// answered and granted no lease cannot be backfilled, which counts as a failed backfill.
-    fn enqueue_backfill(&self, key: &Key, lookup: &mut Lookup<V>) {
+    fn enqueue_backfill(&self, key: &Key, lookup: &mut Lookup<V>, query: &Query) {
         let Some((place, entry)) = &lookup.hit else { return };
         if self.has_expired(entry) {
             lookup.hit = None;
@@ -125,9 +132,11 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         }
         let (place, entry) = (*place, entry.clone());
         let tickets = lookup.leases.take();
-        self.backfills.counters().failed.add(place.saturating_sub(tickets.len() + lookup.failed.len()));
+        let unwritten = query.unwritten.iter().filter(|unwritten| **unwritten < place).count();
+        let explained = tickets.len() + lookup.failed.len() + unwritten;
+        self.backfills.counters().failed.add(place.saturating_sub(explained));
         if !tickets.is_empty() {
-            self.backfills.enqueue(Backfill { key: key.clone(), entry, tickets, found_in: place });
+            self.backfills.enqueue(Backfill { key: key.clone(), entry, tickets, found_in: place, held: None });
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod leases;
 mod lookup;
+mod query;
 
 use std::{
     sync::{Arc, Mutex},
@@ -13,6 +14,7 @@ use cache_core::{Entry, Expiry, Key, Result, SharedClock};
 pub(crate) use self::{
     leases::{LeaseReturns, Leases},
     lookup::Lookup,
+    query::{Purpose, Query},
 };
 use crate::{
     backfill::Backfills,
@@ -39,14 +41,6 @@ pub(crate) struct Reader<V> {
     load_timeout: Duration,
     /// The lookups in flight. With a timeout, those that leave time for a loader are apart.
     lookups: [FlightGroup<Lookup<V>>; 2],
-}
-
-/// What a lookup is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Purpose {
-    Get,
-    /// If the lookup finds nothing, a loader runs.
-    Load,
 }
 
 /// How often a caller repeats a lookup that it joined when the time of the caller that started it
@@ -108,43 +102,92 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     ) -> Result<Option<(usize, Entry<V>)>> {
         let deadline = Deadline::after(self.timeout);
         let peeked = Peeked { entry: peeked, is_counted: false };
-        let lookup = self.look_up(key, peeked, deadline, Purpose::Get);
+        let query = Query::new(Purpose::Get);
+        let lookup = self.look_up(key, Some(peeked), deadline, &query);
         let found = deadline.bound(&self.runtime, lookup).await?.fresh()?;
         Ok(found.filter(|found| self.is_served(found)))
     }
 
+    /// Returns the entry of the key and the place of its tier, as the query asks for it. Without a
+    /// fresh entry returns a stale one, if that is allowed.
+    pub(crate) async fn get_with(
+        self: &Arc<Self>,
+        key: &Key,
+        query: &Query,
+        allows_stale: bool,
+    ) -> Result<Option<(usize, Entry<V>)>> {
+        let deadline = Deadline::after(self.timeout);
+        let lookup = self.look_up(key, None, deadline, query);
+        let lookup = deadline.bound(&self.runtime, lookup).await?;
+        self.found_or_stale(&lookup, query, allows_stale)
+    }
+
     /// Returns the values of the keys, without those that are stale.
     pub(crate) async fn get_many(self: &Arc<Self>, keys: &[Key]) -> Result<Vec<Option<V>>> {
+        self.get_many_with(keys, &Query::new(Purpose::Get), false).await
+    }
+
+    /// Returns the values of the keys, as the query asks for them. A stale value is returned only
+    /// if that is allowed and there is no fresh one.
+    pub(crate) async fn get_many_with(
+        self: &Arc<Self>,
+        keys: &[Key],
+        query: &Query,
+        allows_stale: bool,
+    ) -> Result<Vec<Option<V>>> {
         let deadline = Deadline::after(self.timeout);
-        let lookups = deadline.bound(&self.runtime, self.look_up_many(keys, deadline, Purpose::Get)).await?;
+        let lookups = deadline.bound(&self.runtime, self.look_up_many(keys, deadline, query)).await?;
         let value = |lookup: Lookup<V>| {
-            let found = lookup.fresh()?.filter(|found| self.is_served(found));
+            let found = self.found_or_stale(&lookup, query, allows_stale)?;
             Ok(found.and_then(|(_, entry)| entry.into_value()))
         };
         lookups.into_iter().map(value).collect()
     }
 
-    /// Looks up a key. Concurrent lookups of one key are coalesced.
+    fn found_or_stale(
+        &self,
+        lookup: &Lookup<V>,
+        query: &Query,
+        allows_stale: bool,
+    ) -> Result<Option<(usize, Entry<V>)>> {
+        let stale = lookup.stale.as_ref().filter(|(_, entry)| {
+            allows_stale && !self.has_expired(entry) && query.accepts_age(entry, || self.clock.now())
+        });
+        match (lookup.fresh(), stale) {
+            (Ok(Some(found)), _) if self.is_served(&found) => Ok(Some(found)),
+            (_, Some(stale)) => Ok(Some(stale.clone())),
+            (fresh, None) => fresh.map(|found| found.filter(|found| self.is_served(found))),
+        }
+    }
+
+    /// Looks up a key. Concurrent plain lookups of one key are coalesced. `peeked` is what the
+    /// first tier has answered already.
     pub(crate) async fn look_up(
         self: &Arc<Self>,
         key: &Key,
-        peeked: Peeked<V>,
+        peeked: Option<Peeked<V>>,
         deadline: Deadline,
-        purpose: Purpose,
+        query: &Query,
     ) -> Result<Arc<Lookup<V>>> {
-        let mut peeked = Some(peeked);
+        let mut peeked = peeked.map(one);
         if self.tiers.iter().all(Tier::is_local) {
-            let mut lookups = self.descend(std::slice::from_ref(key), peeked.map(one), deadline, purpose).await;
+            let mut lookups = self.descend(std::slice::from_ref(key), peeked, deadline, query).await;
             return Ok(Arc::new(lookups.pop().unwrap_or_else(|| self.nothing_of(key))));
         }
+        if !query.is_plain() {
+            let lookups = self.descend_alone(vec![key.clone()], peeked, deadline, query).await?;
+            return Ok(Arc::new(lookups.into_iter().next().unwrap_or_else(|| self.nothing_of(key))));
+        }
         // A lookup that leaves no time for a loader is of no use to a caller that needs some.
+        let purpose = query.purpose;
         let group = &self.lookups[usize::from(purpose == Purpose::Load && self.timeout.is_some())];
         let mut repeats = REPEATS;
         loop {
             let (mut waiter, was_started) = group.join(key, || {
-                let (reader, key, peeked) = (Arc::clone(self), key.clone(), peeked.take().map(one));
+                let (reader, key, peeked) = (Arc::clone(self), key.clone(), peeked.take());
                 Box::pin(async move {
-                    let lookups = reader.descend(std::slice::from_ref(&key), peeked, deadline, purpose).await;
+                    let (keys, query) = (std::slice::from_ref(&key), Query::new(purpose));
+                    let lookups = reader.descend(keys, peeked, deadline, &query).await;
                     lookups.into_iter().next().unwrap_or_else(|| reader.nothing_of(&key))
                 })
             });
@@ -163,24 +206,82 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         self: &Arc<Self>,
         keys: &[Key],
         deadline: Deadline,
-        purpose: Purpose,
+        query: &Query,
     ) -> Result<Vec<Lookup<V>>> {
-        let peeked: Option<Each<Peeked<V>>> = self.tiers[0].is_local().then(|| {
+        let peeked: Option<Each<Peeked<V>>> = (self.tiers[0].is_local() && !query.unread.contains(&0)).then(|| {
             let peek = |key| Peeked { entry: self.peek(key), is_counted: false };
             keys.iter().map(peek).collect()
         });
-        let is_fresh = |peeked: &Peeked<V>| peeked.entry.as_ref().is_some_and(|entry| self.tiers[0].is_fresh(entry));
-        let is_all_fresh = peeked.as_ref().is_some_and(|peeked| peeked.iter().all(is_fresh));
-        if is_all_fresh || self.tiers.iter().all(Tier::is_local) {
-            return Ok(self.descend(keys, peeked, deadline, purpose).await.into_vec());
+        let is_found = |peeked: &Peeked<V>| {
+            let mut entries = peeked.entry.iter();
+            entries.any(|entry| self.accepts(&self.tiers[0], entry, query))
+        };
+        let is_all_found = peeked.as_ref().is_some_and(|peeked| peeked.iter().all(is_found));
+        if is_all_found || self.tiers.iter().all(Tier::is_local) {
+            return Ok(self.descend(keys, peeked, deadline, query).await.into_vec());
         }
-        let (reader, keys) = (Arc::clone(self), keys.to_vec());
+        self.descend_alone(keys.to_vec(), peeked, deadline, query).await
+    }
+
+    /// Runs a lookup that no other caller can join.
+    async fn descend_alone(
+        self: &Arc<Self>,
+        keys: Vec<Key>,
+        peeked: Option<Each<Peeked<V>>>,
+        deadline: Deadline,
+        query: &Query,
+    ) -> Result<Vec<Lookup<V>>> {
+        let (reader, query) = (Arc::clone(self), query.clone());
         let mut waiter = self.flights.batch_lookup(Box::pin(async move {
-            Mutex::new(reader.descend(&keys, peeked, deadline, purpose).await.into_vec())
+            Mutex::new(reader.descend(&keys, peeked, deadline, &query).await.into_vec())
         }));
         waiter.begin_wait()?;
         // No other caller waits for it.
         Ok(std::mem::take(&mut *lock(&*waiter.await?)))
+    }
+
+    /// Returns the entry that the tier of this place has of the key now, unless it has no value.
+    /// Returns `None` also if the tier fails.
+    pub(crate) async fn read_again(self: &Arc<Self>, key: &Key, place: usize) -> Option<Entry<V>> {
+        let entry = if let Some(local) = self.tiers[place].local() {
+            local.get(key)
+        } else {
+            let (reader, key) = (Arc::clone(self), key.clone());
+            self.runtime.run(async move { reader.tiers[place].recheck(&key).await }).await.ok()?.ok()?
+        };
+        entry.filter(|entry| !entry.is_absent() && !self.has_expired(entry))
+    }
+
+    /// Returns whether any tier has a fresh value of the key. Fills no tier.
+    pub(crate) async fn contains(self: &Arc<Self>, key: Key) -> Result<bool> {
+        let reader = Arc::clone(self);
+        let contains = async move {
+            let mut failure = None;
+            for tier in &*reader.tiers {
+                match tier.recheck(&key).await {
+                    // The entry says whether there is a value.
+                    Ok(Some(entry)) if tier.is_fresh(&entry) && !reader.has_expired(&entry) => {
+                        return Ok(!entry.is_absent());
+                    }
+                    Ok(_) => {}
+                    Err(error) => failure = failure.or(Some(error)),
+                }
+            }
+            failure.map_or(Ok(false), Err)
+        };
+        Deadline::after(self.timeout).bound(&self.runtime, async { self.runtime.run(contains).await? }).await
+    }
+
+    /// Whether an entry of this tier is what the query asks for.
+    fn accepts(&self, tier: &Tier<V>, entry: &Entry<V>, query: &Query) -> bool {
+        tier.is_fresh(entry) && query.accepts_age(entry, || self.clock.now())
+    }
+
+    /// Lets no later caller join a lookup of the key that is in flight.
+    pub(crate) fn forget(&self, key: &Key) {
+        for lookups in &self.lookups {
+            lookups.forget(key);
+        }
     }
 
     /// Whether an entry of this tier is fresh. It may have turned stale while its caller was not

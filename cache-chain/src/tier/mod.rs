@@ -12,6 +12,7 @@ mod write;
 use std::{fmt, sync::Arc, time::Duration};
 
 use cache_core::{Error, ErrorKind, Expiry, LocalStore, Moment, Result, SharedClock, Store, SystemClock, Ttl};
+use smallvec::SmallVec;
 
 use self::{
     breaker::{Breaker, Circuit},
@@ -23,6 +24,9 @@ use crate::{
     lifetime::TierLifetimes,
     stats::{TierCounters, TierStats},
 };
+
+/// Places of tiers, counted from the first, which is 0.
+pub(crate) type Places = SmallVec<[usize; 2]>;
 
 /// A store as a tier of a chain, with its settings.
 ///
@@ -211,6 +215,12 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// Whether it grants claims to one process at a time.
     pub(crate) fn grants_claims(&self) -> bool {
         self.store.profile().claims
+    }
+
+    /// Whether its store is the application's own data, which a chain never writes on its own
+    /// account.
+    pub(crate) fn is_source(&self) -> bool {
+        self.store.profile().origin
     }
 
     /// When an entry with this expiry expires in this tier.

@@ -16,7 +16,7 @@ use crate::util::deadline::after;
 pub(crate) struct TierLookup<V> {
     /// The entry, fresh or stale.
     pub(crate) entry: Option<Entry<V>>,
-    /// The lease of a key without a fresh entry, if the tier granted one.
+    /// The lease of a key without an acceptable entry, if the tier granted one.
     pub(crate) ticket: Option<Ticket>,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Peeked<V> {
 }
 
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
-    /// Looks up the keys, and takes a lease for `lease` of each key without a fresh entry, all
+    /// Looks up the keys, and takes a lease for `lease` of each key without an acceptable entry, all
     /// within `limit`. A tier that has been asked before gives its answers.
     pub(crate) async fn look_up(
         &self,
@@ -36,6 +36,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         peeked: Option<Each<Peeked<V>>>,
         lease: Option<Duration>,
         limit: Duration,
+        accepts: impl Fn(&Entry<V>) -> bool,
     ) -> Each<Result<TierLookup<V>>> {
         let until = after(limit);
         let entries = match peeked {
@@ -46,7 +47,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             entries.into_iter().map(|entry| Ok(TierLookup { entry: entry?, ticket: None })).collect();
         let Some(lease) = lease else { return lookups };
         let needs_lease = |lookup: &Result<TierLookup<V>>| match lookup {
-            Ok(TierLookup { entry, .. }) => !entry.as_ref().is_some_and(|entry| self.is_fresh(entry)),
+            Ok(TierLookup { entry, .. }) => !entry.as_ref().is_some_and(&accepts),
             Err(_) => false,
         };
         let at: Each<usize> = (0..keys.len()).filter(|&at| needs_lease(&lookups[at])).collect();
@@ -69,10 +70,14 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         entry
     }
 
+    /// Returns the entries of the keys again, without counting them.
+    pub(crate) async fn recheck_many(&self, keys: &[Key]) -> Each<Result<Option<Entry<V>>>> {
+        if keys.is_empty() { Each::new() } else { self.get(keys, self.read_timeout, false).await }
+    }
+
     /// Returns the entry of a key again, without counting it.
     pub(crate) async fn recheck(&self, key: &Key) -> Result<Option<Entry<V>>> {
-        let found = self.get(std::slice::from_ref(key), self.read_timeout, false).await;
-        found.into_iter().next().unwrap_or(Ok(None))
+        self.recheck_many(std::slice::from_ref(key)).await.into_iter().next().unwrap_or(Ok(None))
     }
 
     /// Returns the entries of the keys, as far as they may be read.

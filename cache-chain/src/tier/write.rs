@@ -1,6 +1,6 @@
 //! Writes to a tier. A failed write leaves its keys pending for deletion.
 
-use cache_core::{Key, MAX_TTL, Result, Write};
+use cache_core::{Entry, ErrorKind, Expiry, Key, Lifetime, MAX_TTL, Moment, Result, Write};
 
 use super::{
     Tier,
@@ -44,8 +44,56 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.write(keys, del).await
     }
 
+    /// Deletes a key, and returns its entry as far as it may be read.
+    pub(crate) async fn take(&self, key: &Key) -> Result<Option<Entry<V>>> {
+        // An outdated entry is deleted, and not returned.
+        let is_withheld = self.withheld(key, &Ok(())).is_some();
+        let take = async |_| {
+            Each::from_iter([match self.store.take(key).await {
+                // The bytes that do not decode have been removed.
+                Err(error) if error.kind() == ErrorKind::Codec => Ok(None),
+                taken => taken,
+            }])
+        };
+        let taken = self.write(std::slice::from_ref(key), take).await.pop().unwrap_or(Ok(None))?;
+        Ok(taken.filter(|entry| !is_withheld && !self.pending.rejects(entry)))
+    }
+
+    /// Makes the entry of a key stale from `now` on, and expire at `until` at the latest. An entry
+    /// without a value is deleted.
+    pub(crate) async fn expire(&self, key: &Key, now: Moment, until: Expiry) -> Result<()> {
+        let is_withheld = self.withheld(key, &Ok(())).is_some();
+        let expire = async |_| {
+            let expired = async {
+                let ticket = self.store.lease_within(key, self.write_timeout).await?;
+                let entry = match self.store.get(key).await {
+                    Ok(entry) => {
+                        entry.filter(|entry| !is_withheld && !entry.is_absent() && !self.pending.rejects(entry))
+                    }
+                    Err(error) if error.kind() == ErrorKind::Codec => None,
+                    Err(error) => return Err(error),
+                };
+                let Some(entry) = entry else { return self.store.del(key).await };
+                let lifetime =
+                    Lifetime::new(entry.expiry().min(until)).fresh_until(entry.stale_at().min(Expiry::At(now)));
+                // As a write, it voids the leases of lookups that have read the fresh entry.
+                self.store.set(Write { key: key.clone(), entry: entry.with_lifetime(lifetime), ticket }).await
+            };
+            Each::from_iter([expired.await])
+        };
+        self.write(std::slice::from_ref(key), expire).await.pop().unwrap_or(Ok(()))
+    }
+
+    /// Gives the entry of a key a new lifetime. Returns whether there is one that may be read.
+    pub(crate) async fn touch(&self, key: &Key, lifetime: Lifetime, now: Moment) -> Result<bool> {
+        if self.withheld(key, &Ok(())).is_some() {
+            return Ok(false);
+        }
+        self.call(self.write_timeout, async |_| self.store.touch(key, lifetime, now).await).await
+    }
+
     /// Runs a write of the keys. Those that fail are pending for deletion.
-    async fn write(&self, keys: &[Key], call: impl AsyncFnOnce(bool) -> Each<Result<()>>) -> Each<Result<()>> {
+    async fn write<T>(&self, keys: &[Key], call: impl AsyncFnOnce(bool) -> Each<Result<T>>) -> Each<Result<T>> {
         if !self.is_repairable() {
             return self.call_for_each(self.write_timeout, keys.len(), call).await;
         }

@@ -23,6 +23,10 @@ impl RuntimeHandle {
         Self(handle)
     }
 
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.0
+    }
+
     /// Runs the future to its end in a task of its own.
     pub(crate) fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.0.spawn(future)

@@ -6,16 +6,18 @@ mod failures;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use cache_core::{Entry, Key, Result, SharedClock, Ticket, Ttl, Write};
+use cache_core::{Entry, Expiry, Key, Lifetime, Result, SharedClock, Ticket, Ttl, Write};
+
+use tokio::sync::oneshot;
 
 use self::completion::Completion;
 pub(crate) use self::failures::Failures;
 use crate::{
     backfill::Weigher,
     flight::Forget,
-    lifetime::{Lifetime, Lifetimes},
+    lifetime::Lifetimes,
     repair::Repairer,
-    tier::Tier,
+    tier::{Places, Tier},
     util::{deadline::Deadline, runtime::RuntimeHandle},
 };
 
@@ -45,19 +47,47 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
     }
 
     /// Sets values with one TTL. If a key occurs more than once, its last value is set.
-    pub(crate) async fn set(self: &Arc<Self>, values: Vec<(Key, V)>, ttl: Ttl) -> Result<()> {
+    /// They are not stored in the tiers of `unwritten`; older values are deleted from these.
+    pub(crate) async fn set(self: &Arc<Self>, values: Vec<(Key, V)>, ttl: Ttl, unwritten: Places) -> Result<()> {
         let values = last_of_each(values);
         let keys = values.iter().map(|(key, _)| key.clone()).collect();
         let weight = |(key, value): &(Key, V)| (self.weigher)(key, value).saturating_add(size_of::<V>());
         let bytes = values.iter().map(weight).fold(0, usize::saturating_add);
         let writer = Arc::clone(self);
-        self.complete(keys, bytes, async move { writer.set_all(values, ttl).await }).await
+        self.complete(keys, bytes, async move { writer.set_all(values, ttl, &unwritten).await }).await
     }
 
     /// Deletes keys.
     pub(crate) async fn del(self: &Arc<Self>, keys: Arc<[Key]>) -> Result<()> {
         let (writer, deleted) = (Arc::clone(self), Arc::clone(&keys));
         self.complete(keys, 0, async move { writer.del_all(&deleted).await }).await
+    }
+
+    /// Deletes a key and returns the value that it had in the last tier.
+    pub(crate) async fn take(self: &Arc<Self>, key: Key) -> Result<Option<V>> {
+        let (send, taken) = oneshot::channel();
+        let (writer, keys) = (Arc::clone(self), Arc::from([key.clone()]));
+        let take = async move {
+            let (value, deleted) = writer.take_all(&key).await;
+            // The caller may have left.
+            let _ = send.send(value);
+            deleted
+        };
+        self.complete(keys, 0, take).await?;
+        Ok(taken.await.ok().flatten())
+    }
+
+    /// Makes the value of a key stale in every tier.
+    pub(crate) async fn expire(self: &Arc<Self>, key: Key) -> Result<()> {
+        let (writer, keys) = (Arc::clone(self), Arc::from([key.clone()]));
+        self.complete(keys, 0, async move { writer.expire_all(&key).await }).await
+    }
+
+    /// Gives the value of a key a new TTL in every tier. Returns whether the last tier has it.
+    pub(crate) async fn touch(self: &Arc<Self>, key: Key, ttl: Ttl) -> Result<bool> {
+        let writer = Arc::clone(self);
+        let touch = self.completion.runtime.run(async move { writer.touch_all(&key, ttl).await });
+        Deadline::after(self.timeout).bound(&self.completion.runtime, async { touch.await? }).await
     }
 
     /// Deletes all keys.
@@ -103,27 +133,30 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
     /// Sets the last tier unconditionally, and those above with leases taken before. If a tier
     /// fails, the key is deleted from the tiers above instead: it is not known what lies below
     /// them.
-    async fn set_all(&self, values: Vec<(Key, V)>, ttl: Ttl) -> Result<()> {
+    async fn set_all(&self, values: Vec<(Key, V)>, ttl: Ttl, unwritten: &[usize]) -> Result<()> {
         let keys: Vec<Key> = values.iter().map(|(key, _)| key.clone()).collect();
         let _forgetting = Forgetting { flights: &self.flights, keys: Some(&keys) };
         let mut copies = self.copies(values);
         let mut failures = Failures::default();
-        let mut tickets = self.lease_above(&keys, &mut failures).await;
+        let mut tickets = self.lease_above(&keys, unwritten, &mut failures).await;
 
         // For each key, whether every tier below holds the new value or nothing.
         let mut is_sound = vec![true; keys.len()];
         let now = self.clock.now();
         let mut lifetimes: Vec<_> = keys.iter().map(|_| self.lifetimes.of_value(ttl, now)).collect();
-        for tier in self.tiers.iter().rev() {
+        for (place, tier) in self.tiers.iter().enumerate().rev() {
+            let (values, tickets) = (copies.pop().unwrap_or_default(), tickets.pop().unwrap_or_default());
+            if tier.is_source() && unwritten.contains(&place) {
+                continue;
+            }
             // No tier keeps a value longer than the tier below.
             let begun = self.clock.now();
             for Lifetime { expiry, .. } in &mut lifetimes {
                 *expiry = tier.limit(*expiry, begun);
             }
-            let (values, tickets) = (copies.pop().unwrap_or_default(), tickets.pop().unwrap_or_default());
             let (mut set, mut deleted) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
             for (at, (value, ticket)) in values.into_iter().zip(tickets).enumerate() {
-                let (key, Lifetime { fresh_until, expiry }) = (keys[at].clone(), lifetimes[at]);
+                let (key, Lifetime { fresh_until, expiry, .. }) = (keys[at].clone(), lifetimes[at]);
                 match ticket {
                     Some(ticket) if is_sound[at] => {
                         let entry = Entry::new(value, expiry).fresh_until(fresh_until).created_at(now);
@@ -155,14 +188,25 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         copies
     }
 
-    /// For each tier, a ticket per key; `None` if the tier granted no lease.
-    async fn lease_above(&self, keys: &[Key], failures: &mut Failures) -> Vec<Vec<Option<Ticket>>> {
+    /// For each tier, a ticket per key; `None` if the tier granted no lease or is not to be written.
+    async fn lease_above(
+        &self,
+        keys: &[Key],
+        unwritten: &[usize],
+        failures: &mut Failures,
+    ) -> Vec<Vec<Option<Ticket>>> {
+        let last = self.tiers.len() - 1;
         let mut tickets = Vec::with_capacity(self.tiers.len());
-        for tier in &self.tiers[..self.tiers.len() - 1] {
-            let leased = tier.lease(keys, tier.read_timeout, Duration::MAX).await;
-            tickets.push(leased.into_iter().map(|ticket| failures.note(tier, ticket)).collect());
+        for (place, tier) in self.tiers.iter().enumerate() {
+            tickets.push(if unwritten.contains(&place) {
+                vec![None; keys.len()]
+            } else if place == last {
+                vec![Some(Ticket::unconditional()); keys.len()]
+            } else {
+                let leased = tier.lease(keys, tier.read_timeout, Duration::MAX).await;
+                leased.into_iter().map(|ticket| failures.note(tier, ticket)).collect()
+            });
         }
-        tickets.push(vec![Some(Ticket::unconditional()); keys.len()]);
         tickets
     }
 
@@ -175,6 +219,65 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
             }
         }
         failures.of_write("del")
+    }
+
+    /// Takes the value from the last tier, and deletes the key from the tiers above.
+    async fn take_all(&self, key: &Key) -> (Option<V>, Result<()>) {
+        let keys = std::slice::from_ref(key);
+        let _forgetting = Forgetting { flights: &self.flights, keys: Some(keys) };
+        let mut failures = Failures::default();
+        let mut value = None;
+        for (place, tier) in self.tiers.iter().enumerate().rev() {
+            if place + 1 == self.tiers.len() {
+                let taken = failures.note(tier, tier.take(key).await).flatten();
+                value = taken.filter(|entry| !entry.is_stale(self.clock.now())).and_then(Entry::into_value);
+                continue;
+            }
+            for deleted in tier.del(keys).await {
+                failures.note(tier, deleted);
+            }
+        }
+        (value, failures.of_write("take"))
+    }
+
+    /// Without a stale window, deletes the key.
+    async fn expire_all(&self, key: &Key) -> Result<()> {
+        let keys = std::slice::from_ref(key);
+        let Some(stale_for) = self.lifetimes.stale_for else { return self.del_all(keys).await };
+        let _forgetting = Forgetting { flights: &self.flights, keys: Some(keys) };
+        let mut failures = Failures::default();
+        let now = self.clock.now();
+        let until = Expiry::after(now, stale_for.into());
+        for tier in self.tiers.iter().rev().filter(|tier| !tier.is_source()) {
+            failures.note(tier, tier.expire(key, now, until).await);
+        }
+        failures.of_write("expire")
+    }
+
+    /// Touches the tiers from the last up. If the last tier does not have the value, it is deleted
+    /// from the tiers above: it may have been deleted by another process.
+    async fn touch_all(&self, key: &Key, ttl: Ttl) -> Result<bool> {
+        let mut lifetime = self.lifetimes.of_value(ttl, self.clock.now());
+        for (place, tier) in self.tiers.iter().enumerate().rev() {
+            let now = self.clock.now();
+            lifetime.expiry = tier.limit(lifetime.expiry, now);
+            let is_last = place + 1 == self.tiers.len();
+            if !tier.touch(key, lifetime, now).await? && is_last {
+                self.del_above(key, place).await?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn del_above(&self, key: &Key, place: usize) -> Result<()> {
+        let mut failures = Failures::default();
+        for tier in self.tiers[..place].iter().rev() {
+            for deleted in tier.del(std::slice::from_ref(key)).await {
+                failures.note(tier, deleted);
+            }
+        }
+        failures.of_write("touch").inspect_err(|_| self.repairer.start())
     }
 
     async fn clear_all(&self) -> Result<()> {

@@ -1,0 +1,272 @@
+//! The chain for code outside of async.
+
+use std::{
+    error::Error as StdError,
+    future::ready,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use cache_core::{CacheKey, Error, ErrorKind, Result, Ttl};
+use tokio::runtime::Handle;
+
+use super::ChainCache;
+use crate::{load::Load, outcome::Found};
+
+impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
+    /// Returns this chain with methods that block the thread, for code outside of async.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cache_chain::ChainCache;
+    /// use cache_core::testkit::MapStore;
+    ///
+    /// // The chain works on this runtime, which must run as long as the chain is used.
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    /// let users: ChainCache<String> = {
+    ///     let _entered = runtime.enter();
+    ///     ChainCache::builder().tier(MapStore::new()).build()?
+    /// };
+    ///
+    /// let users = users.blocking();
+    /// users.set(42, "Ada".to_owned())?;
+    /// assert_eq!(users.get(42)?.as_deref(), Some("Ada"));
+    /// let name = users.get_or_load(7, || Ok::<_, std::io::Error>("Grace".to_owned()))?;
+    /// assert_eq!(name, "Grace");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn blocking(&self) -> BlockingChain<V> {
+        BlockingChain(self.clone())
+    }
+}
+
+/// A [`ChainCache`] for code outside of async; see [`ChainCache::blocking`].
+///
+/// Each method is that of `ChainCache`, and blocks the thread until it is done. On a thread that
+/// runs async code it does not block, but returns an error of kind
+/// [`InvalidInput`](ErrorKind::InvalidInput): call it in [`tokio::task::spawn_blocking`], or use
+/// the async method.
+///
+/// The runtime of the chain must be running. One that is built by
+/// [`new_current_thread`](tokio::runtime::Builder::new_current_thread) runs only during its
+/// `block_on`, so prefer a multi-thread runtime.
+#[derive(Clone, Debug)]
+pub struct BlockingChain<V>(ChainCache<V>);
+
+impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
+    /// As [`ChainCache::get`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::get`].
+    pub fn get(&self, key: impl CacheKey) -> Result<Option<V>> {
+        self.wait_for(self.0.get(key))
+    }
+
+    /// As [`ChainCache::get_with_ttl`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::get`].
+    pub fn get_with_ttl(&self, key: impl CacheKey) -> Result<Option<(V, Ttl)>> {
+        self.wait_for(self.0.get_with_ttl(key))
+    }
+
+    /// As [`ChainCache::get_detailed`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::get`].
+    pub fn get_detailed(&self, key: impl CacheKey) -> Result<Found<V>> {
+        self.wait_for(self.0.get_detailed(key))
+    }
+
+    /// As [`ChainCache::get_many`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::get_many`].
+    pub fn get_many<K: CacheKey>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<V>>> {
+        self.wait_for(self.0.get_many(keys))
+    }
+
+    /// As [`ChainCache::get_or_load`]. The loader runs on a thread of the chain's runtime that may
+    /// block, and may call this chain.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::get_or_load`].
+    pub fn get_or_load<T, E>(
+        &self,
+        key: impl CacheKey,
+        load: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<T::Output>
+    where
+        T: Load<V> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        self.wait_for(self.0.get_or_load(key, || on_blocking_thread(load)))
+    }
+
+    /// As [`ChainCache::get_or_load_many`], with a loader as in [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::get_or_load_many`].
+    pub fn get_or_load_many<K, T, E, I>(
+        &self,
+        keys: impl AsRef<[K]>,
+        load: impl FnOnce(Vec<K>) -> Result<I, E> + Clone + Send + 'static,
+    ) -> Result<Vec<Option<V>>>
+    where
+        K: CacheKey + Clone + Send + 'static,
+        T: Load<V>,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+        I: IntoIterator<Item = (K, T)> + Send + 'static,
+    {
+        self.wait_for(self.0.get_or_load_many(keys, |ids| on_blocking_thread(move || load(ids))))
+    }
+
+    /// As [`ChainCache::contains`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::contains`].
+    pub fn contains(&self, key: impl CacheKey) -> Result<bool> {
+        self.wait_for(self.0.contains(key))
+    }
+
+    /// As [`ChainCache::set`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::set`].
+    pub fn set(&self, key: impl CacheKey, value: V) -> Result<()> {
+        self.wait_for(self.0.set(key, value))
+    }
+
+    /// As [`ChainCache::set_with_ttl`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::set_with_ttl`].
+    pub fn set_with_ttl(&self, key: impl CacheKey, value: V, ttl: Duration) -> Result<()> {
+        self.wait_for(self.0.set_with_ttl(key, value, ttl))
+    }
+
+    /// As [`ChainCache::set_many`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::set_many`].
+    pub fn set_many<K: CacheKey>(&self, values: impl IntoIterator<Item = (K, V)>) -> Result<()> {
+        self.wait_for(self.0.set_many(values))
+    }
+
+    /// As [`ChainCache::touch`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::touch`].
+    pub fn touch(&self, key: impl CacheKey, ttl: Duration) -> Result<bool> {
+        self.wait_for(self.0.touch(key, ttl))
+    }
+
+    /// As [`ChainCache::expire`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::expire`].
+    pub fn expire(&self, key: impl CacheKey) -> Result<()> {
+        self.wait_for(self.0.expire(key))
+    }
+
+    /// As [`ChainCache::take`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::take`].
+    pub fn take(&self, key: impl CacheKey) -> Result<Option<V>> {
+        self.wait_for(self.0.take(key))
+    }
+
+    /// As [`ChainCache::del`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::del`].
+    pub fn del(&self, key: impl CacheKey) -> Result<()> {
+        self.wait_for(self.0.del(key))
+    }
+
+    /// As [`ChainCache::del_many`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::del_many`].
+    pub fn del_many<K: CacheKey>(&self, keys: impl IntoIterator<Item = K>) -> Result<()> {
+        self.wait_for(self.0.del_many(keys))
+    }
+
+    /// As [`ChainCache::clear`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::clear`].
+    pub fn clear(&self) -> Result<()> {
+        self.wait_for(self.0.clear())
+    }
+
+    /// As [`ChainCache::wait`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::wait`].
+    pub fn wait(&self) -> Result<()> {
+        self.wait_for(self.0.wait())
+    }
+
+    /// As [`ChainCache::shutdown`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::shutdown`].
+    pub fn shutdown(&self, timeout: Duration) -> Result<()> {
+        self.wait_for(self.0.shutdown(timeout))
+    }
+
+    /// Returns the chain with async methods.
+    pub fn chain(&self) -> &ChainCache<V> {
+        &self.0
+    }
+
+    /// Blocks the thread until the call is done.
+    fn wait_for<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let runtime = self.0.reader.runtime.handle();
+        // Outside of any runtime, blocking is allowed. Tokio does not tell whether a thread of a
+        // runtime runs async code; blocking there panics.
+        let is_allowed =
+            Handle::try_current().is_err() || catch_unwind(AssertUnwindSafe(|| runtime.block_on(ready(())))).is_ok();
+        if !is_allowed {
+            let message = "a blocking call would block a thread that runs async code; \
+                           call it in `tokio::task::spawn_blocking`, or await the method of `ChainCache`";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        runtime.block_on(call)
+    }
+}
+
+async fn on_blocking_thread<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Box<dyn StdError + Send + Sync>>
+where
+    T: Send + 'static,
+    E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+{
+    match tokio::task::spawn_blocking(|| work().map_err(Into::into)).await {
+        Ok(result) => result,
+        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+        Err(ended) => Err(ended.into()),
+    }
+}

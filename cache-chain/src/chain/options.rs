@@ -1,0 +1,172 @@
+//! The options of a single call.
+
+use std::{borrow::Cow, time::Duration};
+
+use cache_core::{Error, ErrorKind, Result, Ttl};
+
+use crate::{
+    load::{LoadCall, ServeStale},
+    read::{Purpose, Query},
+    tier::{Places, Tier},
+};
+
+/// Options of a single call; see [`ChainCache::with`](crate::ChainCache::with).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use cache_chain::{CallOptions, ChainCache, ReadThrough, ServeStale};
+/// use cache_core::testkit::MapStore;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let prices: ChainCache<u64> = ChainCache::builder()
+///     .tier(MapStore::new())
+///     .default_ttl(Duration::from_secs(60))
+///     .read_through(ReadThrough::new().stale_for(Duration::from_secs(3600)))
+///     .build()?;
+///
+/// // A checkout wants a price that is at most five seconds old.
+/// let recent = CallOptions::new().max_age(Duration::from_secs(5));
+/// let price = prices.with(&recent).get_or_load("apple", || async { Ok::<_, std::io::Error>(7) }).await?;
+/// assert_eq!(price, 7);
+///
+/// // A list of products shows what there is.
+/// let any = CallOptions::new().serve_stale(ServeStale::AtOnce);
+/// assert_eq!(prices.with(&any).get("apple").await?, Some(7));
+/// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+/// ```
+#[derive(Clone, PartialEq, Debug, Default)]
+#[must_use = "give it to `ChainCache::with`"]
+pub struct CallOptions {
+    ttl: Option<Duration>,
+    stale: Stale,
+    max_age: Option<Duration>,
+    reload: bool,
+    unread: Vec<Cow<'static, str>>,
+    unwritten: Vec<Cow<'static, str>>,
+}
+
+/// Whether a call gets stale values.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+enum Stale {
+    /// As the chain is set.
+    #[default]
+    Default,
+    Never,
+    Mode(ServeStale),
+}
+
+impl CallOptions {
+    /// No options: the call runs as one without them.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the TTL of values that this call sets or loads. A TTL that the loader sets takes
+    /// precedence. The TTL of the news that a key has no value is not changed. With a TTL of zero,
+    /// the call fails with [`InvalidInput`](ErrorKind::InvalidInput).
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Lets the call get stale values: `get_or_load` in this mode, and plain reads in any mode if
+    /// no tier has a fresh value. A value is stale from the end of its TTL on, for
+    /// [`ReadThrough::stale_for`](crate::ReadThrough::stale_for).
+    ///
+    /// Default: `get_or_load` runs in the mode of the chain, and plain reads get no stale values.
+    pub fn serve_stale(mut self, mode: ServeStale) -> Self {
+        self.stale = Stale::Mode(mode);
+        self
+    }
+
+    /// Serves no stale value, whatever the chain is set to.
+    pub fn no_stale(mut self) -> Self {
+        self.stale = Stale::Never;
+        self
+    }
+
+    /// Accepts no older value, fresh or stale: an older one is a miss, and `get_or_load` loads
+    /// again. The age is the time since the value was loaded or set, in any process. A value of
+    /// unknown age is too old.
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = Some(age);
+        self
+    }
+
+    /// Lets `get_or_load` load the key anew, whatever the tiers have. The caller gets no value that
+    /// another load began to load before the call. Concurrent calls share a load that begins after
+    /// them. The new value replaces that of every tier as a `set` does. If the load fails, the
+    /// tiers keep what they have. Plain reads and writes ignore this option.
+    pub fn reload(mut self) -> Self {
+        self.reload = true;
+        self
+    }
+
+    /// Does not read the tier of this name, such as "L1 stretto"; see
+    /// [`Tier::name`]. The tier is still filled with what a tier below has. May be called several
+    /// times.
+    ///
+    /// A `get_or_load` that joins the load of another caller gets its result, from whichever tier
+    /// that is.
+    pub fn skip_read(mut self, tier: impl Into<Cow<'static, str>>) -> Self {
+        self.unread.push(tier.into());
+        self
+    }
+
+    /// Does not write to the tier of this name. A value that is found below it or loaded is not
+    /// filled in. A `set` deletes an older value from the tier, so that the tier does not serve it.
+    /// May be called several times.
+    pub fn skip_write(mut self, tier: impl Into<Cow<'static, str>>) -> Self {
+        self.unwritten.push(tier.into());
+        self
+    }
+
+    /// Checks the options against the tiers of a chain.
+    pub(super) fn resolve<V>(&self, tiers: &[Tier<V>], defaults: &LoadCall) -> Result<Resolved>
+    where
+        V: Clone + Send + Sync + 'static,
+    {
+        let ttl = self.ttl.map_or(Ok(Ttl::Never), Ttl::checked)?;
+        if self.stale == Stale::Mode(ServeStale::After(Duration::ZERO)) {
+            let message = "`serve_stale` is zero; use `ServeStale::AtOnce` or set it above zero";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        let places = |names: &[Cow<'static, str>]| -> Result<Places> {
+            names.iter().map(|name| place_of(tiers, name)).collect()
+        };
+        let (unread, unwritten) = (places(&self.unread)?, places(&self.unwritten)?);
+        let query = Query { purpose: Purpose::Load, unread, unwritten, max_age: self.max_age };
+        let serve_stale = match self.stale {
+            Stale::Default => defaults.serve_stale,
+            Stale::Never => None,
+            Stale::Mode(mode) => Some(mode),
+        };
+        let allows_stale = matches!(self.stale, Stale::Mode(_));
+        Ok(Resolved { load: LoadCall { query, ttl, serve_stale, reload: self.reload }, allows_stale })
+    }
+}
+
+/// The options of a call to one chain.
+#[derive(Clone, Debug)]
+pub(super) struct Resolved {
+    pub(super) load: LoadCall,
+    /// Whether a plain read may return a stale value.
+    pub(super) allows_stale: bool,
+}
+
+impl Resolved {
+    /// The query of a plain read.
+    pub(super) fn query(&self) -> Query {
+        Query { purpose: Purpose::Get, ..self.load.query.clone() }
+    }
+}
+
+fn place_of<V: Clone + Send + Sync + 'static>(tiers: &[Tier<V>], name: &str) -> Result<usize> {
+    tiers.iter().position(|tier| &**tier.title() == name).ok_or_else(|| {
+        let names: Vec<&str> = tiers.iter().map(|tier| &**tier.title()).collect();
+        let message = format!("no tier of the chain is named {name:?}; the tiers are {names:?}");
+        Error::new(ErrorKind::InvalidInput, message)
+    })
+}

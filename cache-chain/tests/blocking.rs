@@ -1,0 +1,130 @@
+//! The blocking API.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use cache_chain::{ChainCache, ErrorKind, Source, Ttl};
+use cache_core::testkit::{MapStore, ScriptedStore};
+use tokio::runtime::{Builder, Runtime};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap()
+}
+
+/// A chain of memory over a remote store.
+fn chain(runtime: &Runtime) -> ChainCache<String> {
+    let _entered = runtime.enter();
+    let remote = ScriptedStore::new(MapStore::new());
+    ChainCache::builder().tier(MapStore::new()).tier(remote).build().unwrap()
+}
+
+#[test]
+fn every_call_works_outside_of_a_runtime() {
+    let runtime = runtime();
+    let chain = chain(&runtime).blocking();
+    chain.set("a", "1".to_owned()).unwrap();
+    chain.set_with_ttl("b", "2".to_owned(), MINUTE).unwrap();
+    chain.set_many([("c", "3".to_owned())]).unwrap();
+    assert_eq!(chain.get("a").unwrap().as_deref(), Some("1"));
+    assert!(chain.get_with_ttl("b").unwrap().unwrap().1 <= Ttl::After(MINUTE));
+    assert_eq!(chain.get_detailed("c").unwrap().source, Source::Tier("L1 map".into()));
+    assert_eq!(chain.get_many(["a", "x"]).unwrap(), [Some("1".to_owned()), None]);
+    assert!(chain.contains("a").unwrap() && !chain.contains("x").unwrap());
+    assert!(chain.touch("a", MINUTE).unwrap());
+    assert_eq!(chain.take("a").unwrap().as_deref(), Some("1"));
+    chain.expire("b").unwrap();
+    chain.del("c").unwrap();
+    chain.del_many(["c"]).unwrap();
+    assert_eq!(chain.get_many(["a", "b", "c"]).unwrap(), [None, None, None]);
+    assert_eq!(chain.get_or_load("d", || Ok::<_, io::Error>("4".to_owned())).unwrap(), "4");
+    let load = |keys: Vec<&'static str>| {
+        Ok::<_, io::Error>(keys.into_iter().map(|key| (key, key.to_owned())).collect::<Vec<_>>())
+    };
+    assert_eq!(chain.get_or_load_many(["d", "e"], load).unwrap(), [Some("4".to_owned()), Some("e".to_owned())]);
+    chain.wait().unwrap();
+    chain.clear().unwrap();
+    assert_eq!(chain.get("d").unwrap(), None);
+    chain.shutdown(MINUTE).unwrap();
+}
+
+#[test]
+fn concurrent_threads_share_a_load_that_may_block() {
+    let runtime = runtime();
+    let (chain, calls) = (chain(&runtime).blocking(), Arc::new(AtomicUsize::new(0)));
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let (chain, calls) = (chain.clone(), Arc::clone(&calls));
+            std::thread::spawn(move || {
+                let inner = chain.clone();
+                let load = move || {
+                    calls.fetch_add(1, SeqCst);
+                    std::thread::sleep(Duration::from_millis(50));
+                    // The loader may call the chain.
+                    inner.get_or_load("inner", || Ok::<_, io::Error>("v".to_owned()))
+                };
+                chain.get_or_load("outer", load)
+            })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.join().unwrap().unwrap(), "v");
+    }
+    assert_eq!(calls.load(SeqCst), 1);
+}
+
+#[test]
+fn errors_and_panics_of_a_loader_reach_the_caller() {
+    let runtime = runtime();
+    let chain = chain(&runtime).blocking();
+    let error = chain.get_or_load("k", || Err::<String, _>(io::Error::other("down"))).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.source_as::<io::Error>().unwrap().to_string()),
+        (ErrorKind::Loader, "down".to_owned())
+    );
+    let error = chain.get_or_load("k", || -> io::Result<String> { panic!("in the loader") }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Panicked);
+}
+
+#[test]
+fn a_thread_that_runs_async_code_is_not_blocked() {
+    let runtime = runtime();
+    let chain = chain(&runtime).blocking();
+    chain.set("k", "v".to_owned()).unwrap();
+    for flavor in [Builder::new_current_thread(), Builder::new_multi_thread()] {
+        let mut flavor = flavor;
+        let other = flavor.enable_time().build().unwrap();
+        let blocked = chain.clone();
+        let error = other.block_on(async move { blocked.get("k") }).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("spawn_blocking"), "{error}");
+        // Also in a task, and of the chain's own runtime.
+        let blocked = chain.clone();
+        let spawned = runtime.spawn(async move { blocked.set("k", "w".to_owned()) });
+        assert_eq!(other.block_on(spawned).unwrap().unwrap_err().kind(), ErrorKind::InvalidInput);
+        // Where tokio allows blocking, it works.
+        let allowed = chain.clone();
+        let found = other.block_on(async move { tokio::task::spawn_blocking(move || allowed.get("k")).await });
+        assert_eq!(found.unwrap().unwrap().as_deref(), Some("v"));
+        let _entered = other.enter();
+        assert_eq!(chain.get("k").unwrap().as_deref(), Some("v"), "a runtime that is only entered runs nothing here");
+    }
+}
+
+#[test]
+fn after_the_runtime_has_ended_a_call_says_so() {
+    let runtime = runtime();
+    let chain = chain(&runtime).blocking();
+    chain.set("k", "v".to_owned()).unwrap();
+    drop(runtime);
+    assert_eq!(chain.get("k").unwrap().as_deref(), Some("v"), "memory needs no runtime");
+    assert_eq!(chain.get("other").unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(chain.set("k", "w".to_owned()).unwrap_err().kind(), ErrorKind::Closed);
+}

@@ -1,0 +1,333 @@
+//! `contains`, `take`, `touch` and `expire`.
+
+mod support;
+
+use std::{io, time::Duration};
+
+use cache_chain::{ChainBuilder, ChainCache, ErrorKind, ReadThrough, ServeStale, Ttl};
+use cache_core::{
+    Entry, Expiry, LocalStore, Store,
+    testkit::{Gate, MapStore, Operation, ScriptedStore},
+};
+use support::{Rig, key, settle};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Two tiers whose values stay for an hour after their TTL.
+fn stale_rig() -> Rig {
+    let stale = |builder: ChainBuilder<String>| {
+        builder.read_through(ReadThrough::new().stale_for(60 * MINUTE).serve_stale(ServeStale::IfLoadFails))
+    };
+    Rig::built(2, |_, tier| tier, stale)
+}
+
+async fn down() -> io::Result<String> {
+    Err(io::Error::other("down"))
+}
+
+#[tokio::test]
+async fn contains_looks_at_every_tier_and_leaves_no_trace() {
+    let rig = stale_rig();
+    assert!(!rig.chain.contains("k").await.unwrap());
+    rig.put(1, "k", "v", Expiry::Never);
+    assert!(rig.chain.contains("k").await.unwrap());
+    rig.chain.wait().await.unwrap();
+    assert_eq!(rig.value(0, "k"), None, "nothing is filled");
+    assert_eq!((rig.stores[0].calls_of(Operation::Lease), rig.chain.stats().tiers[1].hits), (0, 0));
+    // Neither stale values nor the news that there is none.
+    rig.chain.set_with_ttl("stale", "v".to_owned(), SECOND).await.unwrap();
+    rig.clock.advance(SECOND);
+    assert!(!rig.chain.contains("stale").await.unwrap());
+    let none = || async { Ok::<_, io::Error>(None::<String>) };
+    assert_eq!(rig.chain.get_or_load("none", none).await.unwrap(), None);
+    assert!(!rig.chain.contains("none").await.unwrap());
+    // A tier that fails may have it.
+    rig.stores[1].fail(Operation::Get, ErrorKind::Unavailable);
+    assert_eq!(rig.chain.contains("other").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    rig.put(0, "k", "v", Expiry::Never);
+    assert!(rig.chain.contains("k").await.unwrap());
+    assert_eq!(rig.chain.contains("").await.unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn take_returns_the_value_once_and_deletes_it_everywhere() {
+    let rig = Rig::new(3);
+    rig.chain.set("k", "v".to_owned()).await.unwrap();
+    assert_eq!(rig.chain.take("k").await.unwrap().as_deref(), Some("v"));
+    assert_eq!((0..3).map(|tier| rig.value(tier, "k")).collect::<Vec<_>>(), [None, None, None]);
+    assert_eq!(rig.chain.take("k").await.unwrap(), None);
+    // Another process has taken it, and this one does not know.
+    rig.put(0, "k", "v", Expiry::Never);
+    assert_eq!(rig.chain.take("k").await.unwrap(), None);
+    assert_eq!(rig.value(0, "k"), None);
+}
+
+#[tokio::test]
+async fn take_returns_no_stale_value() {
+    let rig = stale_rig();
+    rig.chain.set_with_ttl("k", "v".to_owned(), SECOND).await.unwrap();
+    rig.clock.advance(SECOND);
+    assert_eq!(rig.chain.take("k").await.unwrap(), None);
+    assert_eq!((rig.held(0, "k"), rig.held(1, "k")), (None, None));
+}
+
+#[tokio::test]
+async fn of_many_takers_one_gets_the_value() {
+    let shared = MapStore::<String>::new();
+    for round in 0..200 {
+        let chains: Vec<ChainCache<String>> =
+            (0..4).map(|_| ChainCache::builder().tier(MapStore::new()).tier(shared.clone()).build().unwrap()).collect();
+        chains[0].set("k", round.to_string()).await.unwrap();
+        let takers: Vec<_> = chains
+            .into_iter()
+            .map(|chain| std::thread::spawn(move || cache_core::testkit::block_on(chain.take("k"))))
+            .collect();
+        // The threads wait for tasks of this runtime.
+        let taken = tokio::task::spawn_blocking(move || {
+            takers.into_iter().filter_map(|taker| taker.join().unwrap().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(taken.await.unwrap(), [round.to_string()]);
+    }
+}
+
+/// The backfill read the value before it was taken.
+#[tokio::test]
+async fn a_backfill_does_not_bring_a_taken_value_back() {
+    let rig = Rig::new(2);
+    rig.put(1, "k", "v", Expiry::Never);
+    let gate = rig.stores[0].stall(Operation::Fill);
+    assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("v"));
+    settle().await;
+    assert_eq!(rig.chain.take("k").await.unwrap().as_deref(), Some("v"));
+    gate.open();
+    rig.chain.wait().await.unwrap();
+    assert_eq!(rig.value(0, "k"), None);
+}
+
+#[tokio::test]
+async fn a_value_that_awaits_its_deletion_is_not_taken() {
+    let rig = Rig::new(2);
+    rig.chain.set("k", "v".to_owned()).await.unwrap();
+    rig.stores[1].fail(Operation::Del, ErrorKind::Backend);
+    assert!(rig.chain.del("k").await.unwrap_err().will_be_repaired());
+    assert_eq!(rig.value(1, "k").as_deref(), Some("v"));
+    rig.stores[1].heal();
+    assert_eq!(rig.chain.take("k").await.unwrap(), None);
+    assert_eq!(rig.value(1, "k"), None);
+}
+
+#[tokio::test]
+async fn a_take_that_fails_says_so_and_the_value_is_not_read_again() {
+    let rig = Rig::new(2);
+    rig.chain.set("k", "v".to_owned()).await.unwrap();
+    rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
+    let error = rig.chain.take("k").await.unwrap_err();
+    assert!(error.will_be_repaired(), "{error:#}");
+    assert_eq!(rig.value(0, "k"), None);
+    assert!(rig.chain.get("k").await.is_err(), "the value that may have been taken is not served");
+}
+
+#[tokio::test]
+async fn touch_gives_the_value_a_new_ttl_in_every_tier() {
+    let rig = Rig::new(2);
+    rig.chain.set_with_ttl("k", "v".to_owned(), SECOND).await.unwrap();
+    assert!(rig.chain.touch("k", MINUTE).await.unwrap());
+    rig.clock.advance(30 * SECOND);
+    assert_eq!(rig.chain.get_with_ttl("k").await.unwrap(), Some(("v".to_owned(), Ttl::After(30 * SECOND))));
+    for tier in 0..2 {
+        let entry = rig.held(tier, "k").unwrap();
+        let now = cache_core::Clock::now(&rig.clock);
+        assert_eq!((entry.remaining(now), now.since(entry.created().unwrap())), (Ttl::After(30 * SECOND), 30 * SECOND));
+    }
+    // Shorter, too.
+    assert!(rig.chain.touch("k", SECOND).await.unwrap());
+    rig.clock.advance(SECOND);
+    assert_eq!(rig.chain.get("k").await.unwrap(), None);
+    assert!(!rig.chain.touch("k", SECOND).await.unwrap());
+    assert_eq!(rig.chain.touch("k", Duration::ZERO).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn touch_keeps_to_the_limits_of_each_tier() {
+    let rig = Rig::with(2, |at, tier| if at == 0 { tier.max_ttl(SECOND) } else { tier });
+    rig.chain.set("k", "v".to_owned()).await.unwrap();
+    assert!(rig.chain.touch("k", MINUTE).await.unwrap());
+    let now = cache_core::Clock::now(&rig.clock);
+    let left: Vec<Ttl> = (0..2).map(|tier| rig.held(tier, "k").unwrap().remaining(now)).collect();
+    assert_eq!(left, [Ttl::After(SECOND), Ttl::After(MINUTE)]);
+}
+
+#[tokio::test]
+async fn touch_revives_nothing() {
+    let rig = stale_rig();
+    rig.chain.set_with_ttl("k", "v".to_owned(), SECOND).await.unwrap();
+    rig.clock.advance(SECOND);
+    assert!(!rig.chain.touch("k", MINUTE).await.unwrap(), "it is stale");
+    assert_eq!(rig.chain.get("k").await.unwrap(), None);
+    let none = || async { Ok::<_, io::Error>(None::<String>) };
+    assert_eq!(rig.chain.get_or_load("none", none).await.unwrap(), None);
+    assert!(!rig.chain.touch("none", MINUTE).await.unwrap());
+    // Another process has deleted it below.
+    rig.put(0, "gone", "v", Expiry::Never);
+    assert!(!rig.chain.touch("gone", MINUTE).await.unwrap());
+    assert_eq!(rig.value(0, "gone"), None);
+}
+
+#[tokio::test]
+async fn an_expired_value_is_invisible_and_serves_if_the_load_fails() {
+    let rig = stale_rig();
+    rig.chain.set_with_ttl("k", "v".to_owned(), MINUTE).await.unwrap();
+    rig.chain.expire("k").await.unwrap();
+    assert_eq!(rig.chain.get("k").await.unwrap(), None);
+    assert!(!rig.chain.contains("k").await.unwrap());
+    assert_eq!(rig.chain.get_or_load("k", down).await.unwrap(), "v");
+    for tier in 0..2 {
+        let now = cache_core::Clock::now(&rig.clock);
+        let entry = rig.held(tier, "k").unwrap();
+        assert!(entry.is_stale(now) && entry.remaining(now) == Ttl::After(60 * MINUTE), "{entry:?}");
+    }
+    rig.clock.advance(SECOND);
+    let new = || async { Ok::<_, io::Error>("new".to_owned()) };
+    assert_eq!(rig.chain.get_or_load("k", new).await.unwrap(), "new");
+    assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("new"));
+}
+
+#[tokio::test]
+async fn a_value_without_a_ttl_expires_as_well() {
+    let rig = stale_rig();
+    rig.chain.set("k", "v".to_owned()).await.unwrap();
+    rig.chain.expire("k").await.unwrap();
+    assert_eq!(rig.chain.get("k").await.unwrap(), None);
+    rig.clock.advance(59 * MINUTE);
+    assert_eq!(rig.chain.get_or_load("k", down).await.unwrap(), "v");
+    rig.clock.advance(MINUTE);
+    assert_eq!(rig.chain.get_or_load("k", down).await.unwrap_err().kind(), ErrorKind::Loader);
+}
+
+/// To expire it again does not give it a new life.
+#[tokio::test]
+async fn to_expire_a_stale_value_changes_nothing() {
+    let rig = stale_rig();
+    rig.chain.set_with_ttl("k", "v".to_owned(), SECOND).await.unwrap();
+    rig.clock.advance(30 * MINUTE);
+    let before = [rig.held(0, "k"), rig.held(1, "k")];
+    rig.chain.expire("k").await.unwrap();
+    assert_eq!([rig.held(0, "k"), rig.held(1, "k")], before);
+}
+
+#[tokio::test]
+async fn without_a_stale_window_to_expire_is_to_delete() {
+    let rig = Rig::new(2);
+    rig.chain.set("k", "v".to_owned()).await.unwrap();
+    rig.chain.expire("k").await.unwrap();
+    assert_eq!((rig.held(0, "k"), rig.held(1, "k")), (None, None));
+}
+
+#[tokio::test]
+async fn the_news_that_there_is_no_value_is_deleted_by_expire() {
+    let rig = stale_rig();
+    let none = || async { Ok::<_, io::Error>(None::<String>) };
+    assert_eq!(rig.chain.get_or_load("k", none).await.unwrap(), None);
+    rig.chain.wait().await.unwrap();
+    rig.chain.expire("k").await.unwrap();
+    assert_eq!((rig.held(0, "k"), rig.held(1, "k")), (None, None));
+}
+
+/// A load or a backfill that began before does not bring the value back as fresh.
+#[tokio::test]
+async fn what_began_before_it_was_expired_does_not_make_it_fresh() {
+    let rig = stale_rig();
+    let gate = Gate::default();
+    rig.chain.set("loaded", "v".to_owned()).await.unwrap();
+    rig.chain.del("loaded").await.unwrap();
+    let load = {
+        let (chain, gate) = (rig.chain.clone(), gate.clone());
+        let load = move || async move {
+            gate.passed().await;
+            Ok::<_, io::Error>("old".to_owned())
+        };
+        tokio::spawn(async move { chain.get_or_load("loaded", load).await })
+    };
+    settle().await;
+    rig.chain.expire("loaded").await.unwrap();
+    gate.open();
+    assert_eq!(load.await.unwrap().unwrap(), "old");
+    rig.chain.wait().await.unwrap();
+    assert_eq!(rig.chain.get("loaded").await.unwrap(), None);
+
+    rig.put(1, "read", "v", Expiry::Never);
+    let gate = rig.stores[0].stall(Operation::Fill);
+    assert_eq!(rig.chain.get("read").await.unwrap().as_deref(), Some("v"));
+    settle().await;
+    rig.chain.expire("read").await.unwrap();
+    gate.open();
+    rig.chain.wait().await.unwrap();
+    assert_eq!(rig.chain.get("read").await.unwrap(), None);
+}
+
+/// The write came between the read and the write of `expire`, and is newer than what it expires.
+#[tokio::test]
+async fn expire_does_not_replace_a_newer_value() {
+    let rig = stale_rig();
+    rig.chain.set("k", "old".to_owned()).await.unwrap();
+    let gate = rig.stores[1].stall(Operation::Set);
+    let expire = {
+        let chain = rig.chain.clone();
+        tokio::spawn(async move { chain.expire("k").await })
+    };
+    settle().await;
+    let other = ChainCache::builder().clock(rig.clock.shared()).tier(rig.stores[1].inner().clone()).build().unwrap();
+    other.set("k", "new".to_owned()).await.unwrap();
+    gate.open();
+    expire.await.unwrap().unwrap();
+    let below = rig.value(1, "k");
+    assert!(below.as_deref().is_none_or(|value| value == "new"), "{below:?}");
+    assert_ne!(rig.chain.get("k").await.unwrap().as_deref(), Some("old"));
+}
+
+#[tokio::test]
+async fn where_expire_fails_the_key_is_deleted_later() {
+    let rig = stale_rig();
+    rig.chain.set("k", "v".to_owned()).await.unwrap();
+    rig.stores[1].fail(Operation::Set, ErrorKind::Unavailable);
+    let error = rig.chain.expire("k").await.unwrap_err();
+    assert!(error.will_be_repaired(), "{error:#}");
+    rig.stores[1].heal();
+    assert_eq!(rig.chain.get("k").await.unwrap(), None);
+    rig.chain.wait().await.unwrap();
+    assert_eq!(rig.value(1, "k"), None);
+}
+
+/// The data itself is not expired.
+#[tokio::test]
+async fn an_origin_keeps_its_value() {
+    let origin = cache_core::Origin::new(|_| async { Ok::<_, io::Error>(Some("v".to_owned())) })
+        .write_through(|_, _: String| async { Err(io::Error::other("must not be called")) })
+        .del_through(|_| async { Err(io::Error::other("must not be called")) });
+    let memory = MapStore::new();
+    let chain = ChainCache::builder()
+        .tier(memory.clone())
+        .tier(origin)
+        .read_through(ReadThrough::new().stale_for(MINUTE))
+        .build()
+        .unwrap();
+    assert_eq!(chain.get("k").await.unwrap().as_deref(), Some("v"));
+    chain.wait().await.unwrap();
+    chain.expire("k").await.unwrap();
+    let now = cache_core::SystemClock::shared().now();
+    assert!(LocalStore::get(&memory, &key("k")).is_none_or(|entry: Entry<String>| entry.is_stale(now)));
+    assert_eq!(chain.get("k").await.unwrap().as_deref(), Some("v"), "from the origin");
+}
+
+/// A store that takes and touches by the default implementations, without leases of its own.
+#[tokio::test]
+async fn stores_without_leases_take_and_touch_as_well() {
+    let store = ScriptedStore::new(MapStore::<String>::new()).without_leases();
+    let chain = ChainCache::builder().tier(store.clone()).build().unwrap();
+    chain.set("k", "v".to_owned()).await.unwrap();
+    assert!(chain.touch("k", MINUTE).await.unwrap());
+    assert!(Store::get(&store, &key("k")).await.unwrap().unwrap().expiry() != Expiry::Never);
+    assert_eq!(chain.take("k").await.unwrap().as_deref(), Some("v"));
+    assert_eq!(chain.take("k").await.unwrap(), None);
+}
