@@ -1,7 +1,10 @@
 //! The envelope: what a store that keeps bytes puts in front of every payload.
 
+mod head;
+
 use std::{fmt, ops::Range};
 
+pub use self::head::{Head, Peeked};
 use crate::{
     Codec, Entry, Error, ErrorKind, Result,
     codec::MAX_PAYLOAD,

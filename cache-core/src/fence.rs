@@ -103,6 +103,17 @@ impl Fence {
         Ticket::at(self.stripe(key).version.load(Ordering::Acquire))
     }
 
+    /// As [`lease`](Self::lease), but waits for the write of the stripe that is in progress.
+    ///
+    /// A write raises the version before it takes effect. So with an ordinary lease, which waits for
+    /// nobody, a reader may find what is being replaced, and its ticket is good all the same. That
+    /// is right for a fill, which has read below, and wrong for the removal of what was read here.
+    pub(crate) fn lease_between_writes(&self, key: &Key) -> Ticket {
+        let stripe = self.stripe(key);
+        let _locked = stripe.lock();
+        Ticket::at(stripe.version.load(Ordering::Acquire))
+    }
+
     /// Runs `install` unless the ticket is void; `None` if it is.
     pub fn fill<T>(&self, key: &Key, ticket: Ticket, install: impl FnOnce() -> T) -> Option<T> {
         let stripe = self.stripe(key);

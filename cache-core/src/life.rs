@@ -103,7 +103,14 @@ impl Life {
         let after = |left: Option<Duration>| Expiry::after(asked, left.map_or(Ttl::Never, Ttl::After));
         let expiry = after(self.remaining(store_now));
         let mut entry = value.map_or_else(|| Entry::absent(expiry), |value| Entry::new(value, expiry));
-        entry = entry.fresh_until(after(self.fresh(store_now)));
+        entry = entry.fresh_until(match self.stale {
+            // It was stale before `asked`, too.
+            Some(stale) if stale <= store_now => {
+                let ago = Duration::from_millis(store_now - stale);
+                Expiry::At(asked.minus(ago).unwrap_or(Moment::from_nanos(0)))
+            }
+            _ => after(self.fresh(store_now)),
+        });
         entry = entry.loaded_in(Duration::from_millis(self.load_millis.into()));
         let age = self.age_millis.map(|age| store_now.saturating_sub(self.created).saturating_add(age.into()));
         match age.and_then(|age| asked.minus(Duration::from_millis(age))) {
@@ -186,6 +193,17 @@ mod tests {
         assert_eq!(back.remaining(at(0)), Ttl::After(millis(59_000)));
         assert_eq!(back.stale_at().remaining(at(0)), Ttl::After(millis(29_000)));
         assert_eq!(at(0).since(back.created().unwrap()), millis(1_001));
+    }
+
+    #[test]
+    fn a_stale_entry_tells_since_when_it_is_stale() {
+        let life = Life::new(9_000_000, Some(9_060_000)).stale_at(Some(9_030_000));
+        let stale_at = |store_now| life.entry(Some(()), at(50_000_000), store_now).stale_at();
+        assert_eq!(stale_at(9_029_000), Expiry::At(at(51_000_000)));
+        assert_eq!(stale_at(9_030_000), Expiry::At(at(50_000_000)));
+        assert_eq!(stale_at(9_040_000), Expiry::At(at(40_000_000)));
+        // Before the clock's origin.
+        assert_eq!(stale_at(u64::MAX), Expiry::At(Moment::from_nanos(0)));
     }
 
     #[test]

@@ -142,8 +142,8 @@ impl<S: LocalStore> Store for S {
     async fn take(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
         loop {
             // The entry is cloned outside of the lock. It is the one that is removed if nothing was
-            // written since the lease.
-            let ticket = self.fence().lease(key);
+            // written since the lease, and no write was in progress then.
+            let ticket = self.fence().lease_between_writes(key);
             let entry = LocalStore::get(self, key);
             if let Some(displaced) = self.fence().void_if_current(key, ticket, || self.remove(key)) {
                 return displaced.map(|_| entry);

@@ -98,7 +98,7 @@ impl<V: Clone + Send + Sync + 'static> Store for Origin<V> {
     type Value = V;
 
     fn profile(&self) -> Profile {
-        Profile::new("origin").leases(false).retains(true).origin(true)
+        Profile::new("origin").leases(false).takes_once(false).retains(true).origin(true)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Entry, Expiry, Key, LocalStore, Moment, Result, Ticket};
+use crate::{Entry, Expiry, Key, LocalStore, Moment, Result, Ticket, backend::touch_by_filling};
 
 /// A backend: one place that keeps entries, such as a Redis or a map in memory.
 ///
@@ -40,7 +40,7 @@ use crate::{Entry, Expiry, Key, LocalStore, Moment, Result, Ticket};
 /// - **S18** A `set` with a void ticket leaves the key absent.
 /// - **S19** Of concurrent claims of an absent key one is granted, until it is released, the key is
 ///   written, or the claim runs out; only if [`Profile::claims`] says so. A plain lease is no
-///   claim.
+///   claim. A renewal lets a claim that is still held live longer, and changes nothing else.
 /// - **S20** What an entry says besides its value (that there is none, when it turns stale, how
 ///   long it took to load, when it was made, its validator) comes back with it; or the entry does
 ///   not come back. Only the last three may be forgotten. A store that keeps bytes should keep the
@@ -49,6 +49,11 @@ use crate::{Entry, Expiry, Key, LocalStore, Moment, Result, Ticket};
 ///   leased and filled as before.
 /// - **S22** A value is dropped while no lock is held, so that its `Drop` may call the store. This
 ///   is tested of stores that keep the values themselves, which are local.
+/// - **S23** `take` removes the entry as `del` does and returns it. Of concurrent calls for one
+///   entry, exactly one returns it; only if [`Profile::takes_once`] says so.
+/// - **S24** `touch` changes when an entry turns stale and expires, and neither its value nor its
+///   age. It does not touch what is absent or stale, voids no ticket, and brings back no entry that
+///   was removed meanwhile.
 ///
 /// # Tickets
 ///
@@ -123,9 +128,9 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// As [`claim`](Self::claim), for at most `life`, or for the store's own maximum if that is
-    /// shorter. A caller that needs the claim for longer [renews](Self::renew_claims) it, so that a
-    /// caller that dies blocks others only for a short time. By default the life makes no
-    /// difference.
+    /// shorter. After that time another claim is granted, and the ticket is void. A caller that
+    /// needs the claim for longer [renews](Self::renew_claims) it, so that a caller that dies blocks
+    /// others only for a short time. By default the life makes no difference.
     ///
     /// # Errors
     ///
@@ -136,8 +141,10 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Lets claims that are still held live for `life` from now on, or for the store's own maximum
-    /// if that is shorter. Has no effect on a claim that has run out or whose key was written. By
-    /// default it does nothing.
+    /// if that is shorter. Has no effect on a claim that has run out or was released, on one whose
+    /// key was written since, and on a plain lease: a renewal never brings a claim back. It does not
+    /// tell which claims are still held. Pass only claims that were granted, because a claim that
+    /// was refused may have the ticket of the one that is held. By default it does nothing.
     ///
     /// # Errors
     ///
@@ -181,15 +188,21 @@ pub trait Store: Send + Sync + 'static {
     fn del(&self, key: &Key) -> impl Future<Output = Result<()>> + Send;
 
     /// Voids all tickets of `key` and removes its entry, as [`del`](Self::del), and returns the
-    /// entry that it has removed, fresh or stale. Of concurrent calls for one entry, one returns it.
+    /// entry that it has removed, fresh or stale; `None` if there is none or it has expired. Of
+    /// concurrent calls for one entry, exactly one returns it, if
+    /// [`takes_once`](Profile::takes_once) says so.
     ///
     /// By default the entry is read and then deleted, so that concurrent calls may return the same
-    /// entry, and an entry that is written in between may be lost.
+    /// entry, and an entry that is written in between may be lost. The other methods cannot make it
+    /// atomic: none of them both depends on a ticket and voids it. A store that keeps the default
+    /// says so by `Profile::takes_once(false)`. A caller that must have each entry once, such as a
+    /// one-time token, needs a store that takes once.
     ///
     /// # Errors
     ///
-    /// As the backend fails; the outcome is unknown then. If what is stored is no such value,
-    /// removes it and returns an error of kind `Codec`.
+    /// As the backend fails; the outcome is unknown then: the entry may be gone although no call
+    /// has returned it. If what is stored is no such value, removes it and returns an error of kind
+    /// `Codec`.
     fn take(&self, key: &Key) -> impl Future<Output = Result<Option<Entry<Self::Value>>>> + Send {
         async {
             let entry = self.get(key).await;
@@ -198,26 +211,24 @@ pub trait Store: Send + Sync + 'static {
         }
     }
 
-    /// Gives the entry of `key` a new lifetime and returns `true`. Returns `false`, and changes
-    /// nothing, if there is no entry, or if it is absent or stale at `now`, or if it is replaced or
-    /// removed meanwhile. Voids no ticket.
+    /// Gives the entry of `key` a new lifetime, longer or shorter, and returns `true`. Returns
+    /// `false`, and changes nothing, if there is no entry, if it is absent or stale at `now`, or if
+    /// the lifetime has ended at `now`. May return `false` as well if the key is written meanwhile.
+    /// Voids no ticket. `now` is a moment of the clock that the store and the chain share.
     ///
-    /// By default the entry is read and filled again. A store that can change the lifetime without
-    /// transferring the value should do so.
+    /// The rest of the lifetime is rounded down as that of a [`fill`](Self::fill): an entry never
+    /// lives longer than the lifetime says. The value, the age and the load time stay.
+    ///
+    /// By default the entry is read and filled again with a ticket, so an entry that was removed
+    /// meanwhile does not come back if the store keeps leases. A store that can change the lifetime
+    /// without transferring the value should do so; then the value need not decode.
     ///
     /// # Errors
     ///
-    /// As the backend fails; the outcome is unknown then.
+    /// As the backend fails; the outcome is unknown then: the entry has the old lifetime or the
+    /// new one.
     fn touch(&self, key: &Key, lifetime: Lifetime, now: Moment) -> impl Future<Output = Result<bool>> + Send {
-        async move {
-            let ticket = self.lease(key).await?;
-            match self.get(key).await? {
-                Some(entry) if !entry.is_absent() && !entry.is_stale(now) => {
-                    self.fill(Write { key: key.clone(), entry: entry.with_lifetime(lifetime), ticket }).await
-                }
-                _ => Ok(false),
-            }
-        }
+        touch_by_filling(self, key, lifetime, now)
     }
 
     /// Voids all tickets and removes every entry of this store's namespace, and nothing else.
@@ -254,7 +265,8 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// [`claim_within`](Self::claim_within) for several keys, one result each in their order; one
-    /// round trip where the backend can.
+    /// round trip where the backend can. Of two claims of one key in a batch, the second is refused
+    /// as that of another caller is.
     fn claim_many_within(&self, keys: &[Key], life: Duration) -> impl Future<Output = Vec<Result<Claim>>> + Send {
         each(keys.iter(), move |key| self.claim_within(key, life))
     }
@@ -371,6 +383,9 @@ pub struct Profile {
     pub retains: bool,
     /// Whether a claim of one process keeps those of others off (clause S19).
     pub claims: bool,
+    /// Whether of concurrent calls of [`Store::take`] for one entry exactly one returns it (clause
+    /// S23). A store that keeps the default of that method says no.
+    pub takes_once: bool,
     /// Whether it holds the truth itself and not a copy of it. A chain never deletes from such a
     /// store on its own account.
     pub origin: bool,
@@ -386,13 +401,15 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// A store that keeps leases, may evict, and keeps TTLs to the millisecond.
+    /// A store that keeps leases, takes each entry once, may evict, and keeps TTLs to the
+    /// millisecond.
     pub const fn new(name: &'static str) -> Self {
         Self {
             name,
             leases: true,
             retains: false,
             claims: false,
+            takes_once: true,
             origin: false,
             markers: false,
             domain: 0,
@@ -415,6 +432,12 @@ impl Profile {
     /// Whether a claim of one process keeps those of others off.
     pub const fn claims(mut self, claims: bool) -> Self {
         self.claims = claims;
+        self
+    }
+
+    /// Whether of concurrent takes of one entry exactly one returns it.
+    pub const fn takes_once(mut self, takes_once: bool) -> Self {
+        self.takes_once = takes_once;
         self
     }
 

@@ -19,6 +19,7 @@ mod shown;
 mod skew;
 mod sql;
 mod sql_place;
+pub mod takes;
 mod waiting;
 mod workload;
 

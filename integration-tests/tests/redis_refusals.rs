@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_core::{Error, ErrorKind, Store as _, Ticket};
+use cache_core::{Clock as _, Error, ErrorKind, Expiry, Lifetime, Store as _, SystemClock, Ticket};
 use integration_tests::{RedisServer, documented_permissions, eventually, key, never, shown};
 use store_redis::{RedisConnection, RedisStore};
 use tokio::runtime::Runtime;
@@ -18,6 +18,7 @@ async fn a_full_server_refuses_and_the_older_value_goes() {
         tickets.push(store.lease(key).await.unwrap());
     }
     let fresh = store.lease(&key("fresh")).await.unwrap();
+    store.set(never(&key("kept"), vec![1], Ticket::unconditional())).await.unwrap();
     server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
 
     let check = |error: &Error| {
@@ -38,6 +39,13 @@ async fn a_full_server_refuses_and_the_older_value_goes() {
     assert_eq!(store.lease(&keys[2]).await.unwrap_err().kind(), ErrorKind::Full);
     assert_eq!(store.fill(never(&key("fresh"), vec![3], fresh)).await.unwrap_err().kind(), ErrorKind::Full);
     store.del(&key("fresh")).await.unwrap();
+    // A touch changes nothing then, and a take works.
+    let (now, hour) = (SystemClock.now(), Duration::from_secs(3600));
+    let lifetime = Lifetime::new(Expiry::after(now, hour.into()));
+    let error = store.touch(&key("kept"), lifetime, now).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
+    let kept = store.take(&key("kept")).await.unwrap().unwrap();
+    assert_eq!((kept.expiry(), kept.into_value().unwrap()), (Expiry::Never, vec![1]));
     store.clear().await.unwrap();
 
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
@@ -60,6 +68,9 @@ async fn a_replica_is_read_only() {
     assert_eq!(kind(reader.set(never(&key(1), 2, Ticket::unconditional())).await.unwrap_err()), ErrorKind::ReadOnly);
     assert_eq!(kind(reader.set(never(&key(1), 2, Ticket::at(1))).await.unwrap_err()), ErrorKind::ReadOnly);
     assert_eq!(kind(reader.del(&key(1)).await.unwrap_err()), ErrorKind::ReadOnly);
+    assert_eq!(kind(reader.take(&key(1)).await.unwrap_err()), ErrorKind::ReadOnly);
+    let lifetime = Lifetime::new(Expiry::after(SystemClock.now(), Duration::from_secs(3600).into()));
+    assert_eq!(kind(reader.touch(&key(1), lifetime, SystemClock.now()).await.unwrap_err()), ErrorKind::ReadOnly);
     assert_eq!(kind(reader.lease(&key(2)).await.unwrap_err()), ErrorKind::ReadOnly);
     assert_eq!(kind(reader.clear().await.unwrap_err()), ErrorKind::ReadOnly);
 }
@@ -175,16 +186,15 @@ async fn connecting_names_the_permissions_that_are_missing() {
         };
         user("");
         builder.clone().connect().await.unwrap();
-        for missing in ["+get", "+mget", "+set", "+unlink", "+scan", "+ping"] {
+        for missing in ["+get", "+mget", "+set", "+unlink", "+persist", "+scan", "+ping"] {
             user(missing);
             let error = builder.clone().connect().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Denied, "{missing}: {error:?}");
             let expected = format!("may not run {} on", missing[1..].to_uppercase());
             assert!(shown(&error).contains(&expected), "{missing}: {}", shown(&error));
         }
-        let (particular, others) =
-            (["+getrange", "+pexpire", "+script|load", "+evalsha"], ["+pttl", "+exec", "+multi"]);
-        for missing in if plain { &others[..] } else { &particular[..] } {
+        let particular = ["+getrange", "+setrange", "+strlen", "+pexpire", "+script|load", "+evalsha"];
+        for missing in if plain { &["+pttl", "+pexpireat", "+exec", "+multi"][..] } else { &particular[..] } {
             user(missing);
             let error = builder.clone().connect().await.expect_err(missing);
             let expected = missing[1..].to_uppercase().replace('|', " ");
@@ -196,7 +206,7 @@ async fn connecting_names_the_permissions_that_are_missing() {
     let orders: RedisStore<u64> = RedisStore::builder_on(&connection).namespace("orders").build().unwrap();
     let error = orders.check_permissions().await.unwrap_err();
     assert!(
-        shown(&error).contains("GET, MGET, SET, UNLINK") && shown(&error).contains("`orders:*`"),
+        shown(&error).contains("GET, MGET, SET, UNLINK, PERSIST") && shown(&error).contains("`orders:*`"),
         "{}",
         shown(&error)
     );

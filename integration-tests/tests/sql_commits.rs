@@ -17,15 +17,17 @@ const PATIENT: Duration = Duration::from_secs(60);
 enum Removal {
     Del,
     DelMany,
+    Take,
     Clear,
     SetWithVoidTicket,
     SetManyWithVoidTickets,
     SetOfEndedLife,
 }
 
-const REMOVALS: [Removal; 6] = [
+const REMOVALS: [Removal; 7] = [
     Removal::Del,
     Removal::DelMany,
+    Removal::Take,
     Removal::Clear,
     Removal::SetWithVoidTicket,
     Removal::SetManyWithVoidTickets,
@@ -38,6 +40,7 @@ impl Removal {
         match self {
             Self::Del => store.del(&keys[0]).await,
             Self::DelMany => each(store.del_many(keys).await),
+            Self::Take => store.take(&keys[0]).await.map(drop),
             Self::Clear => store.clear().await,
             Self::SetWithVoidTicket => store.set(never(&keys[0], 2, void())).await,
             Self::SetManyWithVoidTickets => {

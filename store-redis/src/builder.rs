@@ -102,7 +102,8 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
 
     /// Sets how long a ticket of an absent key is valid at most. Default: 10 s. Choose it longer
     /// than a load from the tiers below takes. A lookup asks for a shorter time
-    /// ([`Store::lease_within`](cache_core::Store::lease_within)).
+    /// ([`Store::lease_within`](cache_core::Store::lease_within)), and a claim can be renewed
+    /// ([`Store::renew_claims`](cache_core::Store::renew_claims)).
     ///
     /// After that time, a fill is refused and a write leaves the key absent. This is safe and costs
     /// one more read of the tiers below.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cache_core::{
     Claim, Key, Result, Ticket,
-    backend::{Envelope, marker_millis, only, write_id},
+    backend::{Envelope, marker_millis, write_id},
 };
 use redis::{Cmd, Value};
 
@@ -47,19 +47,43 @@ pub(crate) async fn lease(
     Ok(replies.into_iter().map(|reply| reply.and_then(parse_ticket)).collect())
 }
 
-pub(crate) async fn claim(keyspace: &Keyspace, key: &Key, lease_millis: u64) -> Result<Claim> {
+/// Returns one claim per key. Each lives for `life`, but at most for `lease_millis`.
+pub(crate) async fn claim(
+    keyspace: &Keyspace,
+    keys: &[Key],
+    life: Duration,
+    lease_millis: u64,
+) -> Result<Vec<Result<Claim>>> {
+    let Some(first) = keys.first() else { return Ok(Vec::new()) };
     let call = keyspace.call();
-    let server = call.take_snapshot(keyspace.link_of(key)).await?;
+    let server = call.take_snapshot(keyspace.link_of(first)).await?;
     let latest = server.latest(keyspace.now());
-    let own = write_id::next_claim();
-    let (link, mut claim) = mark(keyspace, &scripts::CLAIM, key, own, lease_millis, server);
-    claim.arg(latest.saturating_add(AHEAD_MILLIS));
-    let [id, granted] =
-        reply::array(only(call.send_all(Some(&scripts::CLAIM), Some(server), vec![(link, claim)]).await)?)?;
-    let ticket = parse_ticket(id)?;
-    let granted = reply::integer(granted)? == 1;
-    let vacant = ticket.version() == Some(own);
-    Ok(if granted { Claim::granted(ticket).vacant(vacant) } else { Claim::refused(ticket) })
+    let millis = marker_millis(life, lease_millis);
+    let own: Vec<u64> = keys.iter().map(|_| write_id::next_claim()).collect();
+    let claims = keys.iter().zip(&own).map(|(key, own)| {
+        let (link, mut claim) = mark(keyspace, &scripts::CLAIM, key, *own, millis, server);
+        claim.arg(latest.saturating_add(AHEAD_MILLIS));
+        (link, claim)
+    });
+    let replies = call.send_all(Some(&scripts::CLAIM), Some(server), claims.collect()).await;
+    Ok(replies.into_iter().zip(own).map(|(reply, own)| parse_claim(reply?, own)).collect())
+}
+
+/// Lets the claims with these ids live for `life` from now on, but at most for `lease_millis`.
+pub(crate) async fn renew(
+    keyspace: &Keyspace,
+    claims: impl Iterator<Item = (&Key, u64)>,
+    life: Duration,
+    lease_millis: u64,
+) -> Result<()> {
+    let millis = marker_millis(life, lease_millis);
+    let renewals = claims.map(|(key, id)| {
+        let mut renew = scripts::RENEW.run(&keyspace.namespace.key(key));
+        renew.arg(id.to_le_bytes().as_slice()).arg(millis);
+        (keyspace.link_of(key), renew)
+    });
+    let replies = keyspace.call().send_all(Some(&scripts::RENEW), None, renewals.collect()).await;
+    replies.into_iter().try_for_each(|reply| reply.map(drop))
 }
 
 /// Removes the markers with these ids.
@@ -76,4 +100,15 @@ pub(crate) async fn release(keyspace: &Keyspace, markers: impl Iterator<Item = (
 fn parse_ticket(id: Value) -> Result<Ticket> {
     let id = reply::bytes(id)?.and_then(|id| id.try_into().ok()).ok_or_else(unexpected)?;
     Ok(Ticket::at(u64::from_le_bytes(id)))
+}
+
+/// Parses the reply to a claim with the id `own`.
+fn parse_claim(reply: Value, own: u64) -> Result<Claim> {
+    let [id, granted] = reply::array(reply)?;
+    let ticket = parse_ticket(id)?;
+    let vacant = ticket.version() == Some(own);
+    Ok(match reply::integer(granted)? {
+        1 => Claim::granted(ticket).vacant(vacant),
+        _ => Claim::refused(ticket),
+    })
 }

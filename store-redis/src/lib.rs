@@ -12,6 +12,8 @@ mod clear;
 mod lease;
 mod permissions;
 mod read;
+mod take;
+mod touch;
 mod write;
 
 mod store;

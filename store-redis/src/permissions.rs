@@ -41,16 +41,20 @@ fn needed_commands(keyspace: &Keyspace, key: &Key, plain: bool) -> Vec<(&'static
         // Sets nothing, because the key does not exist.
         on_key("SET", &["", "XX", "PX", "1"]),
         on_key("UNLINK", &[]),
+        on_key("PERSIST", &[]),
         ("SCAN", scan),
         ("PING", cmd("PING")),
     ];
     if plain {
-        needed.push(on_key("PTTL", &[]));
+        needed.extend([on_key("PTTL", &[]), on_key("PEXPIREAT", &["1"])]);
     } else {
         let mut release = scripts::RELEASE.run(&name);
         release.arg("");
         needed.extend([
             on_key("GETRANGE", &["0", "0"]),
+            // Sets nothing, because there are no bytes to set.
+            on_key("SETRANGE", &["0", ""]),
+            on_key("STRLEN", &[]),
             on_key("PEXPIRE", &["1"]),
             ("SCRIPT LOAD", scripts::RELEASE.load()),
             ("EVALSHA", release),

@@ -9,7 +9,7 @@ use cache_core::{
 use redis::{Pipeline, Value};
 
 use crate::{
-    connection::{call::Call, error::unexpected, reply, server::AHEAD_MILLIS},
+    connection::{call::Call, error::unexpected, reply},
     keyspace::Keyspace,
 };
 
@@ -39,18 +39,18 @@ pub(crate) async fn read_records<V, C: Codec<V>>(
 }
 
 /// The records of one call.
-struct Records<'a, C> {
-    keyspace: &'a Keyspace,
-    envelope: &'a Envelope<C>,
-    call: Call<'a>,
-    link: usize,
+pub(crate) struct Records<'a, C> {
+    pub(crate) keyspace: &'a Keyspace,
+    pub(crate) envelope: &'a Envelope<C>,
+    pub(crate) call: Call<'a>,
+    pub(crate) link: usize,
     /// The time before the request was sent.
-    asked: Moment,
+    pub(crate) asked: Moment,
 }
 
 impl<C> Records<'_, C> {
     /// Returns the entry in a record, or `None` if the record is a marker, invalid or expired.
-    async fn open<V>(&self, name: &[u8], reply: Value) -> Result<Option<Entry<V>>>
+    pub(crate) async fn open<V>(&self, name: &[u8], reply: Value) -> Result<Option<Entry<V>>>
     where
         C: Codec<V>,
     {
@@ -59,11 +59,7 @@ impl<C> Records<'_, C> {
         let life = record.life;
         let server = self.call.take_snapshot(self.link).await?;
         let latest = server.latest(self.asked);
-        // The age of a record from the future is unknown. If its life has an end, it counts as
-        // expired.
-        let has_end = life.expires.is_some() || life.stale.is_some();
-        let is_future = has_end && life.created > latest.saturating_add(AHEAD_MILLIS);
-        if is_future || !server.validity.admits(Envelope::epoch(&bytes), life.created) {
+        if !server.admits(Envelope::epoch(&bytes), life, latest) {
             return Ok(None);
         }
         // The life is counted from before the request, because the entry ages while the reply is on
@@ -102,7 +98,8 @@ pub(crate) async fn read_plain<V, C: Codec<V>>(
     Ok(entries)
 }
 
-fn plain_entry<V, C: Codec<V>>(
+/// Returns the entry in a plain value whose key has this TTL.
+pub(crate) fn plain_entry<V, C: Codec<V>>(
     keyspace: &Keyspace,
     codec: &C,
     value: Value,

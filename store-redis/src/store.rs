@@ -3,8 +3,8 @@
 use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
 
 use cache_core::{
-    Claim, Codec, Entry, Key, Profile, Result, Store, Ticket, Write,
-    backend::{only, write_id},
+    Claim, Codec, Entry, Key, Lifetime, Moment, Profile, Result, Store, Ticket, Write,
+    backend::{only, touch_by_filling, write_id},
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     keyspace::Keyspace,
     lease, permissions, read,
     record::{layout::Layout, namespace::Namespace},
-    write,
+    take, touch, write,
 };
 
 /// A store of values of type `V` in Redis, encoded by the codec `C`.
@@ -113,10 +113,18 @@ where
     }
 
     async fn claim(&self, key: &Key) -> Result<Claim> {
+        self.claim_within(key, Duration::MAX).await
+    }
+
+    async fn claim_within(&self, key: &Key, life: Duration) -> Result<Claim> {
+        only(self.claim_many_within(slice::from_ref(key), life).await)
+    }
+
+    async fn renew_claims(&self, claims: &[(Key, Ticket)], life: Duration) -> Result<()> {
         if self.0.layout.is_plain() {
-            return Ok(Claim::granted(Ticket::unconditional()));
+            return Ok(());
         }
-        lease::claim(&self.0.keyspace, key, self.0.lease_millis).await
+        lease::renew(&self.0.keyspace, write_id::of_claims(claims), life, self.0.lease_millis).await
     }
 
     async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
@@ -149,6 +157,31 @@ where
         only(self.del_many(slice::from_ref(key)).await)
     }
 
+    async fn take(&self, key: &Key) -> Result<Option<Entry<V>>> {
+        match &self.0.layout {
+            Layout::Record(envelope) => take::take_record(&self.0.keyspace, envelope, key).await,
+            Layout::Plain(codec) => take::take_plain(&self.0.keyspace, codec, key).await,
+        }
+    }
+
+    async fn touch(&self, key: &Key, lifetime: Lifetime, now: Moment) -> Result<bool> {
+        if lifetime.expiry.is_past(now) {
+            return Ok(false);
+        }
+        let touched = match &self.0.layout {
+            Layout::Record(envelope) => touch::touch_record(&self.0.keyspace, envelope, key, lifetime, now).await?,
+            Layout::Plain(_) => touch::touch_plain(&self.0.keyspace, key, lifetime).await?,
+        };
+        if let Some(touched) = touched {
+            return Ok(touched);
+        }
+        // Read first: the lease that filling takes would replace what is no record of this store.
+        match self.get(key).await? {
+            Some(_) => touch_by_filling(self, key, lifetime, now).await,
+            None => Ok(false),
+        }
+    }
+
     async fn clear(&self) -> Result<()> {
         clear::clear(&self.0.keyspace).await
     }
@@ -176,6 +209,15 @@ where
         let Inner { keyspace, lease_millis, .. } = &*self.0;
         let leases = lease::lease(keyspace, keys, life, *lease_millis).await;
         leases.unwrap_or_else(|error| vec![Err(error); keys.len()])
+    }
+
+    async fn claim_many_within(&self, keys: &[Key], life: Duration) -> Vec<Result<Claim>> {
+        if self.0.layout.is_plain() {
+            return vec![Ok(Claim::granted(Ticket::unconditional())); keys.len()];
+        }
+        let Inner { keyspace, lease_millis, .. } = &*self.0;
+        let claims = lease::claim(keyspace, keys, life, *lease_millis).await;
+        claims.unwrap_or_else(|error| vec![Err(error); keys.len()])
     }
 
     async fn fill_many(&self, writes: Vec<Write<V>>) -> Vec<Result<bool>> {

@@ -1,6 +1,9 @@
 //! Takes and releases leases and claims.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use cache_core::{
     Claim, Key, Result, Ticket,
@@ -14,7 +17,7 @@ use crate::{
     table::{
         identity::Identity,
         rows::{MAX_IDS, NewRow, Rows},
-        select::{Found, Select, collect, select_into},
+        select::{Found, Select, SelectFn, collect, select_into},
     },
 };
 
@@ -47,27 +50,67 @@ pub(crate) async fn lease(
     Ok(identities.iter().map(of).collect())
 }
 
-pub(crate) async fn claim(keyspace: &Keyspace, key: &Key, lease_millis: u64) -> Result<Claim> {
-    let identity = Identity::of(key);
-    let own = write_id::next_claim();
-    let marker = [marker(&identity, own, lease_millis)];
-    let found = keyspace.run(&InstallClaim { rows: &keyspace.rows, marker: &marker }).await?;
-    let (row, granted) = found.unzip();
-    // Without a row, the conflicting row had gone at each attempt. The ticket is then void.
-    let ticket = row.as_ref().and_then(ticket).unwrap_or_else(|| Ticket::at(write_id::next()));
-    let granted = granted.unwrap_or(true);
-    let vacant = ticket.version() == Some(own);
-    Ok(if granted { Claim::granted(ticket).vacant(vacant) } else { Claim::refused(ticket) })
+/// Returns the ticket of a key that has a live value, or `None` if it has none. Leaves no marker.
+pub(crate) async fn of_value(keyspace: &Keyspace, key: &Key) -> Result<Option<Ticket>> {
+    let identities = [Identity::of(key)];
+    let value = Select { rows: &keyspace.rows, identities: &identities, statement: Rows::select_ids_of_values };
+    let found = keyspace.run(&value).await?;
+    Ok(found.values().next().and_then(ticket))
+}
+
+/// Returns one claim per key. Each lives for `life`, but at most for `lease_millis`.
+pub(crate) async fn claim(keyspace: &Keyspace, keys: &[Key], life: Duration, lease_millis: u64) -> Result<Vec<Claim>> {
+    let identities: Vec<Identity> = keys.iter().map(Identity::of).collect();
+    let millis = marker_millis(life, lease_millis);
+    // Sorted by id, as in every batch.
+    let own: BTreeMap<&[u8], &Identity> = identities.iter().map(|identity| (&identity.id[..], identity)).collect();
+    let markers: Vec<NewRow<'_>> =
+        own.into_values().map(|identity| marker(identity, write_id::next_claim(), millis)).collect();
+    let rows = keyspace.run(&InstallClaims { rows: &keyspace.rows, markers: &markers }).await?;
+    let mut own: HashMap<&[u8], u64> =
+        markers.iter().map(|marker| (&marker.identity.id[..], marker.write_id)).collect();
+    let claim = |identity: &Identity| {
+        // A key that occurs again was claimed by its first occurrence.
+        let own = own.remove(&identity.id[..]);
+        // Without a row, the conflicting row had gone at each attempt. The ticket is then void.
+        let Some(row) = rows.get(&identity.id) else { return Claim::granted(Ticket::at(write_id::next())) };
+        let ticket = Ticket::at(row.write_id);
+        let vacant = own == Some(row.write_id);
+        if row.is_value || vacant { Claim::granted(ticket).vacant(vacant) } else { Claim::refused(ticket) }
+    };
+    Ok(identities.iter().map(claim).collect())
+}
+
+/// Lets the claims with these write ids live for `life` from now on, but at most for
+/// `lease_millis`.
+pub(crate) async fn renew(
+    keyspace: &Keyspace,
+    claims: impl Iterator<Item = (&Key, u64)>,
+    life: Duration,
+    lease_millis: u64,
+) -> Result<()> {
+    let markers = sorted(claims);
+    if markers.is_empty() {
+        return Ok(());
+    }
+    let millis = marker_millis(life, lease_millis);
+    keyspace.run(&RenewMarkers { rows: &keyspace.rows, markers: &markers, millis }).await
 }
 
 /// Removes the markers with these write ids.
 pub(crate) async fn release(keyspace: &Keyspace, markers: impl Iterator<Item = (&Key, u64)>) -> Result<()> {
-    let mut markers: Vec<(Identity, u64)> = markers.map(|(key, write_id)| (Identity::of(key), write_id)).collect();
-    markers.sort_unstable_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+    let markers = sorted(markers);
     if markers.is_empty() {
         return Ok(());
     }
     keyspace.run(&DeleteMarkers { rows: &keyspace.rows, markers: &markers }).await
+}
+
+/// Sorts markers by id, as in every batch.
+fn sorted<'a>(markers: impl Iterator<Item = (&'a Key, u64)>) -> Vec<(Identity, u64)> {
+    let mut markers: Vec<(Identity, u64)> = markers.map(|(key, write_id)| (Identity::of(key), write_id)).collect();
+    markers.sort_unstable_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+    markers
 }
 
 fn marker(identity: &Identity, write_id: u64, millis: u64) -> NewRow<'_> {
@@ -117,59 +160,121 @@ impl Work for InstallMarkers<'_> {
 /// read.
 const CLAIM_ATTEMPTS: u32 = 3;
 
-/// Installs a claim's marker unless the key has a live claim or a live value. Returns the row that
-/// the key has then, and whether the claim is granted: whether the row is not the claim of another
-/// caller.
-///
-/// It is harmless if it takes effect late: it voids some tickets, and expires.
-struct InstallClaim<'a> {
-    rows: &'a Rows,
-    marker: &'a [NewRow<'a>; 1],
+/// The row that a key has after it was claimed.
+struct Claimed {
+    write_id: u64,
+    /// Whether the row is a value. It is a claim's marker otherwise.
+    is_value: bool,
 }
 
-impl Work for InstallClaim<'_> {
-    /// `None` if the conflicting row had gone at each attempt.
-    type Output = Option<(Row, bool)>;
+/// Installs claims' markers for the keys that have neither a live claim nor a live value. Returns
+/// the rows that the keys have then, by id. A row that had gone at each attempt is missing.
+///
+/// It is harmless if it takes effect late: it voids some tickets, and expires.
+struct InstallClaims<'a> {
+    rows: &'a Rows,
+    /// Sorted by id, each id once.
+    markers: &'a [NewRow<'a>],
+}
+
+impl Work for InstallClaims<'_> {
+    type Output = HashMap<Vec<u8>, Claimed>;
 
     fn mode(&self) -> Mode {
         Mode::Single
     }
 
     async fn run(&self, session: &mut Session) -> sqlx::Result<Self::Output> {
-        let mut found = None;
-        // The conflicting row may be gone before it is read, for example because it has expired.
+        let mut claimed = HashMap::with_capacity(self.markers.len());
+        // A conflicting row may be gone before it is read, for example because it has expired.
         for _ in 0..CLAIM_ATTEMPTS {
-            found = self.attempt(session).await?;
-            if found.is_some() {
+            let is_missing = |marker: &&NewRow<'_>| !claimed.contains_key(&marker.identity.id);
+            let missing: Vec<NewRow<'_>> = self.markers.iter().filter(is_missing).copied().collect();
+            if missing.is_empty() {
                 break;
             }
+            self.attempt(session, &missing, &mut claimed).await?;
         }
+        Ok(claimed)
+    }
+}
+
+impl InstallClaims<'_> {
+    async fn attempt(
+        &self,
+        session: &mut Session,
+        markers: &[NewRow<'_>],
+        claimed: &mut HashMap<Vec<u8>, Claimed>,
+    ) -> sqlx::Result<()> {
+        let dialect = self.rows.dialect;
+        for insert in self.rows.insert(markers, dialect.claim_tail()) {
+            if dialect.insert_returns_rows() {
+                let installed = session.rows(&insert).await?;
+                claimed.extend(installed.into_iter().filter_map(|row| by_id(row, false)));
+            } else {
+                session.change(&insert).await?;
+            }
+        }
+        let found = self.missing(session, markers, claimed, Rows::select_ids_of_markers).await?;
+        // A plain marker has been installed meanwhile; try again.
+        let claims = found.into_values().filter_map(|row| by_id(row, false));
+        claimed.extend(claims.filter(|(_, claim)| write_id::is_claim(claim.write_id)));
+        // The caller has found no value. So this one is new, or the caller cannot read it; in the
+        // latter case no other process would load it.
+        let found = self.missing(session, markers, claimed, Rows::select_ids_of_values).await?;
+        claimed.extend(found.into_values().filter_map(|row| by_id(row, true)));
+        Ok(())
+    }
+
+    /// Selects rows of the keys that are not known to be claimed.
+    async fn missing(
+        &self,
+        session: &mut Session,
+        markers: &[NewRow<'_>],
+        claimed: &HashMap<Vec<u8>, Claimed>,
+        statement: SelectFn,
+    ) -> sqlx::Result<Found> {
+        let ids = markers.iter().map(|marker| &marker.identity.id[..]);
+        let ids: Vec<&[u8]> = ids.filter(|id| !claimed.contains_key(*id)).collect();
+        let mut found = Found::new();
+        select_into(&mut found, session, self.rows, &ids, statement).await?;
         Ok(found)
     }
 }
 
-impl InstallClaim<'_> {
-    async fn attempt(&self, session: &mut Session) -> sqlx::Result<Option<(Row, bool)>> {
-        let (dialect, [marker]) = (self.rows.dialect, self.marker);
-        for insert in self.rows.insert(self.marker, dialect.claim_tail()) {
-            if !dialect.insert_returns_rows() {
-                session.change(&insert).await?;
-            } else if let Some(row) = session.rows(&insert).await?.pop() {
-                return Ok(Some((row, true)));
-            }
-        }
-        let id = [&marker.identity.id[..]];
-        if let Some(row) = session.rows(&self.rows.select_ids_of_markers(&id)).await?.pop() {
-            let is_own = row.number == Some(marker.write_id.cast_signed());
-            // A plain marker has been installed meanwhile; try again.
-            let is_claim = row.number.is_some_and(|id| write_id::is_claim(id.cast_unsigned()));
-            return Ok(is_claim.then_some((row, is_own)));
-        }
-        // The caller has found no value. So this one is new, or the caller cannot read it; in the
-        // latter case no other process would load it.
-        let value = session.rows(&self.rows.select_ids_of_values(&id)).await?.pop();
-        Ok(value.map(|row| (row, true)))
+fn by_id(row: Row, is_value: bool) -> Option<(Vec<u8>, Claimed)> {
+    let write_id = row.number?.cast_unsigned();
+    Some((row.id, Claimed { write_id, is_value }))
+}
+
+/// Changes the lives of claims' markers. It is harmless if it takes effect late, because no other
+/// markers have these write ids, and their lives stay short.
+struct RenewMarkers<'a> {
+    rows: &'a Rows,
+    /// Sorted by id, as in every batch.
+    markers: &'a [(Identity, u64)],
+    millis: u64,
+}
+
+impl Work for RenewMarkers<'_> {
+    type Output = ();
+
+    fn mode(&self) -> Mode {
+        Mode::Single
     }
+
+    async fn run(&self, session: &mut Session) -> sqlx::Result<()> {
+        for some in self.markers.chunks(MAX_IDS) {
+            let (ids, write_ids) = columns(some);
+            session.change(&self.rows.renew_markers(&ids, &write_ids, self.millis)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the ids and the write ids of markers.
+fn columns(markers: &[(Identity, u64)]) -> (Vec<&[u8]>, Vec<u64>) {
+    markers.iter().map(|(identity, write_id)| (&identity.id[..], *write_id)).unzip()
 }
 
 /// Deletes markers. It is harmless if it takes effect late, because no other markers have these
@@ -189,8 +294,7 @@ impl Work for DeleteMarkers<'_> {
 
     async fn run(&self, session: &mut Session) -> sqlx::Result<()> {
         for some in self.markers.chunks(MAX_IDS) {
-            let ids: Vec<&[u8]> = some.iter().map(|(identity, _)| &identity.id[..]).collect();
-            let write_ids: Vec<u64> = some.iter().map(|(_, write_id)| *write_id).collect();
+            let (ids, write_ids) = columns(some);
             session.change(&self.rows.delete_markers(&ids, &write_ids)).await?;
         }
         Ok(())

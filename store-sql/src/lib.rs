@@ -15,6 +15,7 @@ mod keyspace;
 mod clear;
 mod lease;
 mod read;
+mod take;
 mod write;
 
 mod sweep;

@@ -38,7 +38,7 @@ pub(crate) async fn read<V, C: Codec<V>>(
 
 /// Returns the entry in a row that was read at `asked`, or `None` if the row is a marker or has
 /// expired.
-fn open<V, C: Codec<V>>(
+pub(crate) fn open<V, C: Codec<V>>(
     keyspace: &Keyspace,
     envelope: &Envelope<C>,
     key: &Key,

@@ -3,7 +3,7 @@
 use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
 
 use cache_core::{
-    Claim, Codec, Entry, Key, Profile, Result, Store, Ticket, Write,
+    Claim, Codec, Entry, Key, Lifetime, Moment, Profile, Result, Store, Ticket, Write,
     backend::{Envelope, only, write_id},
 };
 
@@ -14,7 +14,7 @@ use crate::{
     keyspace::Keyspace,
     lease, read,
     sweep::Sweeper,
-    write,
+    take, write,
 };
 
 /// A store of values of type `V` in a table of MySQL, MariaDB, PostgreSQL or SQLite, encoded by the
@@ -106,7 +106,15 @@ where
     }
 
     async fn claim(&self, key: &Key) -> Result<Claim> {
-        lease::claim(&self.0.keyspace, key, self.0.lease_millis).await
+        self.claim_within(key, Duration::MAX).await
+    }
+
+    async fn claim_within(&self, key: &Key, life: Duration) -> Result<Claim> {
+        only(self.claim_many_within(slice::from_ref(key), life).await)
+    }
+
+    async fn renew_claims(&self, claims: &[(Key, Ticket)], life: Duration) -> Result<()> {
+        lease::renew(&self.0.keyspace, write_id::of_claims(claims), life, self.0.lease_millis).await
     }
 
     async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
@@ -134,6 +142,24 @@ where
 
     async fn del(&self, key: &Key) -> Result<()> {
         write::remove(&self.0.keyspace, slice::from_ref(key)).await
+    }
+
+    async fn take(&self, key: &Key) -> Result<Option<Entry<V>>> {
+        take::take(&self.0.keyspace, &self.0.envelope, key).await
+    }
+
+    /// Reads the entry and fills it again. The lease that this takes leaves no marker.
+    async fn touch(&self, key: &Key, lifetime: Lifetime, now: Moment) -> Result<bool> {
+        if lifetime.expiry.is_past(now) {
+            return Ok(false);
+        }
+        let Some(ticket) = lease::of_value(&self.0.keyspace, key).await? else { return Ok(false) };
+        match self.get(key).await? {
+            Some(entry) if !entry.is_absent() && !entry.is_stale(now) => {
+                self.fill(Write { key: key.clone(), entry: entry.with_lifetime(lifetime), ticket }).await
+            }
+            _ => Ok(false),
+        }
     }
 
     async fn clear(&self) -> Result<()> {
@@ -164,6 +190,17 @@ where
         }
         let leases = lease::lease(&self.0.keyspace, keys, life, self.0.lease_millis).await;
         leases.unwrap_or_else(|error| vec![Err(error); keys.len()])
+    }
+
+    async fn claim_many_within(&self, keys: &[Key], life: Duration) -> Vec<Result<Claim>> {
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        let claims = lease::claim(&self.0.keyspace, keys, life, self.0.lease_millis).await;
+        match claims {
+            Ok(claims) => claims.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); keys.len()],
+        }
     }
 
     async fn fill_many(&self, writes: Vec<Write<V>>) -> Vec<Result<bool>> {

@@ -5,6 +5,7 @@ mod idle;
 mod lock;
 mod server_clock;
 mod settings;
+mod touch;
 pub mod write_id;
 
 pub use self::{
@@ -13,9 +14,10 @@ pub use self::{
     lock::lock,
     server_clock::ServerClock,
     settings::{check_namespace, check_time_to_idle, lease_millis, marker_millis},
+    touch::touch_by_filling,
 };
 pub use crate::{
-    envelope::{Binding, Envelope},
+    envelope::{Binding, Envelope, Head, Peeked},
     key::Fingerprint,
     life::Life,
     record::{Opened, Record},

@@ -40,6 +40,11 @@ pub fn of_claim(ticket: Ticket) -> Option<u64> {
     ticket.version().filter(|&id| is_claim(id))
 }
 
+/// Returns the keys and ids of the claims. A plain lease among them is left out.
+pub fn of_claims(claims: &[(Key, Ticket)]) -> impl Iterator<Item = (&Key, u64)> {
+    claims.iter().filter_map(|(key, ticket)| Some((key, of_claim(*ticket)?)))
+}
+
 /// Returns the keys and ids of the leases that are no claims. A lease that was taken while a claim
 /// was held has the claim's id.
 pub fn of_plain_leases(leases: &[(Key, Ticket)]) -> impl Iterator<Item = (&Key, u64)> {
@@ -75,5 +80,6 @@ mod tests {
         let key = Key::new("k").unwrap();
         let leases = tickets.map(|ticket| (key.clone(), ticket));
         assert_eq!(of_plain_leases(&leases).collect::<Vec<_>>(), [(&key, lease)]);
+        assert_eq!(of_claims(&leases).collect::<Vec<_>>(), [(&key, claim)]);
     }
 }

@@ -8,6 +8,8 @@
 //! Shuttle tries many random schedules. Loom tries all, and all that the memory model allows
 //! besides.
 
+mod take;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, OnceLock},

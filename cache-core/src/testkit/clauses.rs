@@ -3,7 +3,7 @@
 use std::{sync::mpsc, thread, time::Duration};
 
 use super::{Clause, Harness, drop_after, join_all, reentrant::replace_in_each_way};
-use crate::{Claim, Entry, ErrorKind, Expiry, Key, MAX_TTL, SharedClock, Store, Ticket, Ttl, Write};
+use crate::{Entry, ErrorKind, Expiry, Key, Lifetime, MAX_TTL, SharedClock, Store, Ticket, Ttl, Write};
 
 type Verdict<T = ()> = Result<T, String>;
 
@@ -14,6 +14,11 @@ macro_rules! ensure {
         }
     };
 }
+
+// They use the macro above.
+mod claims;
+mod take;
+mod touch;
 
 pub(super) async fn check<H: Harness>(clause: Clause, harness: &H) -> Verdict {
     let test = Test { harness, store: harness.store().await, clock: harness.clock() };
@@ -40,6 +45,8 @@ pub(super) async fn check<H: Harness>(clause: Clause, harness: &H) -> Verdict {
         Clause::S20 => test.facets().await,
         Clause::S21 => test.released().await,
         Clause::S22 => test.values_that_call(),
+        Clause::S23 => test.takes().await,
+        Clause::S24 => test.touches().await,
     }
 }
 
@@ -272,7 +279,13 @@ impl<H: Harness> Test<'_, H> {
             Ok(found) => return Err(format!("get gave {found:?} for bytes that do not decode")),
         }
         self.put("k", "new").await?;
-        self.expect("k", Some("new"), "after a set over bytes that do not decode").await
+        self.expect("k", Some("new"), "after a set over bytes that do not decode").await?;
+        self.harness.corrupt(&self.store, &key("k")).await;
+        match self.store.take(&key("k")).await {
+            Err(error) => ensure!(error.kind() == ErrorKind::Codec, "take gave {error:?} and no error of kind Codec"),
+            Ok(found) => return Err(format!("take gave {found:?} for bytes that do not decode")),
+        }
+        self.expect("k", None, "after a take of bytes that do not decode").await
     }
 
     async fn no_panic(&self) -> Verdict {
@@ -281,6 +294,9 @@ impl<H: Harness> Test<'_, H> {
         ensure!(self.store.fill_many(Vec::new()).await.is_empty(), "fill_many of nothing gave something");
         ensure!(self.store.set_many(Vec::new()).await.is_empty(), "set_many of nothing gave something");
         ensure!(self.store.del_many(&[]).await.is_empty(), "del_many of nothing gave something");
+        let claims = self.store.claim_many_within(&[], Duration::from_secs(1)).await;
+        ensure!(claims.is_empty(), "claim_many_within of nothing gave something");
+        self.store.renew_claims(&[], Duration::from_secs(1)).await.map_err(fault("renew_claims of nothing"))?;
         self.put("empty value", "").await?;
         self.put("large value", &"v".repeat(1 << 20)).await?;
         for version in [0, 1, u64::MAX] {
@@ -304,6 +320,7 @@ impl<H: Harness> Test<'_, H> {
             drop_after(polls, store.get(&key("k"))).await;
             drop_after(polls, store.get_many(&[key("k"), key("l")])).await;
             drop_after(polls, store.lease(&key("k"))).await;
+            drop_after(polls, store.touch(&key("k"), Lifetime::new(Expiry::Never), self.clock.now())).await;
             drop_after(polls, store.wait()).await;
             self.expect("k", Some("old"), "after dropped reads").await?;
 
@@ -320,6 +337,9 @@ impl<H: Harness> Test<'_, H> {
             drop_after(polls, store.clear()).await;
             self.put("k", "last").await?;
             self.expect("k", Some("last"), "after dropped removals and a finished set").await?;
+            drop_after(polls, store.take(&key("k"))).await;
+            self.put("k", "taken").await?;
+            self.expect("k", Some("taken"), "after a dropped take and a finished set").await?;
         }
         Ok(())
     }
@@ -495,33 +515,6 @@ impl<H: Harness> Test<'_, H> {
             let found = found.map_err(fault("get_many"))?.and_then(Entry::into_value);
             ensure!(found.as_ref() == Some(name), "after a set_many with good tickets, {name} is {found:?}");
         }
-        Ok(())
-    }
-
-    async fn claim(&self, name: &str) -> Verdict<Claim> {
-        self.store.claim(&key(name)).await.map_err(fault("claim"))
-    }
-
-    async fn claims(&self) -> Verdict {
-        let fill = |claim: Claim| self.store.fill(self.write("k", "loaded", Ttl::Never, claim.ticket));
-        let first = self.claim("k").await?;
-        ensure!(first.granted, "the first claim of an absent key was refused");
-        let second = self.claim("k").await?;
-        ensure!(second.granted != self.store.profile().claims, "a second claim: granted is {}", second.granted);
-        ensure!(fill(second).await.map_err(fault("fill"))?, "a fill with the ticket of a second claim was refused");
-        ensure!(fill(first).await.map_err(fault("fill"))?, "a fill with the ticket of the first claim was refused");
-        self.store.release(&key("k"), first.ticket).await.map_err(fault("release"))?;
-        self.expect("k", Some("loaded"), "after a release that came after a fill").await?;
-
-        self.store.del(&key("k")).await.map_err(fault("del"))?;
-        let reader = self.lease("k").await?;
-        let claim = self.claim("k").await?;
-        ensure!(claim.granted, "a claim was refused for a plain lease, or for one from before a del");
-        let _ = reader;
-        self.store.release(&key("k"), claim.ticket).await.map_err(fault("release"))?;
-        let again = self.claim("k").await?;
-        ensure!(again.granted, "a claim was refused after the one before was released");
-        ensure!(fill(claim).await.is_ok(), "a fill after its claim's release failed");
         Ok(())
     }
 

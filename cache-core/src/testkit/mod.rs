@@ -149,6 +149,8 @@ pub enum Clause {
     S20,
     S21,
     S22,
+    S23,
+    S24,
 }
 
 impl Clause {
@@ -176,6 +178,8 @@ impl Clause {
         Self::S20,
         Self::S21,
         Self::S22,
+        Self::S23,
+        Self::S24,
     ];
 
     /// Tests a backend for this clause.
@@ -235,6 +239,8 @@ macro_rules! store_contract {
             s20_what_an_entry_says_comes_back S20,
             s21_a_lease_given_back_is_harmless S21,
             s22_values_are_dropped_without_a_lock S22,
+            s23_take_returns_the_entry_once S23,
+            s24_touch_changes_the_lifetime_alone S24,
         }
     };
     (@tests $harness:expr; $($name:ident $clause:ident,)*) => {$(

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Weak};
 
 use super::block_on;
-use crate::{Displaced, Entry, Expiry, Fence, Key, LocalStore, Profile, Result, Store, Ticket, Write};
+use crate::{
+    Displaced, Entry, Expiry, Fence, Key, Lifetime, LocalStore, Moment, Profile, Result, Store, Ticket, Write,
+};
 
 /// A value that calls the store which holds it when it is dropped: it reads its key, and writes,
 /// fills and removes another key that the same stripe of the fence guards. If the store drops it
@@ -118,6 +120,9 @@ pub(super) fn replace_in_each_way(store: Arc<dyn LocalStore<Value = Reentrant>>)
             shared.fill(write(&own, void)).await?;
             drop(Store::get(&shared, &own).await?);
             shared.set(write(&own, void)).await?;
+            shared.set(write(&own, always)).await?;
+            shared.touch(&own, Lifetime::new(Expiry::Never), Moment::from_nanos(0)).await?;
+            drop(shared.take(&own).await?);
             shared.set(write(&own, always)).await?;
             shared.del(&own).await?;
             all(shared.set_many(vec![write(&own, always), write(&twin, always)]).await)?;

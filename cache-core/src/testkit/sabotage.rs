@@ -10,8 +10,8 @@ use std::{
 
 use super::{Clause, Harness, MapStore, Reentrant, block_on, yield_now};
 use crate::{
-    Claim, Clock as _, Displaced, Entry, Error, ErrorKind, Expiry, Fence, Key, LocalStore, ManualClock, Profile,
-    Result, SharedClock, Store, Ticket, Ttl, Write,
+    Claim, Clock as _, Displaced, Entry, Error, ErrorKind, Expiry, Fence, Key, Lifetime, LocalStore, ManualClock,
+    Moment, Profile, Result, SharedClock, Store, Ticket, Ttl, Write,
 };
 
 /// A store that breaks one clause of the contract and keeps the others.
@@ -28,7 +28,8 @@ struct State {
     last: HashMap<Key, (Entry<String>, Ttl)>,
     removed: Vec<Write<String>>,
     corrupt: HashSet<Key>,
-    claimed: HashSet<Key>,
+    /// The tickets of the claims, and when they run out.
+    claimed: HashMap<Key, (Ticket, Moment)>,
     slot: Option<Key>,
     busy: bool,
 }
@@ -41,6 +42,7 @@ pub struct BrokenHarness {
 }
 
 const ROOM: usize = 2 << 20;
+const LEASE_TTL: Duration = Duration::from_secs(10);
 
 impl Broken {
     fn breaks(&self, clause: Clause) -> bool {
@@ -99,6 +101,7 @@ impl Broken {
         let mut state = self.state();
         state.written.insert(key.clone());
         state.corrupt.remove(&key);
+        state.claimed.remove(&key);
         state.last.insert(key.clone(), (entry.clone(), ttl));
         Write { key, entry, ticket }
     }
@@ -176,11 +179,34 @@ impl Store for Broken {
     }
 
     async fn claim(&self, key: &Key) -> Result<Claim> {
+        self.claim_within(key, LEASE_TTL).await
+    }
+
+    async fn claim_within(&self, key: &Key, life: Duration) -> Result<Claim> {
         let ticket = self.lease(key).await?;
-        let free = self.state().claimed.insert(self.key(key));
+        let (key, now) = (self.key(key), self.clock.now());
+        let mut state = self.state();
+        let is_free = state.claimed.get(&key).is_none_or(|(_, end)| *end <= now);
         // Breaks S19: everybody may load.
-        let granted = free || self.breaks(Clause::S19);
-        Ok(if granted { Claim::granted(ticket) } else { Claim::refused(ticket) })
+        if is_free || self.breaks(Clause::S19) {
+            state.claimed.insert(key, (ticket, now.plus(life.min(LEASE_TTL))));
+            return Ok(Claim::granted(ticket));
+        }
+        Ok(Claim::refused(ticket))
+    }
+
+    async fn renew_claims(&self, claims: &[(Key, Ticket)], life: Duration) -> Result<()> {
+        let now = self.clock.now();
+        for (key, ticket) in claims {
+            let key = self.key(key);
+            if let Some((held, end)) = self.state().claimed.get_mut(&key)
+                && held == ticket
+                && *end > now
+            {
+                *end = now.plus(life.min(LEASE_TTL));
+            }
+        }
+        Ok(())
     }
 
     async fn release_leases(&self, leases: &[(Key, Ticket)]) -> Result<()> {
@@ -203,7 +229,11 @@ impl Store for Broken {
         let ticket = if self.breaks(Clause::S17) { Ticket::unconditional() } else { write.ticket };
         let key = self.key(&write.key);
         self.state().written.insert(key.clone());
-        self.map.fill(Write { key, ticket, ..write }).await
+        let filled = self.map.fill(Write { key: key.clone(), ticket, ..write }).await?;
+        if filled {
+            self.state().claimed.remove(&key);
+        }
+        Ok(filled)
     }
 
     async fn set(&self, write: Write<String>) -> Result<()> {
@@ -222,8 +252,46 @@ impl Store for Broken {
         self.map.del(&key).await
     }
 
+    async fn take(&self, key: &Key) -> Result<Option<Entry<String>>> {
+        self.enter().await?;
+        let key = self.key(key);
+        self.state().claimed.remove(&key);
+        let is_corrupt = self.state().corrupt.remove(&key);
+        // Breaks S23: the entry is read and then deleted.
+        let taken = if self.breaks(Clause::S23) {
+            let found = self.found(&key);
+            yield_now().await;
+            self.map.del(&key).await?;
+            found
+        } else {
+            self.map.take(&key).await?
+        };
+        if is_corrupt { Err(Error::new(ErrorKind::Codec, "the stored bytes are no value")) } else { Ok(taken) }
+    }
+
+    async fn touch(&self, key: &Key, lifetime: Lifetime, now: Moment) -> Result<bool> {
+        self.enter().await?;
+        let key = self.key(key);
+        // Breaks S24: the entry is read and then written, whatever has become of it.
+        if self.breaks(Clause::S24)
+            && let Some(entry) = self.found(&key).filter(|entry| !entry.is_absent() && !entry.is_stale(now))
+            && !lifetime.expiry.is_past(now)
+        {
+            yield_now().await;
+            let entry = entry.with_lifetime(lifetime);
+            return self.map.fill(Write { key, entry, ticket: Ticket::unconditional() }).await;
+        }
+        let touched = self.map.touch(&key, lifetime, now).await?;
+        if touched && let Some((entry, ttl)) = self.state().last.get_mut(&key) {
+            *entry = entry.clone().with_lifetime(lifetime);
+            *ttl = lifetime.expiry.remaining(now);
+        }
+        Ok(touched)
+    }
+
     async fn clear(&self) -> Result<()> {
         self.enter().await?;
+        self.state().claimed.clear();
         self.state().corrupt.clear();
         Store::clear(&self.map).await
     }

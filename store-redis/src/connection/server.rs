@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use cache_core::{
     Moment, SharedClock,
-    backend::{Binding, ServerClock, lock},
+    backend::{Binding, Life, ServerClock, lock},
 };
 
 /// Tells which records are valid: those of the current run of the server.
@@ -58,6 +58,16 @@ impl ServerSnapshot {
     /// Returns the latest possible time on the server, in Unix milliseconds.
     pub(crate) fn latest(&self, now: Moment) -> u64 {
         self.clock.latest(now)
+    }
+
+    /// Returns whether a record of this epoch and life counts at this time of the server.
+    ///
+    /// The age of a record from the future is unknown. If its life has an end, it counts as
+    /// expired.
+    pub(crate) fn admits(&self, epoch: Option<u32>, life: Life, latest: u64) -> bool {
+        let has_end = life.expires.is_some() || life.stale.is_some();
+        let is_future = has_end && life.created > latest.saturating_add(AHEAD_MILLIS);
+        !is_future && self.validity.admits(epoch, life.created)
     }
 }
 

@@ -90,6 +90,35 @@ if type(head) ~= 'string' or head:sub(1, 5) ~= 'MLC\3\1' or head:sub(11, 18) ~= 
 return redis.call('UNLINK', KEYS[1])"
 );
 
+/// Changes the life of the claim's marker with this id. A value with the same id stays as it is.
+///
+/// ARGV: the write id, the life in milliseconds.
+pub(crate) static RENEW: Script = script!(
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 17)
+if type(head) ~= 'string' or head:sub(1, 5) ~= 'MLC\3\1' or head:sub(11, 18) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])"
+);
+
+/// Removes the key and returns the bytes that it held, or the error that reading them gives.
+pub(crate) static TAKE: Script = script!(
+    r"local value = redis.pcall('GET', KEYS[1])
+redis.call('UNLINK', KEYS[1])
+return value"
+);
+
+/// Replaces the head of the record and the life of the key, if the record still has the head and
+/// the length that the caller has read. Returns 1 if it did, else 0.
+///
+/// ARGV: the head, the length of the record, the new head, then its life in milliseconds if it
+/// expires.
+pub(crate) static TOUCH: Script = script!(
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
+if head ~= ARGV[1] or redis.call('STRLEN', KEYS[1]) ~= tonumber(ARGV[2]) then return 0 end
+redis.call('SETRANGE', KEYS[1], 0, ARGV[3])
+if ARGV[4] then redis.call('PEXPIRE', KEYS[1], ARGV[4]) else redis.call('PERSIST', KEYS[1]) end
+return 1"
+);
+
 /// Writes the record if the current write id is the ticket's. Returns 1 if it did, else 0.
 ///
 /// ARGV: the ticket's write id, the time before which records are invalid, the record, then PX and

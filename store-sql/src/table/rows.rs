@@ -29,6 +29,7 @@ pub(crate) struct Rows {
 }
 
 /// A row to be written.
+#[derive(Clone, Copy)]
 pub(crate) struct NewRow<'a> {
     pub(crate) identity: &'a Identity,
     /// `None` in a marker.
@@ -79,9 +80,23 @@ impl Rows {
     /// Selects the live values of these ids, with the remaining time, the time since they were
     /// written and the time at which they were written, in milliseconds.
     pub(crate) fn select<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
+        let mut select = self.select_all(ids);
+        select.push(" AND value IS NOT NULL AND ").push(LIVE);
+        select
+    }
+
+    /// As [`select`](Self::select), but selects all rows of these ids, live or expired, and locks
+    /// them.
+    pub(crate) fn lock<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
+        let mut select = self.select_all(ids);
+        select.push(self.dialect.lock_suffix());
+        select
+    }
+
+    fn select_all<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
         let mut select =
             self.statement("SELECT id, full_key, expires_at - {now}, {now} - written_at, written_at, value FROM ");
-        select.push(" WHERE ").push_ids(&self.namespace, ids).push(" AND value IS NOT NULL AND ").push(LIVE);
+        select.push(" WHERE ").push_ids(&self.namespace, ids);
         select
     }
 
@@ -183,17 +198,19 @@ impl Rows {
     /// id.
     pub(crate) fn delete_markers<'a>(&'a self, ids: &[&'a [u8]], write_ids: &[u64]) -> Statement<'a> {
         let mut delete = self.delete(ids);
-        delete.push(" AND value IS NULL AND write_id IN (");
-        // Filled up to a power of two, as the ids are.
-        for at in 0..write_ids.len().next_power_of_two() {
-            if at > 0 {
-                delete.push(", ");
-            }
-            let write_id = write_ids.get(at).or(write_ids.last()).copied();
-            delete.bind(Argument::Int(write_id.map(signed)));
-        }
-        delete.push(")");
+        push_markers(&mut delete, write_ids);
         delete
+    }
+
+    /// Lets the live markers of these ids that have one of these write ids expire in `life`
+    /// milliseconds.
+    pub(crate) fn renew_markers<'a>(&'a self, ids: &[&'a [u8]], write_ids: &[u64], life: u64) -> Statement<'a> {
+        let mut update = self.statement("UPDATE ");
+        update.push(" SET expires_at = {now} + ").bind(millis(Some(life)));
+        update.push(" WHERE ").push_ids(&self.namespace, ids);
+        push_markers(&mut update, write_ids);
+        update.push(" AND ").push(LIVE);
+        update
     }
 
     /// Deletes the row of this id if it was written at this time and the time is in the future.
@@ -211,6 +228,20 @@ impl Rows {
         self.dialect.delete_some(&mut delete, &self.quoted_table, which, limit);
         delete
     }
+}
+
+/// Appends the condition for markers that have one of these write ids.
+fn push_markers(statement: &mut Statement<'_>, write_ids: &[u64]) {
+    statement.push(" AND value IS NULL AND write_id IN (");
+    // Filled up to a power of two, as the ids are.
+    for at in 0..write_ids.len().next_power_of_two() {
+        if at > 0 {
+            statement.push(", ");
+        }
+        let write_id = write_ids.get(at).or(write_ids.last()).copied();
+        statement.bind(Argument::Int(write_id.map(signed)));
+    }
+    statement.push(")");
 }
 
 /// Appends the time at which the row is written. If the clock was set back since it was read, no

@@ -1,0 +1,259 @@
+//! `take` and `touch` in Redis.
+
+use std::time::Duration;
+
+use cache_core::{
+    Clock as _, Codec, Entry, ErrorKind, Expiry, Key, Lifetime, Store, SystemClock, Ticket, Write, codec,
+};
+use integration_tests::{
+    RedisServer, eventually, key, living, never, remaining,
+    takes::{race_takes, race_takes_and_sets},
+};
+use store_redis::{DefaultCodec, RedisStore};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn store<V: Clone + Send + Sync + 'static>(server: &RedisServer) -> RedisStore<V>
+where
+    DefaultCodec: Codec<V>,
+{
+    RedisStore::builder(server.url()).namespace("n").connect().await.unwrap()
+}
+
+async fn plain(server: &RedisServer) -> RedisStore<u32, codec::Json> {
+    RedisStore::builder(server.url()).namespace("n").codec(codec::Json).plain().connect().await.unwrap()
+}
+
+/// The lifetime that ends in an hour.
+fn an_hour() -> Lifetime {
+    Lifetime::new(Expiry::after(SystemClock.now(), HOUR.into()))
+}
+
+async fn touch<S: Store>(store: &S, key: &Key, lifetime: Lifetime) -> bool {
+    store.touch(key, lifetime, SystemClock.now()).await.unwrap()
+}
+
+/// What remains of the TTL of the key `k`, in milliseconds.
+fn pttl(server: &RedisServer) -> i64 {
+    server.cli(&["PTTL", "n:k"]).parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_takes_of_two_processes_one_returns_the_entry() {
+    let server = RedisServer::start().await;
+    let (ours, theirs) = (store(&server).await, store(&server).await);
+    race_takes(&ours, &theirs, 50).await;
+    race_takes_and_sets(&ours, &theirs, 200).await;
+    assert_eq!(server.cli(&["DBSIZE"]), "0");
+    let (ours, theirs) = (plain(&server).await, plain(&server).await);
+    race_takes(&ours, &theirs, 50).await;
+    race_takes_and_sets(&ours, &theirs, 200).await;
+    assert_eq!(server.cli(&["DBSIZE"]), "0");
+}
+
+#[tokio::test]
+async fn a_take_removes_what_it_does_not_return() {
+    let server = RedisServer::start().await;
+    let (ours, theirs) = (store::<u32>(&server).await, store::<u32>(&server).await);
+    // A marker, whose ticket is void then.
+    let lease = theirs.lease(&key("k")).await.unwrap();
+    assert_eq!(ours.take(&key("k")).await.unwrap(), None);
+    assert!(!theirs.fill(never(&key("k"), 1, lease)).await.unwrap());
+    // Bytes, types and records that are not this store's.
+    let json: RedisStore<u32, _> =
+        RedisStore::builder(server.url()).namespace("n").codec(codec::Json).connect().await.unwrap();
+    for foreign in [&["SET", "n:k", "foreign"][..], &["RPUSH", "n:k", "a"], &[]] {
+        if foreign.is_empty() {
+            json.set(never(&key("k"), 1, Ticket::unconditional())).await.unwrap();
+        } else {
+            server.cli(foreign);
+        }
+        assert_eq!(ours.take(&key("k")).await.unwrap_err().kind(), ErrorKind::Codec, "{foreign:?}");
+        assert_eq!(server.cli(&["DBSIZE"]), "0", "{foreign:?}");
+    }
+    let plain = plain(&server).await;
+    for foreign in [&["SET", "n:k", "foreign"][..], &["RPUSH", "n:k", "a"]] {
+        server.cli(foreign);
+        assert_eq!(plain.take(&key("k")).await.unwrap_err().kind(), ErrorKind::Codec, "{foreign:?}");
+        assert_eq!(server.cli(&["DBSIZE"]), "0", "{foreign:?}");
+    }
+    plain.set(living(&key("k"), 7, HOUR)).await.unwrap();
+    let taken = plain.take(&key("k")).await.unwrap().unwrap();
+    assert!(taken.value() == Some(&7) && remaining(&taken) <= HOUR && remaining(&taken) > HOUR / 2, "{taken:?}");
+}
+
+#[tokio::test]
+async fn what_a_restart_has_brought_back_is_neither_taken_nor_touched() {
+    let mut server = RedisServer::start_with(&["--dbfilename", "dump.rdb"]).await;
+    let store = store::<u32>(&server).await;
+    for name in ["k", "l"] {
+        store.set(living(&key(name), 1, HOUR)).await.unwrap();
+    }
+    assert_eq!(server.cli(&["SAVE"]), "OK");
+    server.kill();
+    server.restart();
+    let touched =
+        eventually("an answer", async || store.touch(&key("l"), an_hour(), SystemClock.now()).await.ok()).await;
+    assert!(!touched);
+    assert_eq!(store.take(&key("k")).await.unwrap(), None);
+    assert_eq!(server.cli(&["EXISTS", "n:k", "n:l"]), "1", "it is removed all the same");
+}
+
+#[tokio::test]
+async fn a_touch_does_not_transfer_the_value() {
+    let server = RedisServer::start().await;
+    let store = store::<String>(&server).await;
+    let value = "v".repeat(1 << 20);
+    store.set(living(&key("k"), value.clone(), HOUR)).await.unwrap();
+    let bytes = || {
+        let stats = server.cli(&["INFO", "stats"]);
+        let field = |name| stats.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse::<u64>().unwrap();
+        (field("total_net_output_bytes:"), field("total_net_input_bytes:"))
+    };
+    // The script is new to the server.
+    assert!(touch(&store, &key("k"), an_hour()).await);
+    for lifetime in [an_hour(), Lifetime::new(Expiry::Never)] {
+        let first = bytes();
+        let second = bytes();
+        assert!(touch(&store, &key("k"), lifetime).await);
+        let third = bytes();
+        // Each reading of the statistics is counted in the next.
+        let (out, into) = (third.0 - second.0, third.1 - second.1);
+        let (own_out, own_in) = (second.0 - first.0, second.1 - first.1);
+        assert!(out < own_out + 1024, "{} bytes were sent", out - own_out);
+        assert!(into < own_in + 1024, "{} bytes were received", into - own_in);
+    }
+    let found = store.get(&key("k")).await.unwrap().unwrap();
+    assert_eq!(found.expiry(), Expiry::Never);
+    assert!(found.value() == Some(&value), "the value has changed");
+}
+
+/// The record is that which a fill with the new lifetime would have left, and the key lives as
+/// long.
+#[tokio::test]
+async fn a_touch_changes_the_record_and_the_life_of_the_key() {
+    let server = RedisServer::start().await;
+    let (ours, theirs) = (store::<String>(&server).await, store::<String>(&server).await);
+    let now = SystemClock.now();
+    let at = |seconds| Expiry::after(now, Duration::from_secs(seconds).into());
+    let entry = Entry::new("v".to_owned(), at(100)).loaded_in(Duration::from_millis(1500)).created_at(now);
+    ours.set(Write { key: key("k"), entry, ticket: Ticket::unconditional() }).await.unwrap();
+    let ticket = ours.lease(&key("k")).await.unwrap();
+    let raw = || server.raw(&[b"GET", b"n:k"]);
+    let before = raw();
+    for (lifetime, ttl) in [
+        (Lifetime::new(at(1000)), Some(1_000_000)),
+        (Lifetime::new(at(50)).fresh_until(at(20)), Some(50_000)),
+        (Lifetime::new(Expiry::Never), None),
+        (Lifetime::new(at(70)), Some(70_000)),
+    ] {
+        assert!(touch(&theirs, &key("k"), lifetime).await);
+        let after = raw();
+        let left = pttl(&server);
+        match ttl {
+            Some(ttl) => assert!(left <= ttl && left > ttl - 10_000, "{left} ms instead of {ttl}"),
+            None => assert_eq!(left, -1),
+        }
+        // Only the flags, the lifetime and the checksum differ.
+        assert_eq!(after.len(), before.len());
+        for at in (0..before.len()).filter(|at| ![4..5, 26..34, 38..50].iter().any(|range| range.contains(at))) {
+            assert_eq!(after[at], before[at], "byte {at}");
+        }
+        let found = ours.get(&key("k")).await.unwrap().unwrap();
+        assert!(found.expiry() <= lifetime.expiry && found.stale_at() <= lifetime.fresh_until, "{found:?}");
+        assert_eq!(found.turns_stale(), lifetime.fresh_until != Expiry::Never);
+    }
+    assert_eq!(ours.lease(&key("k")).await.unwrap(), ticket);
+    assert!(ours.fill(never(&key("k"), "new".to_owned(), ticket)).await.unwrap(), "a touch voids no ticket");
+}
+
+/// A record that has no place for the time from which it is stale is read and filled.
+#[tokio::test]
+async fn a_head_of_another_length_is_no_obstacle() {
+    let server = RedisServer::start().await;
+    let store = store::<u32>(&server).await;
+    store.set(living(&key("k"), 1, HOUR)).await.unwrap();
+    let now = SystemClock.now();
+    let stale_at = Expiry::after(now, (HOUR / 2).into());
+    let length = || server.cli(&["STRLEN", "n:k"]).parse::<usize>().unwrap();
+    let before = length();
+    assert!(touch(&store, &key("k"), an_hour().fresh_until(stale_at)).await);
+    let found = store.get(&key("k")).await.unwrap().unwrap();
+    assert!(found.value() == Some(&1) && found.turns_stale() && found.stale_at() <= stale_at, "{found:?}");
+    assert_eq!(length(), before + 16);
+    // Its age was written anew, so there is a place for it now.
+    assert!(touch(&store, &key("k"), an_hour()).await);
+    assert!(!store.get(&key("k")).await.unwrap().unwrap().turns_stale());
+}
+
+#[tokio::test]
+async fn a_touch_leaves_markers_and_foreign_values_alone() {
+    let server = RedisServer::start().await;
+    let store = store::<u32>(&server).await;
+    assert!(!touch(&store, &key("k"), an_hour()).await);
+    assert_eq!(server.cli(&["DBSIZE"]), "0", "no marker is left");
+    let tickets = [store.lease(&key("lease")).await.unwrap(), store.claim(&key("claim")).await.unwrap().ticket];
+    for (name, ticket) in ["lease", "claim"].into_iter().zip(tickets) {
+        let life = server.cli(&["PTTL", &format!("n:{name}")]).parse::<i64>().unwrap();
+        assert!(!touch(&store, &key(name), an_hour()).await);
+        assert!(server.cli(&["PTTL", &format!("n:{name}")]).parse::<i64>().unwrap() <= life);
+        assert!(store.fill(never(&key(name), 1, ticket)).await.unwrap(), "{name}");
+    }
+    for foreign in [&["SET", "n:k", "foreign"][..], &["RPUSH", "n:k", "a"]] {
+        server.cli(&["DEL", "n:k"]);
+        server.cli(foreign);
+        let error = store.touch(&key("k"), an_hour(), SystemClock.now()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Codec, "{foreign:?}");
+        assert_eq!(pttl(&server), -1, "{foreign:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_plain_value_is_touched_by_its_ttl() {
+    let server = RedisServer::start().await;
+    let store = plain(&server).await;
+    assert!(!touch(&store, &key("k"), an_hour()).await);
+    assert!(!touch(&store, &key("k"), Lifetime::new(Expiry::Never)).await);
+    assert_eq!(server.cli(&["DBSIZE"]), "0");
+    store.set(never(&key("k"), 7, Ticket::unconditional())).await.unwrap();
+    for _ in 0..2 {
+        assert!(touch(&store, &key("k"), Lifetime::new(Expiry::Never)).await);
+        assert_eq!(pttl(&server), -1);
+        assert!(touch(&store, &key("k"), an_hour()).await);
+        assert!((3_500_000..=3_600_000).contains(&pttl(&server)), "{}", pttl(&server));
+    }
+    // It cannot tell that it is stale, so it lives until then.
+    let now = SystemClock.now();
+    let stale_at = Expiry::after(now, (HOUR / 2).into());
+    assert!(touch(&store, &key("k"), an_hour().fresh_until(stale_at)).await);
+    assert!((1_700_000..=1_800_000).contains(&pttl(&server)), "{}", pttl(&server));
+    assert_eq!(store.get(&key("k")).await.unwrap().and_then(Entry::into_value), Some(7));
+    assert!(!touch(&store, &key("k"), an_hour().fresh_until(Expiry::At(now))).await);
+    assert_eq!(server.cli(&["DBSIZE"]), "0");
+}
+
+/// Takes and touches send what the README says.
+#[tokio::test]
+async fn takes_and_touches_take_one_round_trip_and_two() {
+    let server = RedisServer::start().await;
+    let proxy = integration_tests::CutProxy::start(server.port()).await;
+    let records: RedisStore<u32> = RedisStore::builder(proxy.url()).namespace("n").connect().await.unwrap();
+    let plain: RedisStore<u32, _> =
+        RedisStore::builder(proxy.url()).namespace("n").codec(codec::Json).plain().connect().await.unwrap();
+    macro_rules! round_trips {
+        ($store:expr, take: $take:literal, touch: $touch:literal) => {
+            // The scripts are new to the server, and the connection to the server's time.
+            for first in [true, false] {
+                $store.set(living(&key("k"), 7, HOUR)).await.unwrap();
+                let before = proxy.round_trips();
+                assert!(touch(&$store, &key("k"), an_hour()).await);
+                let touched = proxy.round_trips();
+                assert!($store.take(&key("k")).await.unwrap().is_some());
+                let taken = proxy.round_trips();
+                assert!(first || (touched - before, taken - touched) == ($touch, $take));
+            }
+        };
+    }
+    round_trips!(records, take: 1, touch: 2);
+    round_trips!(plain, take: 1, touch: 1);
+}

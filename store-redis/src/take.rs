@@ -1,0 +1,38 @@
+//! Takes entries: removes and returns them.
+
+use cache_core::{
+    Codec, Entry, Key, Result,
+    backend::{Envelope, only},
+};
+use redis::Pipeline;
+
+use crate::{
+    connection::reply,
+    keyspace::Keyspace,
+    read::{Records, plain_entry},
+    record::scripts,
+};
+
+pub(crate) async fn take_record<V, C: Codec<V>>(
+    keyspace: &Keyspace,
+    envelope: &Envelope<C>,
+    key: &Key,
+) -> Result<Option<Entry<V>>> {
+    let (call, link) = (keyspace.call(), keyspace.link_of(key));
+    // Whatever can fail before the record is removed comes first.
+    let server = call.take_snapshot(link).await?;
+    let name = keyspace.namespace.key(key);
+    let asked = keyspace.now();
+    let take = vec![(link, scripts::TAKE.run(&name))];
+    let taken = only(call.send_all(Some(&scripts::TAKE), Some(server), take).await)?;
+    Records { keyspace, envelope, call, link, asked }.open(&name, taken).await
+}
+
+pub(crate) async fn take_plain<V, C: Codec<V>>(keyspace: &Keyspace, codec: &C, key: &Key) -> Result<Option<Entry<V>>> {
+    let name = keyspace.namespace.key(key);
+    let mut take = Pipeline::with_capacity(3);
+    take.atomic().cmd("GET").arg(&name).cmd("PTTL").arg(&name).cmd("UNLINK").arg(&name);
+    let asked = keyspace.now();
+    let [value, remaining, _] = reply::array(keyspace.call().ask(keyspace.link_of(key), &take).await?)?;
+    plain_entry(keyspace, codec, value, remaining, asked)
+}
