@@ -39,6 +39,6 @@ pub use crate::{
     chain::{BlockingChain, CallOptions, ChainBuilder, ChainCache, WithOptions},
     load::{Load, LoadContext, Loaded, Previous, ReadThrough, ServeStale},
     outcome::{Found, Source},
-    stats::{BackfillStats, LoadStats, Stats, TierStats},
+    stats::{BackfillStats, LoadStats, Stats, TierStats, WriteStats},
     tier::{Tier, breaker::Breaker},
 };

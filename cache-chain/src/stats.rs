@@ -53,6 +53,8 @@ pub struct Stats {
     pub backfill: BackfillStats,
     /// Loads.
     pub loads: LoadStats,
+    /// Writes.
+    pub writes: WriteStats,
 }
 
 statistics! {
@@ -147,6 +149,27 @@ statistics! {
     }
 }
 
+statistics! {
+    /// Statistics of writes. A key counts if every tier was written; the errors of the others count
+    /// in the statistics of the tiers.
+    #[derive(Copy)]
+    WriteStats, WriteCounters {
+        /// Keys set.
+        set,
+        /// Keys deleted.
+        deleted,
+        /// Keys whose value was taken; see [`ChainCache::take`](crate::ChainCache::take).
+        taken,
+        /// Keys whose value got a new TTL; see [`ChainCache::touch`](crate::ChainCache::touch).
+        touched,
+        /// Keys whose value was made stale; see [`ChainCache::expire`](crate::ChainCache::expire).
+        expired,
+        /// Calls of [`ChainCache::clear`](crate::ChainCache::clear).
+        cleared,
+    }
+    now {}
+}
+
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for tier in &self.tiers {
@@ -161,6 +184,10 @@ impl fmt::Display for Stats {
         if self.loads.counts().any(|(_, count)| count > 0) {
             f.write_str("\nloads: ")?;
             counts(f, self.loads.counts())?;
+        }
+        if self.writes.counts().any(|(_, count)| count > 0) {
+            f.write_str("\nwrites: ")?;
+            counts(f, self.writes.counts().filter(|(_, count)| *count > 0))?;
         }
         Ok(())
     }

@@ -331,3 +331,25 @@ async fn stores_without_leases_take_and_touch_as_well() {
     assert_eq!(chain.take("k").await.unwrap().as_deref(), Some("v"));
     assert_eq!(chain.take("k").await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn the_statistics_count_writes() {
+    let rig = stale_rig();
+    rig.chain.set_many([("a", "v".to_owned()), ("b", "v".to_owned()), ("c", "v".to_owned())]).await.unwrap();
+    rig.chain.touch("a", MINUTE).await.unwrap();
+    rig.chain.touch("none", MINUTE).await.unwrap();
+    rig.chain.take("a").await.unwrap();
+    rig.chain.take("a").await.unwrap();
+    rig.chain.expire("b").await.unwrap();
+    rig.chain.del_many(["b", "c"]).await.unwrap();
+    rig.chain.clear().await.unwrap();
+    let stats = rig.chain.stats();
+    let writes = stats.writes;
+    assert_eq!((writes.set, writes.touched, writes.taken, writes.expired), (3, 1, 1, 1));
+    assert_eq!((writes.deleted, writes.cleared), (2, 1));
+    let line = "writes: 3 set, 2 deleted, 1 taken, 1 touched, 1 expired, 1 cleared";
+    assert_eq!(stats.to_string().lines().last(), Some(line));
+    rig.stores[1].fail(Operation::Set, ErrorKind::Unavailable);
+    rig.chain.set("d", "v".to_owned()).await.unwrap_err();
+    assert_eq!(rig.chain.stats().writes.set, 3, "a failed write does not count");
+}

@@ -263,6 +263,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
             tiers: self.reader.tiers.iter().map(Tier::stats).collect(),
             backfill: self.reader.backfills.stats(),
             loads: self.loader.stats(),
+            writes: self.writer.stats(),
         }
     }
 

@@ -44,6 +44,26 @@ pub struct ReadThrough {
 /// [`ReadThrough::stale_for`](ReadThrough::stale_for). In each mode, a stale value is served at
 /// once for a short time after a load of its key has failed
 /// ([`ReadThrough::failure_cooldown`]).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use cache_chain::{ChainCache, ReadThrough, ServeStale};
+/// use cache_core::testkit::MapStore;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// // A fresh value if the database answers within 50 ms, else the one of the last hour.
+/// let read_through = ReadThrough::new()
+///     .stale_for(Duration::from_secs(3600))
+///     .serve_stale(ServeStale::After(Duration::from_millis(50)));
+/// let users: ChainCache<String> = ChainCache::builder()
+///     .tier(MapStore::new())
+///     .default_ttl(Duration::from_secs(60))
+///     .read_through(read_through)
+///     .build()?;
+/// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum ServeStale {

@@ -17,6 +17,7 @@ use crate::{
     flight::Forget,
     lifetime::Lifetimes,
     repair::Repairer,
+    stats::{WriteCounters, WriteStats},
     tier::{Places, Tier},
     util::{deadline::Deadline, runtime::RuntimeHandle},
 };
@@ -33,6 +34,7 @@ pub(crate) struct Writer<V> {
     repairer: Arc<Repairer<V>>,
     /// The flights that a write forgets.
     flights: Vec<Box<dyn Forget>>,
+    counters: WriteCounters,
 }
 
 impl<V: Clone + Send + Sync + 'static> Writer<V> {
@@ -43,7 +45,8 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         flights: Vec<Box<dyn Forget>>,
     ) -> Self {
         let repairer = Repairer::new(Arc::clone(&tiers), runtime.clone());
-        Self { tiers, clock, lifetimes, weigher, timeout, completion: Completion::new(runtime), repairer, flights }
+        let (completion, counters) = (Completion::new(runtime), WriteCounters::default());
+        Self { tiers, clock, lifetimes, weigher, timeout, completion, repairer, flights, counters }
     }
 
     /// Sets values with one TTL. If a key occurs more than once, its last value is set.
@@ -100,6 +103,10 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
             writer.clear_all().await.inspect_err(|_| writer.repairer.start())
         };
         self.completion.run_clear(clear).await
+    }
+
+    pub(crate) fn stats(&self) -> WriteStats {
+        self.counters.snapshot()
     }
 
     /// Waits for detached writes.
@@ -176,7 +183,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
                 is_sound[at] &= failures.note(tier, result).is_some();
             }
         }
-        failures.of_write("set")
+        failures.of_write("set").inspect(|()| self.counters.set.add(keys.len()))
     }
 
     /// The values, once per tier. They are cloned before anything is written: a `Clone` that panics
@@ -218,7 +225,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
                 failures.note(tier, deleted);
             }
         }
-        failures.of_write("del")
+        failures.of_write("del").inspect(|()| self.counters.deleted.add(keys.len()))
     }
 
     /// Takes the value from the last tier, and deletes the key from the tiers above.
@@ -237,7 +244,8 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
                 failures.note(tier, deleted);
             }
         }
-        (value, failures.of_write("take"))
+        let taken = usize::from(value.is_some());
+        (value, failures.of_write("take").inspect(|()| self.counters.taken.add(taken)))
     }
 
     /// Without a stale window, deletes the key.
@@ -251,7 +259,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         for tier in self.tiers.iter().rev().filter(|tier| !tier.is_source()) {
             failures.note(tier, tier.expire(key, now, until).await);
         }
-        failures.of_write("expire")
+        failures.of_write("expire").inspect(|()| self.counters.expired.increment())
     }
 
     /// Touches the tiers from the last up. If the last tier does not have the value, it is deleted
@@ -267,6 +275,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
                 return Ok(false);
             }
         }
+        self.counters.touched.increment();
         Ok(true)
     }
 
@@ -286,7 +295,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         for tier in self.tiers.iter().rev() {
             failures.note(tier, tier.clear().await);
         }
-        failures.of_write("clear")
+        failures.of_write("clear").inspect(|()| self.counters.cleared.increment())
     }
 }
 
