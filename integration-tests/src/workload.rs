@@ -9,17 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cache_chain::ChainCache;
+use cache_chain::{CallOptions, ChainCache};
 use cache_core::testkit::Schedules;
 
-/// Reads, loads, sets and deletes a few keys from several tasks. The value of a key is the number
-/// of the write that made it, so that whatever is read can be dated.
+/// Reads, loads, sets, touches, takes and deletes a few keys from several tasks. The value of a key
+/// is the number of the write that made it, so that whatever is read can be dated.
 ///
 /// The writers of one key take turns, as those of one row in a database do. A write that succeeded
 /// may not be undone, at any time; one that failed may still take effect, so it is held against the
 /// chain only once all is at rest.
 pub struct Workload {
-    chain: ChainCache<u64>,
+    chains: Vec<ChainCache<u64>>,
     keys: Vec<State>,
     stop: AtomicBool,
     seen: Mutex<Report>,
@@ -35,6 +35,13 @@ struct State {
     origin: AtomicU64,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Write {
+    Set,
+    Del,
+    Take,
+}
+
 /// What was seen since the last report.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -47,10 +54,19 @@ pub struct Report {
 }
 
 impl Workload {
-    /// A load on so many keys of this chain.
+    /// Creates a load on so many keys of this chain.
     pub fn new(chain: ChainCache<u64>, keys: usize) -> Arc<Self> {
+        Self::of_chains(vec![chain], keys)
+    }
+
+    /// Creates a load on so many keys that these chains share, as several processes do. Each call is
+    /// made to one of them. They must have no tier of their own, which would not be coherent.
+    ///
+    /// Reads of several chains do not join what another caller has begun, because that may have read
+    /// an older value before a write to another chain.
+    pub fn of_chains(chains: Vec<ChainCache<u64>>, keys: usize) -> Arc<Self> {
         let keys = (0..keys).map(|_| State::default()).collect();
-        Arc::new(Self { chain, keys, stop: AtomicBool::new(false), seen: Mutex::default() })
+        Arc::new(Self { chains, keys, stop: AtomicBool::new(false), seen: Mutex::default() })
     }
 
     /// Runs so many tasks, each of a call a millisecond at most, until [`end`](Self::end).
@@ -77,11 +93,15 @@ impl Workload {
         random.next();
         while !self.stop.load(SeqCst) {
             let key = random.choose(self.keys.len());
-            match random.choose(10) {
-                0 => self.write(key, true).await,
-                1 => self.write(key, false).await,
-                2..5 => self.load(key).await,
-                _ => self.read(key).await,
+            let chain = &self.chains[random.choose(self.chains.len())];
+            match random.choose(20) {
+                0..2 => self.write(chain, key, Write::Set).await,
+                2 => self.write(chain, key, Write::Del).await,
+                3 => self.write(chain, key, Write::Take).await,
+                4 => drop(self.timed(chain.touch(key, Duration::from_secs(3600))).await),
+                5..9 => self.load(chain, key, self.chains.len() > 1).await,
+                9 => self.load(chain, key, true).await,
+                _ => self.read(chain, key).await,
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -97,20 +117,30 @@ impl Workload {
         outcome.ok()
     }
 
-    async fn read(&self, key: usize) {
+    async fn read(&self, chain: &ChainCache<u64>, key: usize) {
         let least = self.keys[key].succeeded.load(SeqCst);
-        let found = self.timed(self.chain.get(key)).await;
+        let found = if self.chains.len() == 1 {
+            self.timed(chain.get(key)).await
+        } else {
+            // A call with such an option joins no other.
+            let any_age = CallOptions::new().max_age(Duration::MAX);
+            self.timed(chain.with(&any_age).get(key)).await
+        };
         self.check("get", key, least, found.flatten());
     }
 
-    async fn load(self: &Arc<Self>, key: usize) {
+    async fn load(self: &Arc<Self>, chain: &ChainCache<u64>, key: usize, reloads: bool) {
         let least = self.keys[key].succeeded.load(SeqCst);
         let this = Arc::clone(self);
         let load = move || async move {
             let origin = this.keys[key].origin.load(SeqCst);
             Ok::<_, std::io::Error>((origin > 0).then_some(origin))
         };
-        let found = self.timed(self.chain.get_or_load(key, load)).await;
+        let found = if reloads {
+            self.timed(chain.with(&CallOptions::new().reload()).get_or_load(key, load)).await
+        } else {
+            self.timed(chain.get_or_load(key, load)).await
+        };
         self.check("get_or_load", key, least, found.flatten());
     }
 
@@ -120,14 +150,17 @@ impl Workload {
         }
     }
 
-    async fn write(&self, key: usize, set: bool) {
+    async fn write(&self, chain: &ChainCache<u64>, key: usize, write: Write) {
         let state = &self.keys[key];
         let mut writing = state.writing.lock().await;
         *writing += 1;
         let number = *writing;
-        state.origin.store(if set { number } else { 0 }, SeqCst);
-        let written =
-            if set { self.timed(self.chain.set(key, number)).await } else { self.timed(self.chain.del(key)).await };
+        state.origin.store(if write == Write::Set { number } else { 0 }, SeqCst);
+        let written = match write {
+            Write::Set => self.timed(chain.set(key, number)).await,
+            Write::Del => self.timed(chain.del(key)).await,
+            Write::Take => self.timed(chain.take(key)).await.map(drop),
+        };
         if written.is_some() {
             state.succeeded.store(number, SeqCst);
         }
@@ -139,12 +172,16 @@ impl Workload {
     ///
     /// If it does not come to rest.
     pub async fn check_at_rest(&self) -> Vec<String> {
-        self.chain.wait().await.expect("at rest");
+        for chain in &self.chains {
+            chain.wait().await.expect("at rest");
+        }
         self.report();
         for (key, state) in self.keys.iter().enumerate() {
             let begun = *state.writing.lock().await;
-            let found = self.chain.get(key).await.expect("a read after the recovery");
-            self.check("get at rest", key, begun, found);
+            for chain in &self.chains {
+                let found = chain.get(key).await.expect("a read after the recovery");
+                self.check("get at rest", key, begun, found);
+            }
         }
         self.report().outdated
     }
