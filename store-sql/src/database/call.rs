@@ -94,7 +94,7 @@ impl Database {
                 let rolled_back = !self.is_lost(&error) && session.run("ROLLBACK").await.is_ok();
                 if rolled_back {
                     self.note_response();
-                    session.release();
+                    self.release(session);
                 }
                 return Err(error.into());
             }
@@ -104,7 +104,7 @@ impl Database {
             Err(error) => {
                 let is_final_if_lost = self.is_lost(&error);
                 if !is_final_if_lost && session.run("ROLLBACK").await.is_ok() {
-                    session.release();
+                    self.release(session);
                 }
                 Err(Failed { error, is_final_if_lost })
             }
@@ -115,9 +115,16 @@ impl Database {
     fn settle<T>(&self, session: Session, done: sqlx::Result<T>) -> sqlx::Result<T> {
         if !done.as_ref().is_err_and(|error| self.is_lost(error)) {
             self.note_response();
-            session.release();
+            self.release(session);
         }
         done
+    }
+
+    /// Returns the connection to the pool, or closes it if a new epoch has started.
+    pub(super) fn release(&self, session: Session) {
+        if self.is_current(&session) {
+            session.release();
+        }
     }
 
     fn is_lost(&self, error: &sqlx::Error) -> bool {

@@ -6,6 +6,7 @@ mod hint;
 pub(crate) mod error;
 mod pool;
 pub(crate) mod runtime;
+mod sentinel;
 
 mod work;
 
@@ -13,7 +14,7 @@ mod call;
 
 use std::{
     fmt,
-    future::poll_fn,
+    future::{poll_fn, ready},
     path::Path,
     pin::pin,
     sync::{Arc, Mutex},
@@ -27,7 +28,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use self::pool::Pool;
+use self::{pool::Pool, sentinel::Sentinels};
 pub(crate) use self::{
     pool::Session,
     work::{Mode, Work},
@@ -38,6 +39,9 @@ use crate::dialect::Dialect;
 #[derive(Clone)]
 pub(crate) struct Database {
     pool: Pool,
+    /// The sentinels of the pool's connections. A pool of the application has none, because its
+    /// settings are not changed.
+    sentinels: Sentinels,
     pub(crate) dialect: &'static dyn Dialect,
     /// The file of a SQLite database.
     file: Option<Arc<Path>>,
@@ -72,7 +76,8 @@ impl Database {
 
     fn new(pool: Pool, dialect: &'static dyn Dialect) -> Self {
         let (last_response, ping_permit) = (Arc::new(Mutex::new(Instant::now())), Arc::new(Semaphore::new(1)));
-        Self { pool, dialect, file: None, write_permit: None, last_response, ping_permit }
+        let sentinels = Sentinels::default();
+        Self { pool, sentinels, dialect, file: None, write_permit: None, last_response, ping_permit }
     }
 
     /// Returns the database at a URL, which is not connected yet. A call can wait for a connection
@@ -83,13 +88,19 @@ impl Database {
             ($make:ident, $options:ty, $settings:ty, |$option:ident| $adjusted:expr) => {{
                 use sqlx::ConnectOptions as _;
                 let $option = url.parse::<$options>().map_err(|_| invalid_url())?.disable_statement_logging();
+                let sentinels = Sentinels::default();
+                let opened = sentinels.clone();
                 let pool = <$settings>::new()
                     .max_connections(connections)
                     .acquire_timeout(timeout)
                     // The first statement notices a lost connection, and is tried again.
                     .test_before_acquire(false)
+                    .after_connect(move |_, _| {
+                        opened.add();
+                        Box::pin(ready(Ok(())))
+                    })
                     .connect_lazy_with($adjusted);
-                Ok(Self::$make(pool))
+                Ok(Self { sentinels, ..Self::$make(pool) })
             }};
         }
         match scheme {
@@ -132,12 +143,25 @@ impl Database {
     /// not report the error. So while no call gets a response, one of the waiting calls pings the
     /// database and returns the error.
     async fn acquire_session(&self) -> sqlx::Result<Session> {
-        let (mut acquiring, mut watching) = (pin!(self.pool.acquire()), pin!(self.watch()));
-        poll_fn(|context| match acquiring.as_mut().poll(context) {
-            Poll::Pending => watching.as_mut().poll(context).map(Err),
-            acquired @ Poll::Ready(_) => acquired,
-        })
-        .await
+        loop {
+            let epoch = self.sentinels.epoch(&self.pool);
+            let (mut acquiring, mut watching) = (pin!(self.pool.acquire(epoch)), pin!(self.watch()));
+            let session = poll_fn(|context| match acquiring.as_mut().poll(context) {
+                Poll::Pending => watching.as_mut().poll(context).map(Err),
+                acquired @ Poll::Ready(_) => acquired,
+            })
+            .await?;
+            // A runtime may have ended while this call waited.
+            if self.is_current(&session) {
+                return Ok(session);
+            }
+        }
+    }
+
+    /// Returns whether the epoch of the pool is still that of the session. If not, the runtime of
+    /// its connection may have ended.
+    fn is_current(&self, session: &Session) -> bool {
+        session.epoch() == self.sentinels.epoch(&self.pool)
     }
 
     /// Returns the error once the database cannot be reached.
@@ -177,5 +201,70 @@ fn invalid_url() -> Error {
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.dialect.title())
+    }
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use tokio::{runtime::Builder, task::yield_now};
+
+    use super::*;
+
+    /// Waits until all connections but `in_use` are idle or closed, and returns the number of idle
+    /// ones.
+    async fn count_idle(database: &Database, in_use: usize) -> usize {
+        loop {
+            let (size, idle) = database.pool.size();
+            if size == idle + in_use {
+                return idle;
+            }
+            yield_now().await;
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_runtime_closes_the_connections_that_it_opened() {
+        let [first, second] = [(); 2].map(|()| Builder::new_current_thread().enable_time().build().unwrap());
+        let file = std::env::temp_dir().join(format!("store-sql-sentinel-{}.db", std::process::id()));
+        let url = format!("sqlite://{}", file.display());
+        let database = first.block_on(async { Database::at(&url, 3, Duration::from_mins(1)) }).unwrap();
+        first.block_on(async {
+            let sessions = [database.acquire_session().await.unwrap(), database.acquire_session().await.unwrap()];
+            for session in sessions {
+                database.release(session);
+            }
+            assert_eq!(count_idle(&database, 0).await, 2);
+        });
+        let in_use = second.block_on(database.acquire_session()).unwrap();
+        assert!(database.is_current(&in_use));
+        drop(first);
+        second.block_on(async {
+            assert!(!database.is_current(&in_use));
+            assert_eq!(count_idle(&database, 1).await, 0);
+            database.release(in_use);
+            assert_eq!(count_idle(&database, 0).await, 0);
+            for _ in 0..2 {
+                let opened = database.acquire_session().await.unwrap();
+                assert_eq!(opened.epoch(), 1);
+                database.release(opened);
+                assert_eq!(count_idle(&database, 0).await, 1);
+            }
+        });
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+        }
+    }
+
+    #[test]
+    fn the_number_of_sentinels_is_bounded() {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let database = Database::at("sqlite://never-opened.db", 1, Duration::from_mins(1)).unwrap();
+            let epochs = [(); 18].map(|()| {
+                database.sentinels.add();
+                database.sentinels.epoch(&database.pool)
+            });
+            assert_eq!(epochs, [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2]);
+        });
     }
 }

@@ -44,8 +44,8 @@ macro_rules! each {
 }
 
 impl Pool {
-    /// Waits for a free or new connection.
-    pub(crate) async fn acquire(&self) -> sqlx::Result<Session> {
+    /// Waits for a free or new connection. `epoch` is the current epoch of the pool.
+    pub(crate) async fn acquire(&self, epoch: u64) -> sqlx::Result<Session> {
         let connection = match self {
             #[cfg(feature = "mysql")]
             Self::MySql(pool) => Connection::MySql(pool.acquire().await?),
@@ -54,12 +54,27 @@ impl Pool {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(pool) => Connection::Sqlite(pool.acquire().await?),
         };
-        Ok(Session { connection: Some(connection), runtime: Handle::current() })
+        Ok(Session { connection: Some(connection), runtime: Handle::current(), epoch })
+    }
+
+    /// Closes the idle connections, in tasks of the current runtime.
+    pub(crate) fn close_idle(&self) {
+        each!(Self, self, pool => {
+            while let Some(mut connection) = pool.try_acquire() {
+                connection.close_on_drop();
+            }
+        });
     }
 
     /// Opens a connection outside the pool, and closes it.
     pub(crate) async fn ping(&self) -> sqlx::Result<()> {
         each!(Self, self, pool => pool.connect_options().connect().await?.close().await)
+    }
+
+    /// Returns the number of connections, and how many of them are idle.
+    #[cfg(all(test, feature = "sqlite"))]
+    pub(crate) fn size(&self) -> (usize, usize) {
+        each!(Self, self, pool => (pool.size() as usize, pool.num_idle()))
     }
 
     pub(crate) fn max_connections(&self) -> u32 {
@@ -73,9 +88,15 @@ impl Pool {
 pub(crate) struct Session {
     connection: Option<Connection>,
     runtime: Handle,
+    epoch: u64,
 }
 
 impl Session {
+    /// Returns the epoch of the pool in which the connection was acquired.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     fn connection(&mut self) -> sqlx::Result<&mut Connection> {
         self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)
     }
