@@ -331,3 +331,127 @@ async fn stores_without_leases_take_and_touch_as_well() {
     assert_eq!(chain.take("k").await.unwrap().as_deref(), Some("v"));
     assert_eq!(chain.take("k").await.unwrap(), None);
 }
+
+/// It has no TTL to change, and is not asked for its data.
+#[tokio::test]
+async fn touch_concerns_the_tiers_above_an_origin() {
+    let origin = cache_core::Origin::new(|_| async { Ok::<_, io::Error>(Some("v".to_owned())) });
+    let memory = MapStore::new();
+    let chain = ChainCache::builder().tier(memory.clone()).tier(origin.clone()).build().unwrap();
+    assert!(!chain.touch("k", MINUTE).await.unwrap(), "it is not cached");
+    assert_eq!(chain.get("k").await.unwrap().as_deref(), Some("v"));
+    chain.wait().await.unwrap();
+    assert!(chain.touch("k", MINUTE).await.unwrap());
+    let now = cache_core::SystemClock::shared().now();
+    let left = LocalStore::get(&memory, &key("k")).unwrap().remaining(now);
+    assert!(left <= Ttl::After(MINUTE) && left > Ttl::After(MINUTE / 2), "{left:?}");
+    let alone = ChainCache::builder().tier(origin).build().unwrap();
+    assert!(!alone.touch("k", MINUTE).await.unwrap(), "nothing is cached");
+}
+
+#[test]
+fn contains_needs_no_runtime_for_what_memory_has() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let chain = runtime.block_on(async {
+        let remote = ScriptedStore::new(MapStore::<String>::new());
+        let chain = ChainCache::builder().tier(MapStore::new()).tier(remote).build().unwrap();
+        chain.set("k", "v".to_owned()).await.unwrap();
+        let none = || async { Ok::<_, io::Error>(None::<String>) };
+        chain.get_or_load("none", none).await.unwrap();
+        chain
+    });
+    drop(runtime);
+    assert!(cache_core::testkit::block_on(chain.contains("k")).unwrap());
+    assert!(!cache_core::testkit::block_on(chain.contains("none")).unwrap());
+    assert_eq!(cache_core::testkit::block_on(chain.contains("other")).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn the_longest_and_the_shortest_ttl_can_be_touched() {
+    let rig = stale_rig();
+    rig.chain.set("k", "v".to_owned()).await.unwrap();
+    assert!(rig.chain.touch("k", Duration::MAX).await.unwrap());
+    assert_eq!(rig.chain.get_with_ttl("k").await.unwrap().unwrap().1, Ttl::After(cache_core::MAX_TTL));
+    assert!(rig.chain.touch("k", Duration::from_nanos(1)).await.unwrap());
+    assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("v"));
+    rig.clock.advance(Duration::from_nanos(1));
+    assert_eq!(rig.chain.get("k").await.unwrap(), None);
+    assert_eq!(rig.chain.get_or_load("k", down).await.unwrap(), "v", "it is stale");
+    assert!(!rig.chain.touch("k", Duration::MAX).await.unwrap());
+}
+
+/// Each call of the store fails or never answers. What the operation returns tells so, and no tier
+/// serves an older value afterwards.
+#[tokio::test(start_paused = true)]
+async fn an_operation_on_a_tier_that_fails_says_so_and_brings_nothing_back() {
+    let operations = [Operation::Get, Operation::Lease, Operation::Fill, Operation::Set, Operation::Del];
+    for place in 0..2 {
+        for operation in operations {
+            for stalls in [false, true] {
+                for call in ["take", "touch", "expire", "contains"] {
+                    let rig = stale_rig();
+                    rig.chain.set_with_ttl("k", "v".to_owned(), MINUTE).await.unwrap();
+                    if stalls {
+                        rig.stores[place].stall(operation);
+                    } else {
+                        rig.stores[place].fail(operation, ErrorKind::Unavailable);
+                    }
+                    let case = format!("{call}, tier {place}, {operation:?}, stalls: {stalls}");
+                    let result = match call {
+                        "take" => {
+                            rig.chain.take("k").await.map(|taken| assert_eq!(taken.as_deref(), Some("v"), "{case}"))
+                        }
+                        "touch" => rig.chain.touch("k", 2 * MINUTE).await.map(|touched| assert!(touched, "{case}")),
+                        "expire" => rig.chain.expire("k").await,
+                        _ => rig.chain.contains("k").await.map(|found| assert!(found, "{case}")),
+                    };
+                    let is_write = matches!(call, "take" | "expire");
+                    if let Err(error) = &result {
+                        let kind = if stalls { ErrorKind::Timeout } else { ErrorKind::Unavailable };
+                        assert_eq!((error.kind(), error.will_be_repaired()), (kind, is_write), "{case}: {error:#}");
+                    }
+                    rig.stores[place].heal();
+                    if is_write {
+                        // The value that may be there is not read, now or when it has been repaired.
+                        let got = rig.chain.get("k").await;
+                        assert!(got.as_ref().is_ok_and(Option::is_none) || result.is_err() && got.is_err(), "{case}");
+                        tokio::time::sleep(3 * SECOND).await;
+                        assert_eq!(rig.chain.get("k").await.unwrap(), None, "{case}");
+                    } else {
+                        assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("v"), "{case}");
+                    }
+                    assert!(rig.chain.stats().tiers.iter().all(|tier| tier.pending_deletes == 0), "{case}");
+                }
+            }
+        }
+    }
+}
+
+/// Dropped at any await, they leave nothing that a later call would wait for.
+#[tokio::test]
+async fn operations_can_be_dropped_at_any_await() {
+    for call in ["take", "touch", "expire", "contains"] {
+        for polls in 0..16 {
+            let rig = stale_rig();
+            rig.chain.set_with_ttl("k", "v".to_owned(), MINUTE).await.unwrap();
+            let chain = rig.chain.clone();
+            let task = tokio::spawn(async move {
+                match call {
+                    "take" => chain.take("k").await.map(drop),
+                    "touch" => chain.touch("k", 2 * MINUTE).await.map(drop),
+                    "expire" => chain.expire("k").await,
+                    _ => chain.contains("k").await.map(drop),
+                }
+            });
+            for _ in 0..polls {
+                tokio::task::yield_now().await;
+            }
+            task.abort();
+            settle().await;
+            rig.chain.wait().await.unwrap();
+            rig.chain.set("k", "new".to_owned()).await.unwrap();
+            assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("new"), "{call} after {polls} polls");
+            assert_eq!(rig.value(1, "k").as_deref(), Some("new"));
+        }
+    }
+}
