@@ -35,6 +35,7 @@ use crate::{
     lifetime::Lifetimes,
     outcome::Found,
     read::{Leases, Lookup, Purpose, Query, Reader},
+    repair::Repairer,
     stats::{LoadCounters, LoadStats},
     tier::read::Peeked,
     util::{
@@ -54,6 +55,7 @@ pub(crate) struct Loader<V> {
     permits: Semaphore,
     cooldowns: Cooldowns,
     counters: LoadCounters,
+    repairer: Arc<Repairer<V>>,
     /// Counts the calls that want a new value, to tell which loads began after them.
     begun: AtomicU64,
 }
@@ -115,11 +117,17 @@ pub(crate) struct Start<V> {
 }
 
 impl<V: Clone + Send + Sync + 'static> Loader<V> {
-    pub(crate) fn new(reader: Arc<Reader<V>>, settings: ReadThrough, lifetimes: Lifetimes) -> Self {
+    pub(crate) fn new(
+        reader: Arc<Reader<V>>,
+        settings: ReadThrough,
+        lifetimes: Lifetimes,
+        repairer: Arc<Repairer<V>>,
+    ) -> Self {
         let permits = Semaphore::new(settings.concurrent_loads.min(Semaphore::MAX_PERMITS));
         let loads = reader.flights.loads();
         let (cooldowns, counters) = (Cooldowns::default(), LoadCounters::default());
-        Self { reader, settings, lifetimes, loads, permits, cooldowns, counters, begun: AtomicU64::new(0) }
+        let begun = AtomicU64::new(0);
+        Self { reader, settings, lifetimes, loads, permits, cooldowns, counters, repairer, begun }
     }
 
     pub(crate) fn stats(&self) -> LoadStats {
@@ -360,8 +368,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     /// that has its entry.
     fn loaded_by_peer(&self, key: &Key, mut leases: Leases, place: usize, entry: Entry<V>) -> LoadOutcome<V> {
         self.counters.loaded_by_peer.increment();
-        let mut tickets = leases.take();
-        tickets.retain(|(of, _)| *of < place);
+        let tickets = leases.take_above(place);
         if !tickets.is_empty() {
             let (key, entry) = (key.clone(), entry.clone());
             self.reader.backfills.enqueue(Backfill { key, entry, tickets, found_in: place, held: None });

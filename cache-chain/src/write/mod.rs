@@ -40,9 +40,9 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         (tiers, clock, runtime): (Arc<[Tier<V>]>, SharedClock, RuntimeHandle),
         (lifetimes, weigher): (Lifetimes, Weigher<V>),
         timeout: Option<Duration>,
+        repairer: Arc<Repairer<V>>,
         flights: Vec<Box<dyn Forget>>,
     ) -> Self {
-        let repairer = Repairer::new(Arc::clone(&tiers), runtime.clone());
         Self { tiers, clock, lifetimes, weigher, timeout, completion: Completion::new(runtime), repairer, flights }
     }
 
