@@ -4,6 +4,7 @@ mod support;
 
 use std::{
     io,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{CallOptions, ChainCache, ErrorKind, Loaded, Source, Tier, Ttl};
+use cache_chain::{CallOptions, ChainCache, ErrorKind, Loaded, ReadThrough, ServeStale, Source, Tier, Ttl};
 use cache_core::{
     Entry, Expiry, LocalStore, ManualClock, Store, Ticket, Write,
     testkit::{Gate, MapStore, Operation, ScriptedStore},
@@ -114,7 +115,7 @@ async fn a_value_that_is_too_old_is_looked_for_below_and_loaded() {
     assert_eq!(rig.chain.with(&recent).get_or_load_many(["k"], load).await.unwrap(), [Some(7)]);
     assert_eq!(rig.chain.get("k").await.unwrap(), Some(7));
     let stats = rig.chain.stats().loads;
-    assert_eq!((stats.started, stats.reloads), (2, 1));
+    assert_eq!((stats.started, stats.reloads), (2, 2));
 }
 
 #[tokio::test]
@@ -326,5 +327,327 @@ async fn an_unknown_tier_is_an_error_that_names_those_there_are() {
         assert_eq!(error.to_string(), r#"no tier of the chain is named "redis"; the tiers are ["L1 map", "L2 map"]"#);
         assert!(rig.chain.with(&options).set("k", 1).await.is_err());
         assert!(rig.chain.with(&options).get_or_load("k", rig.loader()).await.is_err());
+    }
+}
+
+/// Where the value in memory is stale, the tiers below are read again, as the options say.
+#[tokio::test]
+async fn tiers_are_left_out_of_a_refresh_as_well() {
+    let stale_rig = async || {
+        let mut rig = Rig::new();
+        let settings = ReadThrough::new().stale_for(MINUTE).serve_stale(ServeStale::IfLoadFails);
+        let chain = ChainCache::builder().clock(rig.clock.shared()).tier(rig.memory.clone()).tier(rig.lower.clone());
+        rig.chain = chain.read_through(settings).build().unwrap();
+        rig.chain.set_with_ttl("k", 1, SECOND).await.unwrap();
+        rig.clock.advance(SECOND);
+        rig.put_below(2).await;
+        rig
+    };
+    let rig = stale_rig().await;
+    let memory = CallOptions::new().skip_read("L2 map");
+    let asked = rig.lower.calls_of(Operation::Get);
+    assert_eq!(rig.chain.with(&memory).get_or_load("k", rig.loader()).await.unwrap(), 100);
+    assert_eq!(rig.lower.calls_of(Operation::Get), asked);
+
+    let rig = stale_rig().await;
+    let below = CallOptions::new().skip_write("L1 map");
+    assert_eq!(rig.chain.with(&below).get_or_load("k", rig.loader()).await.unwrap(), 2);
+    rig.chain.wait().await.unwrap();
+    assert_eq!(rig.in_memory(), Some(1), "it is not filled");
+}
+
+/// The loader has read the origin before the caller comes, and the flight of the key begins after
+/// that.
+#[tokio::test]
+async fn a_reload_does_not_get_what_a_batch_had_read_before() {
+    let rig = Rig::new();
+    let memory = ChainCache::builder().clock(rig.clock.shared()).tier(rig.memory.clone()).build().unwrap();
+    let (send, receive) = std::sync::mpsc::channel();
+    let (chain, reload) = (memory.clone(), rig.loader());
+    let load = move |keys: Vec<&'static str>| {
+        // On a thread of its own, it is no call of this loader.
+        let call = move || {
+            let mut call: Pin<Box<dyn Future<Output = _> + Send>> =
+                Box::pin(async move { chain.with(&CallOptions::new().reload()).get_or_load("k", reload).await });
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(call.as_mut().poll(&mut context).is_pending());
+            send.send(call).unwrap();
+        };
+        std::thread::spawn(call).join().unwrap();
+        async { Ok::<_, io::Error>(keys.into_iter().map(|key| (key, 1))) }
+    };
+    assert_eq!(memory.get_or_load_many(["k"], load).await.unwrap(), [Some(1)]);
+    assert_eq!(receive.recv().unwrap().await.unwrap(), 100);
+}
+
+#[tokio::test]
+async fn a_batch_that_names_a_key_twice_reloads_it_once() {
+    let rig = Rig::new();
+    rig.chain.set("k", 1).await.unwrap();
+    rig.clock.advance(MINUTE);
+    for options in [CallOptions::new().reload(), CallOptions::new().max_age(SECOND)] {
+        let calls = Arc::new(AtomicUsize::new(0));
+        for fails in [false, true] {
+            let counted = Arc::clone(&calls);
+            let load = move |keys: Vec<&'static str>| async move {
+                counted.fetch_add(keys.len(), SeqCst);
+                if fails { Err(io::Error::other("down")) } else { Ok(keys.into_iter().map(|key| (key, 7))) }
+            };
+            let found = rig.chain.with(&options).get_or_load_many(["k", "k"], load).await;
+            let found = found.map_err(|error| error.kind());
+            assert_eq!(found, if fails { Err(ErrorKind::Loader) } else { Ok(vec![Some(7); 2]) });
+            rig.clock.advance(MINUTE);
+        }
+        assert_eq!(calls.load(SeqCst), 2);
+    }
+    let stats = rig.chain.stats().loads;
+    assert_eq!((stats.started, stats.reloads, stats.joined), (4, 4, 4));
+}
+
+/// One call for all keys whose loads had begun before, not one for each.
+#[tokio::test(start_paused = true)]
+async fn a_batch_reloads_what_others_were_loading_by_one_call() {
+    let rig = Rig::new();
+    let gate = Gate::default();
+    let calls: Arc<std::sync::Mutex<Vec<Vec<&str>>>> = Arc::default();
+    let load = |value: usize, gate: &Gate, fails: bool| {
+        let (gate, calls) = (gate.clone(), Arc::clone(&calls));
+        move |keys: Vec<&'static str>| async move {
+            calls.lock().unwrap().push(keys.clone());
+            gate.passed().await;
+            let loaded = keys.into_iter().map(|key| {
+                if fails && key == "a" { (key, Loaded::new(0).ttl(Duration::ZERO)) } else { (key, Loaded::new(value)) }
+            });
+            Ok::<_, io::Error>(loaded.collect::<Vec<_>>())
+        }
+    };
+    let old = {
+        let (chain, load) = (rig.chain.clone(), load(1, &gate, false));
+        tokio::spawn(async move { chain.get_or_load_many(["a", "b"], load).await })
+    };
+    settle().await;
+    let open = Gate::default();
+    open.open();
+    let reload = CallOptions::new().reload();
+    let chain = rig.chain.with(&reload);
+    let (found, ()) = tokio::join!(chain.get_or_load_many(["a", "b", "c"], load(2, &open, false)), async {
+        tokio::time::sleep(SECOND).await;
+        gate.open();
+    });
+    assert_eq!(found.unwrap(), [Some(2), Some(2), Some(2)]);
+    assert_eq!(old.await.unwrap().unwrap(), [Some(1), Some(1)]);
+    assert_eq!(std::mem::take(&mut *calls.lock().unwrap()), [vec!["a", "b"], vec!["c"], vec!["a", "b"]]);
+    let stats = rig.chain.stats().loads;
+    assert_eq!((stats.reloads, stats.joined, stats.in_flight), (3, 2, 0));
+    // The first error is returned, and the other keys are loaded nevertheless.
+    let gate = Gate::default();
+    let old = {
+        let (chain, load) = (rig.chain.clone(), load(3, &gate, false));
+        tokio::spawn(async move { chain.with(&CallOptions::new().reload()).get_or_load_many(["a", "b"], load).await })
+    };
+    settle().await;
+    let (found, ()) = tokio::join!(chain.get_or_load_many(["a", "b"], load(4, &open, true)), async {
+        tokio::time::sleep(SECOND).await;
+        gate.open();
+    });
+    assert_eq!(found.unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(old.await.unwrap().unwrap(), [Some(3), Some(3)]);
+    assert_eq!((rig.chain.get("a").await.unwrap(), rig.chain.get("b").await.unwrap()), (Some(3), Some(4)));
+}
+
+/// A load that is in flight brings a young value.
+#[tokio::test(start_paused = true)]
+async fn a_call_for_a_young_value_joins_the_load_in_flight() {
+    let rig = Rig::new();
+    rig.chain.set("k", 1).await.unwrap();
+    rig.clock.advance(MINUTE);
+    let recent = CallOptions::new().max_age(SECOND);
+    for is_batch in [false, true] {
+        rig.clock.advance(MINUTE);
+        let gate = Gate::default();
+        let load = |value: usize, gate: &Gate| {
+            let gate = gate.clone();
+            move |keys: Vec<&'static str>| async move {
+                gate.passed().await;
+                Ok::<_, io::Error>(keys.into_iter().map(move |key| (key, value)))
+            }
+        };
+        let first = {
+            let (chain, load, recent) = (rig.chain.clone(), load(2, &gate), recent.clone());
+            tokio::spawn(async move { chain.with(&recent).get_or_load_many(["k"], load).await })
+        };
+        settle().await;
+        let second = async {
+            if is_batch {
+                rig.chain.with(&recent).get_or_load_many(["k"], load(3, &gate)).await.unwrap()[0].unwrap()
+            } else {
+                rig.chain.with(&recent).get_or_load("k", rig.loader()).await.unwrap()
+            }
+        };
+        let (second, ()) = tokio::join!(second, async {
+            settle().await;
+            gate.open();
+        });
+        assert_eq!((first.await.unwrap().unwrap(), second), (vec![Some(2)], 2), "batch: {is_batch}");
+    }
+    let stats = rig.chain.stats().loads;
+    assert_eq!((stats.started, stats.reloads, stats.joined), (2, 2, 2));
+}
+
+/// The absence is fresh, and too old for the call.
+#[tokio::test]
+async fn the_news_that_there_is_no_value_ages_as_well() {
+    let rig = Rig::new();
+    let absent = || async { Ok::<_, io::Error>(None::<usize>) };
+    let recent = CallOptions::new().max_age(SECOND);
+    let load = |keys: Vec<&'static str>| async { Ok::<_, io::Error>(keys.into_iter().map(|key| (key, 7))) };
+    for is_batch in [false, true] {
+        rig.chain.del("k").await.unwrap();
+        assert_eq!(rig.chain.get_or_load("k", absent).await.unwrap(), None);
+        rig.chain.wait().await.unwrap();
+        rig.clock.advance(2 * SECOND);
+        assert_eq!(rig.chain.get_or_load("k", absent).await.unwrap(), None, "others still get it");
+        let chain = rig.chain.with(&recent);
+        let found = if is_batch {
+            chain.get_or_load_many(["k"], load).await.unwrap()[0]
+        } else {
+            chain.get_or_load("k", || async { Ok::<_, io::Error>(Some(7)) }).await.unwrap()
+        };
+        assert_eq!((found, rig.in_memory(), rig.below()), (Some(7), Some(7), Some(7)), "batch: {is_batch}");
+    }
+    assert_eq!(rig.chain.stats().loads.reloads, 2);
+}
+
+/// An older load of another process must not undo it, as with a reload.
+#[tokio::test]
+async fn a_batch_for_young_values_replaces_the_old_ones() {
+    let rig = Rig::new();
+    rig.chain.set("k", 1).await.unwrap();
+    rig.clock.advance(MINUTE);
+    let recent = CallOptions::new().max_age(SECOND);
+    let load = |keys: Vec<&'static str>| async { Ok::<_, io::Error>(keys.into_iter().map(|key| (key, 7))) };
+    let sets = rig.lower.calls_of(Operation::Set);
+    assert_eq!(rig.chain.with(&recent).get_or_load_many(["k"], load).await.unwrap(), [Some(7)]);
+    assert_eq!(rig.lower.calls_of(Operation::Set), sets + 1);
+}
+
+/// The wait for an older load and that for the reload together.
+#[tokio::test(start_paused = true)]
+async fn a_reload_waits_no_longer_than_for_one_load() {
+    let rig = Rig::new();
+    let old = {
+        let chain = rig.chain.clone();
+        let load = || async {
+            tokio::time::sleep(8 * SECOND).await;
+            Ok::<_, io::Error>(1)
+        };
+        tokio::spawn(async move { chain.get_or_load("k", load).await })
+    };
+    settle().await;
+    let started = tokio::time::Instant::now();
+    let slow = || async {
+        tokio::time::sleep(8 * SECOND).await;
+        Ok::<_, io::Error>(2)
+    };
+    let error = rig.chain.with(&CallOptions::new().reload()).get_or_load("k", slow).await.unwrap_err();
+    assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Timeout, 10 * SECOND));
+    assert_eq!(old.await.unwrap().unwrap(), 1);
+}
+
+/// However an older load ends, the reload is another one.
+#[tokio::test]
+async fn a_reload_does_not_get_the_failure_of_an_older_load() {
+    for is_batch in [false, true] {
+        for failure in ["error", "panic", "zero"] {
+            let rig = Rig::new();
+            let gate = Gate::default();
+            let old = {
+                let (chain, gate) = (rig.chain.clone(), gate.clone());
+                let load = move || async move {
+                    gate.passed().await;
+                    match failure {
+                        "error" => Err(io::Error::other("down")),
+                        "panic" => panic!("in the loader"),
+                        _ => Ok(Loaded::new(1).ttl(Duration::ZERO)),
+                    }
+                };
+                tokio::spawn(async move { chain.get_or_load("k", load).await })
+            };
+            settle().await;
+            let reload = CallOptions::new().reload();
+            let call = async {
+                if is_batch {
+                    let load =
+                        |keys: Vec<&'static str>| async { Ok::<_, io::Error>(keys.into_iter().map(|key| (key, 100))) };
+                    rig.chain.with(&reload).get_or_load_many(["k"], load).await.map(|values| values[0].unwrap())
+                } else {
+                    rig.chain.with(&reload).get_or_load("k", rig.loader()).await
+                }
+            };
+            let (found, ()) = tokio::join!(call, async {
+                settle().await;
+                gate.open();
+            });
+            assert_eq!(found.unwrap(), 100, "{failure}, batch: {is_batch}");
+            assert!(old.await.unwrap().is_err());
+        }
+    }
+}
+
+/// Without another read of that tier: other processes read it.
+#[tokio::test(start_paused = true)]
+async fn what_a_reload_could_not_replace_is_deleted_in_the_background() {
+    let rig = Rig::new();
+    rig.chain.set("k", 1).await.unwrap();
+    rig.lower.fail(Operation::Set, ErrorKind::Unavailable);
+    let reload = CallOptions::new().reload();
+    assert_eq!(rig.chain.with(&reload).get_or_load("k", rig.loader()).await.unwrap(), 100);
+    rig.lower.heal();
+    assert_eq!(rig.below(), Some(1));
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(rig.below(), None);
+}
+
+/// As with a `set`, the tiers do not stay half written.
+#[tokio::test]
+async fn a_reload_that_has_begun_to_write_is_completed() {
+    let rig = Rig::new();
+    rig.chain.set("k", 1).await.unwrap();
+    let gate = rig.lower.stall(Operation::Set);
+    let call = {
+        let (chain, load) = (rig.chain.clone(), rig.loader());
+        tokio::spawn(async move { chain.with(&CallOptions::new().reload()).get_or_load("k", load).await })
+    };
+    settle().await;
+    call.abort();
+    settle().await;
+    gate.open();
+    settle().await;
+    assert_eq!((rig.in_memory(), rig.below()), (Some(100), Some(100)));
+}
+
+#[tokio::test]
+async fn a_flood_of_reloads_costs_two_loads() {
+    let rig = Rig::new();
+    for options in [CallOptions::new().reload(), CallOptions::new().max_age(SECOND)] {
+        rig.chain.set("k", 1).await.unwrap();
+        rig.clock.advance(MINUTE);
+        let before = rig.loads.load(SeqCst);
+        let callers: Vec<_> = (0..10_000)
+            .map(|_| {
+                let (chain, load, options) = (rig.chain.clone(), rig.loader(), options.clone());
+                let load = move || async {
+                    tokio::task::yield_now().await;
+                    load().await
+                };
+                tokio::spawn(async move { chain.with(&options).get_or_load("k", load).await })
+            })
+            .collect();
+        for caller in callers {
+            assert!(caller.await.unwrap().unwrap() >= 100);
+        }
+        let loads = rig.loads.load(SeqCst) - before;
+        assert!((1..=2).contains(&loads), "{loads} loads");
+        assert_eq!(rig.chain.stats().loads.in_flight, 0);
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{ChainCache, ErrorKind, Loaded, ManualClock, ReadThrough, ServeStale};
+use cache_chain::{CallOptions, ChainCache, ErrorKind, Loaded, ManualClock, ReadThrough, ServeStale};
 use cache_core::{
     Claim, Entry, Expiry, Key, LocalStore, Profile, Result, Store, Ticket, Write,
     testkit::{Gate, MapStore, Operation, ScriptedStore},
@@ -506,4 +506,194 @@ async fn a_tier_that_works_grants_claims_beside_one_that_fails() {
     assert_eq!((first.unwrap().as_str(), second.unwrap().as_str()), ("one", "one"));
     assert_eq!((one.stats().loads.started, two.stats().loads.started), (1, 0));
     assert_eq!(failing.calls_of(Operation::Claim), 0);
+}
+
+/// A claim is a write, and its holder reads the key once more.
+#[tokio::test(start_paused = true)]
+async fn a_tier_that_a_call_leaves_out_grants_it_no_claim() {
+    for is_stale in [false, true] {
+        let clock = ManualClock::new();
+        let shared = claiming(&clock);
+        let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
+        let [one, other] = stale_pair(&shared, &clock, &settings);
+        let open = Gate::default();
+        open.open();
+        if is_stale {
+            one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+            clock.advance(SECOND);
+        }
+        let loader = |value: &'static str| move || async move { Ok::<_, io::Error>(value.to_owned()) };
+        let batch = |keys: Vec<&'static str>| async {
+            Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "ours".to_owned())))
+        };
+        // The tier has a fresh value, which is not asked for.
+        other.set("k", "theirs".to_owned()).await.unwrap();
+        other.set("b", "theirs".to_owned()).await.unwrap();
+        let unread = CallOptions::new().skip_read("L2 map");
+        assert_eq!(one.with(&unread).get_or_load("k", loader("ours")).await.unwrap(), "ours", "stale: {is_stale}");
+        assert_eq!(one.with(&unread).get_or_load_many(["b"], batch).await.unwrap(), [Some("ours".to_owned())]);
+        assert_eq!(one.stats().loads.loaded_by_peer, 0);
+        // Nothing is written there, a claim included.
+        one.clear().await.unwrap();
+        let unwritten = CallOptions::new().skip_write("L2 map");
+        let claims = shared.claimed();
+        *shared.on_claim.lock().unwrap() = Some(Box::new(|| panic!("it is claimed")));
+        assert_eq!(one.with(&unwritten).get_or_load("k", loader("ours")).await.unwrap(), "ours");
+        assert_eq!(one.with(&unwritten).get_or_load_many(["b"], batch).await.unwrap(), [Some("ours".to_owned())]);
+        one.wait().await.unwrap();
+        for name in ["k", "b"] {
+            assert_eq!(LocalStore::get(&shared.map, &key(name)), None, "{name}");
+        }
+        assert_eq!(shared.claimed(), claims);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_of_a_limited_age_is_loaded_once_by_all_processes_if_no_tier_has_one() {
+    let shared = Claiming::default();
+    let recent = CallOptions::new().max_age(60 * SECOND);
+    for is_batch in [false, true] {
+        let [one, two] = [(); 2].map(|()| process(&shared, ReadThrough::new()));
+        one.clear().await.unwrap();
+        let load = async |chain: &ChainCache<String>, value: &'static str| {
+            if is_batch {
+                let load = move |keys: Vec<&'static str>| async move {
+                    tokio::time::sleep(SECOND).await;
+                    Ok::<_, io::Error>(keys.into_iter().map(move |key| (key, value.to_owned())))
+                };
+                chain.with(&recent).get_or_load_many(["k"], load).await.unwrap().pop().unwrap().unwrap()
+            } else {
+                let load = move || async move {
+                    tokio::time::sleep(SECOND).await;
+                    Ok::<_, io::Error>(value.to_owned())
+                };
+                chain.with(&recent).get_or_load("k", load).await.unwrap()
+            }
+        };
+        let (first, second) = tokio::join!(load(&one, "one"), async {
+            settle().await;
+            load(&two, "two").await
+        });
+        assert_eq!((first.as_str(), second.as_str()), ("one", "one"), "batch: {is_batch}");
+        let loads = [&one, &two].map(|chain| chain.stats().loads);
+        assert_eq!((loads[0].started, loads[1].started, loads[1].loaded_by_peer), (1, 0, 1));
+        assert_eq!((loads[0].reloads, loads[1].reloads), (0, 0));
+        settle().await;
+        assert_eq!(shared.claimed(), 0);
+    }
+}
+
+/// What the peer has brought is too old for this call.
+#[tokio::test(start_paused = true)]
+async fn the_value_of_a_peer_has_to_be_young_enough() {
+    let clock = ManualClock::new();
+    let shared = claiming(&clock);
+    let [one, _] = stale_pair(&shared, &clock, &ReadThrough::new());
+    let made = cache_core::Clock::now(&clock);
+    clock.advance(60 * SECOND);
+    let entry = Entry::new("theirs".to_owned(), Expiry::Never).created_at(made);
+    for is_batch in [false, true] {
+        let write = Write { key: key("k"), entry: entry.clone(), ticket: Ticket::unconditional() };
+        let peer = shared.clone();
+        *shared.on_claim.lock().unwrap() = Some(Box::new(move || {
+            cache_core::testkit::block_on(Store::set(&peer.map, write)).unwrap();
+        }));
+        let recent = CallOptions::new().max_age(SECOND);
+        let value = if is_batch {
+            let load = |keys: Vec<&'static str>| async {
+                Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "ours".to_owned())))
+            };
+            one.with(&recent).get_or_load_many(["k"], load).await.unwrap().pop().unwrap().unwrap()
+        } else {
+            one.with(&recent).get_or_load("k", || async { Ok::<_, io::Error>("ours".to_owned()) }).await.unwrap()
+        };
+        assert_eq!(value, "ours", "batch: {is_batch}");
+        one.clear().await.unwrap();
+        settle().await;
+        assert_eq!(shared.claimed(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_granted_claims_beside_a_tier_that_fails() {
+    let (shared, failing) = (Claiming::default(), ScriptedStore::new(Claiming::default()));
+    failing.fail(Operation::Get, ErrorKind::Unavailable);
+    let chain = ChainCache::builder().tier(failing.clone()).tier(shared.clone()).build().unwrap();
+    let claims = shared.clone();
+    let load = move |keys: Vec<&'static str>| {
+        let claimed = claims.claimed();
+        async move { Ok::<_, io::Error>(keys.into_iter().map(move |key| (key, claimed.to_string()))) }
+    };
+    assert_eq!(chain.get_or_load_many(["a", "b"], load).await.unwrap(), [Some("2".to_owned()), Some("2".to_owned())]);
+    assert_eq!(failing.calls_of(Operation::Claim), 0);
+}
+
+/// The key of the marker would be too long, so each process loads by itself.
+#[tokio::test(start_paused = true)]
+async fn a_key_of_the_greatest_length_is_refreshed_without_a_claim() {
+    let clock = ManualClock::new();
+    let shared = claiming(&clock);
+    let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
+    let [one, _] = stale_pair(&shared, &clock, &settings);
+    let long: &'static str = "k".repeat(64 * 1024).leak();
+    for is_batch in [false, true] {
+        one.set_with_ttl(long, "old".to_owned(), SECOND).await.unwrap();
+        clock.advance(SECOND);
+        let claims = shared.clone();
+        let value = if is_batch {
+            let load = move |keys: Vec<&'static str>| async move {
+                assert_eq!(claims.claimed(), 0);
+                Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "new".to_owned())))
+            };
+            one.get_or_load_many([long], load).await.unwrap().pop().unwrap().unwrap()
+        } else {
+            let load = move || async move {
+                assert_eq!(claims.claimed(), 0);
+                Ok::<_, io::Error>("new".to_owned())
+            };
+            one.get_or_load(long, load).await.unwrap()
+        };
+        assert_eq!(value, "new");
+    }
+}
+
+/// A claim is returned wherever its load is dropped: at any await of the caller, who is the last.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_caller_leaves_no_claim_and_no_load() {
+    for is_batch in [false, true] {
+        for is_stale in [false, true] {
+            for polls in 0..12 {
+                let clock = ManualClock::new();
+                let shared = claiming(&clock);
+                let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
+                let [one, _] = stale_pair(&shared, &clock, &settings);
+                if is_stale {
+                    one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+                    clock.advance(SECOND);
+                }
+                let (chain, gate) = (one.clone(), Gate::default());
+                let call = tokio::spawn(async move {
+                    if is_batch {
+                        let load = move |_: Vec<&'static str>| async move {
+                            gate.passed().await;
+                            Ok::<_, io::Error>([("k", "new".to_owned())])
+                        };
+                        chain.get_or_load_many(["k"], load).await.map(drop)
+                    } else {
+                        load(&chain, "new", &gate).await.map(drop)
+                    }
+                });
+                for _ in 0..polls {
+                    tokio::task::yield_now().await;
+                }
+                call.abort();
+                settle().await;
+                assert_eq!(
+                    (shared.claimed(), one.stats().loads.in_flight),
+                    (0, 0),
+                    "batch: {is_batch}, stale: {is_stale}, polls: {polls}"
+                );
+            }
+        }
+    }
 }

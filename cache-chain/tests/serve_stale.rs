@@ -313,3 +313,126 @@ async fn a_time_of_zero_is_refused() {
     let options = CallOptions::new().serve_stale(ServeStale::After(Duration::ZERO));
     assert_eq!(chain.with(&options).get("k").await.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
+
+/// The error is that of the load, as for a single key.
+#[tokio::test(start_paused = true)]
+async fn a_batch_waits_for_the_load_of_a_key_that_was_deleted_meanwhile() {
+    let rig = Rig::new(ServeStale::After(100 * MILLI)).await;
+    rig.chain.set_with_ttl("other", "old".to_owned(), MINUTE).await.unwrap();
+    rig.clock.advance(MINUTE);
+    let started = Instant::now();
+    let load = |keys: Vec<&'static str>| async {
+        tokio::time::sleep(SECOND).await;
+        Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "new".to_owned())))
+    };
+    let (found, ()) = tokio::join!(rig.chain.get_or_load_many(["k", "other"], load), async {
+        settle().await;
+        rig.chain.del("k").await.unwrap();
+    });
+    assert_eq!(found.unwrap(), [Some("new".to_owned()), Some("old".to_owned())]);
+    assert_eq!((started.elapsed(), rig.stats().stale_served), (SECOND, 1));
+}
+
+/// Both waits together take no longer than a caller waits for a load.
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_key_that_was_deleted_meanwhile_is_limited() {
+    for mode in [ServeStale::IfLoadFails, ServeStale::After(SECOND)] {
+        let rig = Rig::with(ReadThrough::new().serve_stale(mode).soft_timeout(2 * SECOND)).await;
+        let started = Instant::now();
+        let (found, ()) = tokio::join!(rig.get(Load::Brings("new", 5 * SECOND)), async {
+            settle().await;
+            rig.chain.del("k").await.unwrap();
+        });
+        assert_eq!(found.unwrap_err().kind(), ErrorKind::Timeout, "{mode:?}");
+        assert_eq!((started.elapsed(), rig.stats().abandoned), (2 * SECOND, 1));
+    }
+}
+
+/// A remote tier is read again before its stale value is served, which takes time as well.
+#[tokio::test(start_paused = true)]
+async fn a_call_ends_within_the_timeout_of_its_chain() {
+    for is_stalled in [false, true] {
+        for is_batch in [false, true] {
+            let clock = ManualClock::new();
+            let remote = ScriptedStore::new(MapStore::with_clock(clock.shared()));
+            let settings = ReadThrough::new().stale_for(MINUTE).serve_stale(ServeStale::IfLoadFails);
+            let chain = ChainCache::<String>::builder().clock(clock.shared()).tier(remote.clone());
+            let chain = chain.read_through(settings).timeout(SECOND).build().unwrap();
+            chain.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+            clock.advance(SECOND);
+            let started = Instant::now();
+            let stalls = remote.clone();
+            let call = async {
+                if is_batch {
+                    let load = |_: Vec<&'static str>| async {
+                        tokio::time::sleep(MINUTE).await;
+                        Ok::<_, io::Error>([("k", "new".to_owned())])
+                    };
+                    chain.get_or_load_many(["k"], load).await.map(|mut values| values.pop().flatten())
+                } else {
+                    let load = || async {
+                        tokio::time::sleep(MINUTE).await;
+                        Ok::<_, io::Error>("new".to_owned())
+                    };
+                    chain.get_or_load("k", load).await.map(Some)
+                }
+            };
+            let (found, ()) = tokio::join!(call, async {
+                settle().await;
+                if is_stalled {
+                    stalls.stall(Operation::Get);
+                }
+            });
+            let found = found.map_err(|error| error.kind());
+            let expected = if is_stalled { Err(ErrorKind::Timeout) } else { Ok(Some("old".to_owned())) };
+            assert_eq!(found, expected, "batch: {is_batch}");
+            assert!(started.elapsed() <= SECOND, "{:?}", started.elapsed());
+        }
+    }
+}
+
+/// Its caller has left, so the loader is dropped at its next await.
+#[tokio::test(start_paused = true)]
+async fn a_loader_that_reads_its_own_stale_key_does_not_keep_itself_running() {
+    let rig = Rig::new(ServeStale::IfLoadFails).await;
+    let chain = rig.chain.clone();
+    let load = move || async move {
+        chain.get_or_load("k", || async { Ok::<_, io::Error>("inner".to_owned()) }).await?;
+        std::future::pending::<()>().await;
+        Ok::<_, cache_chain::Error>("never".to_owned())
+    };
+    assert!(tokio::time::timeout(SECOND, rig.chain.get_or_load("k", load)).await.is_err());
+    settle().await;
+    assert_eq!(rig.stats().in_flight, 0);
+}
+
+/// In each mode, through other keys, and as a reload of the key itself.
+#[tokio::test(start_paused = true)]
+async fn cycles_of_stale_keys_end() {
+    for mode in [ServeStale::AtOnce, ServeStale::After(SECOND), ServeStale::IfLoadFails] {
+        let rig = Rig::new(mode).await;
+        let chain = rig.chain.clone();
+        let through_another = move || async move {
+            let inner = chain.clone();
+            let other = move || async move {
+                inner.get_or_load("k", || async { Ok::<_, io::Error>("inner".to_owned()) }).await
+            };
+            let own = chain.get_or_load("other", other).await?;
+            Ok::<_, cache_chain::Error>(format!("from {own}"))
+        };
+        let started = Instant::now();
+        let never = CallOptions::new().no_stale();
+        assert_eq!(rig.chain.with(&never).get_or_load("k", through_another).await.unwrap(), "from old", "{mode:?}");
+        assert!(started.elapsed() <= SECOND, "{mode:?}");
+
+        let chain = rig.chain.clone();
+        let reload = move || async move {
+            let options = CallOptions::new().reload();
+            chain.with(&options).get_or_load("k", || async { Ok::<_, io::Error>("inner".to_owned()) }).await
+        };
+        let options = CallOptions::new().reload();
+        let error = rig.chain.with(&options).get_or_load("k", reload).await.unwrap_err();
+        assert_eq!(error.source_as::<cache_chain::Error>().unwrap().kind(), ErrorKind::Cycle, "{error:#}");
+        assert_eq!(rig.stats().in_flight, 0);
+    }
+}

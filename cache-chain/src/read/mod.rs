@@ -277,7 +277,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     }
 
     /// Whether an entry of this tier is what the query asks for.
-    fn accepts(&self, tier: &Tier<V>, entry: &Entry<V>, query: &Query) -> bool {
+    pub(crate) fn accepts(&self, tier: &Tier<V>, entry: &Entry<V>, query: &Query) -> bool {
         tier.is_fresh(entry) && query.accepts_age(entry, || self.clock.now())
     }
 
