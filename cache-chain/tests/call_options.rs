@@ -15,7 +15,7 @@ use std::{
 use cache_chain::{CallOptions, ChainCache, ErrorKind, Loaded, ReadThrough, ServeStale, Source, Tier, Ttl};
 use cache_core::{
     Entry, Expiry, LocalStore, ManualClock, Store, Ticket, Write,
-    testkit::{Gate, MapStore, Operation, ScriptedStore},
+    testkit::{Gate, MapStore, Operation, Phase, ScriptedStore},
 };
 use support::{key, settle};
 
@@ -549,8 +549,22 @@ async fn a_reload_waits_no_longer_than_for_one_load() {
         tokio::time::sleep(8 * SECOND).await;
         Ok::<_, io::Error>(2)
     };
-    let error = rig.chain.with(&CallOptions::new().reload()).get_or_load("k", slow).await.unwrap_err();
-    assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Timeout, 10 * SECOND));
+    let slow_batch = |keys: Vec<&'static str>| async {
+        tokio::time::sleep(8 * SECOND).await;
+        Ok::<_, io::Error>(keys.into_iter().map(|key| (key, 2)))
+    };
+    let reload = CallOptions::new().reload();
+    let chain = rig.chain.with(&reload);
+    let single = async {
+        let result = chain.get_or_load("k", slow).await;
+        (result.unwrap_err().kind(), started.elapsed())
+    };
+    let batch = async {
+        let result = chain.get_or_load_many(["k"], slow_batch).await;
+        (result.unwrap_err().kind(), started.elapsed())
+    };
+    let limit = (ErrorKind::Timeout, 10 * SECOND);
+    assert_eq!(tokio::join!(single, batch), (limit, limit));
     assert_eq!(old.await.unwrap().unwrap(), 1);
 }
 
@@ -650,4 +664,172 @@ async fn a_flood_of_reloads_costs_two_loads() {
         assert!((1..=2).contains(&loads), "{loads} loads");
         assert_eq!(rig.chain.stats().loads.in_flight, 0);
     }
+}
+
+/// A load that they share fails for all of them.
+#[tokio::test]
+async fn reloads_that_fail_are_not_repeated_by_each_caller() {
+    let rig = Rig::new();
+    let gate = Gate::default();
+    let (first, loads) = (gate.clone(), Arc::clone(&rig.loads));
+    let load = move || async move {
+        first.passed().await;
+        loads.fetch_add(1, SeqCst);
+        Err::<usize, _>(io::Error::other("down"))
+    };
+    let callers: Vec<_> = (0..10)
+        .map(|_| {
+            let (chain, load) = (rig.chain.clone(), load.clone());
+            tokio::spawn(async move { chain.with(&CallOptions::new().reload()).get_or_load("k", load).await })
+        })
+        .collect();
+    settle().await;
+    gate.open();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap_err().kind(), ErrorKind::Loader);
+    }
+    assert_eq!(rig.loads.load(SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_reload_keeps_to_the_limits_of_each_tier() {
+    let clock = ManualClock::new();
+    let stores = [(); 2].map(|()| MapStore::with_clock(clock.shared()));
+    let chain = ChainCache::builder()
+        .clock(clock.shared())
+        .tier(Tier::new(stores[0].clone()).max_ttl(SECOND))
+        .tier(Tier::new(stores[1].clone()).max_ttl(MINUTE))
+        .build()
+        .unwrap();
+    let reload = CallOptions::new().reload();
+    chain.with(&reload).get_or_load("k", || async { Ok::<_, io::Error>(1) }).await.unwrap();
+    let now = cache_core::Clock::now(&clock);
+    let left = stores.map(|store| LocalStore::get(&store, &key("k")).unwrap().remaining(now));
+    assert_eq!(left, [Ttl::After(SECOND), Ttl::After(MINUTE)]);
+}
+
+/// A tier that has failed the lookup is not asked for leases.
+#[tokio::test]
+async fn a_batch_asks_a_tier_that_failed_for_nothing_more() {
+    let rig = Rig::new();
+    rig.lower.fail(Operation::Get, ErrorKind::Unavailable);
+    let load = |keys: Vec<&'static str>| async { Ok::<_, io::Error>(keys.into_iter().map(|key| (key, 7))) };
+    assert_eq!(rig.chain.get_or_load_many(["k"], load).await.unwrap(), [Some(7)]);
+    assert_eq!(rig.lower.calls_of(Operation::Lease), 0);
+}
+
+/// It looked before the value was there, and is to find it where it looks, which is below.
+#[tokio::test]
+async fn a_tier_is_not_read_after_another_load_either() {
+    let rig = Rig::new();
+    let (gate, gets) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
+    let late = gate.clone();
+    rig.lower.at_every_step(move |operation, phase| {
+        // The first answer is held back.
+        let is_late = operation == Operation::Get && phase == Phase::After && gets.fetch_add(1, SeqCst) == 0;
+        let late = late.clone();
+        async move {
+            if is_late {
+                late.passed().await;
+            }
+        }
+    });
+    let call = {
+        let (chain, load) = (rig.chain.clone(), rig.loader());
+        let below = CallOptions::new().skip_read("L1 map");
+        tokio::spawn(async move { chain.with(&below).get_or_load_detailed("k", load).await })
+    };
+    settle().await;
+    assert_eq!(rig.chain.get_or_load("k", rig.loader()).await.unwrap(), 100);
+    rig.chain.wait().await.unwrap();
+    gate.open();
+    let found = call.await.unwrap().unwrap();
+    assert_eq!((found.value, found.source), (Some(100), Source::Tier("L2 map".into())));
+}
+
+/// Without a runtime of the caller, also if memory has all keys and is not asked.
+#[test]
+fn several_keys_are_read_below_memory_on_the_runtime_of_the_chain() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    let rig = runtime.block_on(async {
+        let rig = Rig::new();
+        rig.chain.set("k", 1).await.unwrap();
+        rig.put_below(2).await;
+        rig
+    });
+    let below = CallOptions::new().skip_read("L1 map");
+    let found = cache_core::testkit::block_on(rig.chain.with(&below).get_many(["k"]));
+    assert_eq!(found.unwrap(), [Some(2)]);
+}
+
+/// A value whose clone panics, if it is the one that is to.
+#[derive(Debug)]
+struct Cloned(usize, Arc<AtomicUsize>);
+
+impl Clone for Cloned {
+    fn clone(&self) -> Self {
+        let left = self.1.fetch_update(SeqCst, SeqCst, |left| Some(left.saturating_sub(1))).unwrap_or_default();
+        assert!(left != 1, "in the clone");
+        Self(self.0, Arc::clone(&self.1))
+    }
+}
+
+/// The tiers above must not keep an older value than those below.
+#[tokio::test]
+async fn a_value_that_panics_during_a_reload_leaves_no_older_one_above() {
+    let mut failed = 0;
+    for clone in 1..8 {
+        let stores = [(); 2].map(|()| MapStore::new());
+        let chain = ChainCache::builder().tier(stores[0].clone()).tier(stores[1].clone()).build().unwrap();
+        let left = Arc::new(AtomicUsize::new(0));
+        chain.set("k", Cloned(1, Arc::default())).await.unwrap();
+        let value = Cloned(2, Arc::clone(&left));
+        left.store(clone, SeqCst);
+        let caller = chain.clone();
+        // The clone for the caller panics in its own task.
+        let call = tokio::spawn(async move {
+            let reload = CallOptions::new().reload();
+            caller.with(&reload).get_or_load("k", || async { Ok::<_, io::Error>(value) }).await.map(drop)
+        });
+        failed += usize::from(!matches!(call.await, Ok(Ok(()))));
+        left.store(0, SeqCst);
+        let values =
+            stores.map(|store| LocalStore::get(&store, &key("k")).and_then(Entry::into_value).map(|value| value.0));
+        assert!([[Some(1); 2], [Some(2); 2]].contains(&values), "clone {clone}: {values:?}");
+        assert_eq!(chain.stats().loads.in_flight, 0);
+    }
+    assert!(failed > 1, "no clone panicked");
+}
+
+/// Also if others have loaded the keys during its lookup.
+#[tokio::test]
+async fn a_batch_reloads_its_keys_by_one_call() {
+    let rig = Rig::new();
+    let (gate, gets) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
+    let late = gate.clone();
+    rig.lower.at_every_step(move |operation, phase| {
+        // The first answer is held back.
+        let is_late = operation == Operation::Get && phase == Phase::After && gets.fetch_add(1, SeqCst) == 0;
+        let late = late.clone();
+        async move {
+            if is_late {
+                late.passed().await;
+            }
+        }
+    });
+    let batch = {
+        let (chain, loads) = (rig.chain.clone(), Arc::clone(&rig.loads));
+        let load = move |keys: Vec<&'static str>| {
+            loads.fetch_add(1, SeqCst);
+            async move { Ok::<_, io::Error>(keys.into_iter().map(|key| (key, 7))) }
+        };
+        tokio::spawn(async move { chain.with(&CallOptions::new().reload()).get_or_load_many(["a", "b"], load).await })
+    };
+    settle().await;
+    for (key, value) in [("a", 100), ("b", 101)] {
+        assert_eq!(rig.chain.get_or_load(key, rig.loader()).await.unwrap(), value);
+    }
+    gate.open();
+    assert_eq!(batch.await.unwrap().unwrap(), [Some(7), Some(7)]);
+    assert_eq!(rig.loads.load(SeqCst), 3);
 }

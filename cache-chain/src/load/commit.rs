@@ -211,19 +211,22 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
 async fn replace_in<V: Clone + Send + Sync + 'static>(
     reader: &Reader<V>,
     key: &Key,
-    mut entry: Option<Entry<V>>,
+    entry: Option<Entry<V>>,
     tickets: &Tickets,
 ) -> bool {
+    let mut expiry = entry.as_ref().map_or(Expiry::Never, Entry::expiry);
+    // Cloned before anything is written: a `Clone` that panics must not leave a newer value below an
+    // older one.
+    let copies = vec![entry; reader.tiers.len()];
     // Whether every tier below holds the new entry or nothing.
     let mut is_sound = true;
-    for (place, tier) in reader.tiers.iter().enumerate().rev().filter(|(_, tier)| !tier.is_source()) {
-        let now = reader.clock.now();
-        entry = entry.map(|entry| {
-            let expiry = tier.limit(entry.expiry(), now);
-            entry.expiring_by(expiry)
-        });
+    for ((place, tier), entry) in reader.tiers.iter().enumerate().zip(copies).rev() {
+        if tier.is_source() {
+            continue;
+        }
+        expiry = tier.limit(expiry, reader.clock.now());
         let ticket = tickets.iter().find(|(of, _)| *of == place).map(|(_, ticket)| *ticket);
-        let results = match (ticket, entry.clone()) {
+        let results = match (ticket, entry.map(|entry| entry.expiring_by(expiry))) {
             (Some(ticket), Some(entry)) if is_sound => tier.set(vec![Write { key: key.clone(), entry, ticket }]).await,
             _ => tier.del(std::slice::from_ref(key)).await,
         };

@@ -66,7 +66,8 @@ pub(crate) struct LoadOutcome<V> {
     pub(crate) entry: Entry<V>,
     /// The place of the tier that had it, `None` if it was loaded.
     pub(crate) place: Option<usize>,
-    /// When it began to load, in the order of [`Loader::begun`]; 0 if that is not known.
+    /// When it began to load, in the order of [`Loader::begun`]; 0, before all calls, if a tier had
+    /// it.
     began: u64,
 }
 
@@ -185,8 +186,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
             self.reader.tiers[0].count_hit();
             return self.refresh((&key, mark), (0, entry.clone()), None, (load, call), deadline).await;
         }
-        let peeked = (!call.query.unread.contains(&0)).then_some(Peeked { entry: peeked, is_counted: false });
-        let lookup = self.reader.look_up(&key, peeked, deadline, &call.query);
+        let peeked = Peeked { entry: peeked, is_counted: false };
+        let lookup = self.reader.look_up(&key, Some(peeked), deadline, &call.query);
         let lookup = deadline.bound(&self.reader.runtime, lookup).await?;
         // A stale entry is not filled into the tiers above.
         let stale = lookup.stale.clone().filter(|(_, entry)| self.may_serve(entry, call));
@@ -288,7 +289,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     /// because the load began too early. The first one that a call joins may have begun before it.
     fn is_too_early(&self, outcome: &LoadResult<V>, is_first: bool, called: u64, call: &LoadCall) -> bool {
         match outcome {
-            Ok(LoadOutcome { place, began, .. }) if call.reload => place.is_some() || *began < called,
+            Ok(LoadOutcome { began, .. }) if call.reload => *began < called,
             // A value that was just loaded is young.
             Ok(LoadOutcome { place: None, .. }) => false,
             Ok(LoadOutcome { entry, .. }) => !call.query.accepts_age(entry, || self.reader.clock.now()),
