@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{ChainCache, ErrorKind, Source, Ttl};
+use cache_chain::{ChainCache, ErrorKind, ReadThrough, Source, Ttl};
 use cache_core::testkit::{MapStore, ScriptedStore};
 use tokio::runtime::{Builder, Runtime};
 
@@ -127,4 +127,50 @@ fn after_the_runtime_has_ended_a_call_says_so() {
     assert_eq!(chain.get("k").unwrap().as_deref(), Some("v"), "memory needs no runtime");
     assert_eq!(chain.get("other").unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(chain.set("k", "w".to_owned()).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+/// A blocking loader runs under the permit of its load, and is known as the caller of other loads.
+#[test]
+fn loaders_that_call_the_chain_lend_their_permits_and_find_cycles() {
+    let runtime = runtime();
+    let chain = {
+        let _entered = runtime.enter();
+        let settings = ReadThrough::new().concurrent_loads(1);
+        ChainCache::<String>::builder().tier(MapStore::new()).read_through(settings).build().unwrap().blocking()
+    };
+    let inner = chain.clone();
+    let nested = move || inner.get_or_load("inner", || Ok::<_, io::Error>("v".to_owned()));
+    assert_eq!(chain.get_or_load("outer", nested).unwrap(), "v");
+    let inner = chain.clone();
+    let many = move |_: Vec<&'static str>| {
+        let value = inner.get_or_load("another", || Ok::<_, io::Error>("w".to_owned()))?;
+        Ok::<_, cache_chain::Error>(vec![("many", value)])
+    };
+    assert_eq!(chain.get_or_load_many(["many"], many).unwrap(), [Some("w".to_owned())]);
+    let own = chain.clone();
+    let cycle = move || own.get_or_load("k", || Ok::<_, io::Error>("never".to_owned()));
+    let error = chain.get_or_load("k", cycle).unwrap_err();
+    assert_eq!(error.source_as::<cache_chain::Error>().unwrap().kind(), ErrorKind::Cycle, "{error:#}");
+}
+
+#[test]
+fn where_tokio_lets_a_thread_block_the_call_works() {
+    let runtime = runtime();
+    let chain = chain(&runtime).blocking();
+    chain.set("k", "v".to_owned()).unwrap();
+    // In a task that gives its thread away.
+    let in_place = chain.clone();
+    let found = runtime.block_on(runtime.spawn(async move { tokio::task::block_in_place(|| in_place.get("k")) }));
+    assert_eq!(found.unwrap().unwrap().as_deref(), Some("v"));
+    // Not in a set of tasks of one thread.
+    let other = Builder::new_current_thread().enable_time().build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    let blocked = chain.clone();
+    let error = local.block_on(&other, async move { tokio::task::spawn_local(async move { blocked.get("k") }).await });
+    assert_eq!(error.unwrap().unwrap_err().kind(), ErrorKind::InvalidInput);
+    // Nor in an async loader.
+    let in_loader = chain.clone();
+    let load = move || async move { in_loader.get("k") };
+    let error = runtime.block_on(chain.chain().get_or_load("other", load)).unwrap_err();
+    assert_eq!(error.source_as::<cache_chain::Error>().unwrap().kind(), ErrorKind::InvalidInput, "{error:#}");
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{ChainCache, ErrorKind, Loaded, ManualClock, ReadThrough, ServeStale};
+use cache_chain::{CallOptions, ChainCache, ErrorKind, Loaded, ManualClock, ReadThrough, ServeStale};
 use cache_core::{
     Claim, Entry, Expiry, Key, LocalStore, Profile, Result, Store, Ticket, Write,
     testkit::{Gate, MapStore, Operation, ScriptedStore},
@@ -74,7 +74,8 @@ impl Store for Claiming {
         }
         let ticket = Store::lease(&self.map, key).await?;
         let granted = self.claims.lock().unwrap().insert(key.clone(), ticket).is_none();
-        Ok(if granted { Claim::granted(ticket) } else { Claim::refused(ticket) })
+        let vacant = LocalStore::get(&self.map, key).is_none();
+        Ok(if granted { Claim::granted(ticket).vacant(vacant) } else { Claim::refused(ticket) })
     }
 
     async fn release(&self, key: &Key, _ticket: Ticket) -> Result<()> {
@@ -506,4 +507,373 @@ async fn a_tier_that_works_grants_claims_beside_one_that_fails() {
     assert_eq!((first.unwrap().as_str(), second.unwrap().as_str()), ("one", "one"));
     assert_eq!((one.stats().loads.started, two.stats().loads.started), (1, 0));
     assert_eq!(failing.calls_of(Operation::Claim), 0);
+}
+
+/// A claim is a write, and its holder reads the key once more.
+#[tokio::test(start_paused = true)]
+async fn a_tier_that_a_call_leaves_out_grants_it_no_claim() {
+    for is_stale in [false, true] {
+        let clock = ManualClock::new();
+        let shared = claiming(&clock);
+        let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
+        let [one, other] = stale_pair(&shared, &clock, &settings);
+        let open = Gate::default();
+        open.open();
+        if is_stale {
+            one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+            clock.advance(SECOND);
+        }
+        let loader = |value: &'static str| move || async move { Ok::<_, io::Error>(value.to_owned()) };
+        let batch = |keys: Vec<&'static str>| async {
+            Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "ours".to_owned())))
+        };
+        // The tier has a fresh value, which is not asked for.
+        other.set("k", "theirs".to_owned()).await.unwrap();
+        other.set("b", "theirs".to_owned()).await.unwrap();
+        let unread = CallOptions::new().skip_read("L2 map");
+        assert_eq!(one.with(&unread).get_or_load("k", loader("ours")).await.unwrap(), "ours", "stale: {is_stale}");
+        assert_eq!(one.with(&unread).get_or_load_many(["b"], batch).await.unwrap(), [Some("ours".to_owned())]);
+        assert_eq!(one.stats().loads.loaded_by_peer, 0);
+        // Nothing is written there, a claim included.
+        one.clear().await.unwrap();
+        let unwritten = CallOptions::new().skip_write("L2 map");
+        let claims = shared.claimed();
+        *shared.on_claim.lock().unwrap() = Some(Box::new(|| panic!("it is claimed")));
+        assert_eq!(one.with(&unwritten).get_or_load("k", loader("ours")).await.unwrap(), "ours");
+        assert_eq!(one.with(&unwritten).get_or_load_many(["b"], batch).await.unwrap(), [Some("ours".to_owned())]);
+        one.wait().await.unwrap();
+        for name in ["k", "b"] {
+            assert_eq!(LocalStore::get(&shared.map, &key(name)), None, "{name}");
+        }
+        assert_eq!(shared.claimed(), claims);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_of_a_limited_age_is_loaded_once_by_all_processes_if_no_tier_has_one() {
+    let shared = Claiming::default();
+    let recent = CallOptions::new().max_age(60 * SECOND);
+    for is_batch in [false, true] {
+        let [one, two] = [(); 2].map(|()| process(&shared, ReadThrough::new()));
+        one.clear().await.unwrap();
+        let load = async |chain: &ChainCache<String>, value: &'static str| {
+            if is_batch {
+                let load = move |keys: Vec<&'static str>| async move {
+                    tokio::time::sleep(SECOND).await;
+                    Ok::<_, io::Error>(keys.into_iter().map(move |key| (key, value.to_owned())))
+                };
+                chain.with(&recent).get_or_load_many(["k"], load).await.unwrap().pop().unwrap().unwrap()
+            } else {
+                let load = move || async move {
+                    tokio::time::sleep(SECOND).await;
+                    Ok::<_, io::Error>(value.to_owned())
+                };
+                chain.with(&recent).get_or_load("k", load).await.unwrap()
+            }
+        };
+        let (first, second) = tokio::join!(load(&one, "one"), async {
+            settle().await;
+            load(&two, "two").await
+        });
+        assert_eq!((first.as_str(), second.as_str()), ("one", "one"), "batch: {is_batch}");
+        let loads = [&one, &two].map(|chain| chain.stats().loads);
+        assert_eq!((loads[0].started, loads[1].started, loads[1].loaded_by_peer), (1, 0, 1));
+        assert_eq!((loads[0].reloads, loads[1].reloads), (0, 0));
+        settle().await;
+        assert_eq!(shared.claimed(), 0);
+    }
+}
+
+/// What the peer has brought is too old for this call.
+#[tokio::test(start_paused = true)]
+async fn the_value_of_a_peer_has_to_be_young_enough() {
+    let clock = ManualClock::new();
+    let shared = claiming(&clock);
+    let [one, _] = stale_pair(&shared, &clock, &ReadThrough::new());
+    let made = cache_core::Clock::now(&clock);
+    clock.advance(60 * SECOND);
+    let entry = Entry::new("theirs".to_owned(), Expiry::Never).created_at(made);
+    for is_batch in [false, true] {
+        let write = Write { key: key("k"), entry: entry.clone(), ticket: Ticket::unconditional() };
+        let peer = shared.clone();
+        *shared.on_claim.lock().unwrap() = Some(Box::new(move || {
+            cache_core::testkit::block_on(Store::set(&peer.map, write)).unwrap();
+        }));
+        let recent = CallOptions::new().max_age(SECOND);
+        let value = if is_batch {
+            let load = |keys: Vec<&'static str>| async {
+                Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "ours".to_owned())))
+            };
+            one.with(&recent).get_or_load_many(["k"], load).await.unwrap().pop().unwrap().unwrap()
+        } else {
+            one.with(&recent).get_or_load("k", || async { Ok::<_, io::Error>("ours".to_owned()) }).await.unwrap()
+        };
+        assert_eq!(value, "ours", "batch: {is_batch}");
+        one.clear().await.unwrap();
+        settle().await;
+        assert_eq!(shared.claimed(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_granted_claims_beside_a_tier_that_fails() {
+    let (shared, failing) = (Claiming::default(), ScriptedStore::new(Claiming::default()));
+    failing.fail(Operation::Get, ErrorKind::Unavailable);
+    let chain = ChainCache::builder().tier(failing.clone()).tier(shared.clone()).build().unwrap();
+    let claims = shared.clone();
+    let load = move |keys: Vec<&'static str>| {
+        let claimed = claims.claimed();
+        async move { Ok::<_, io::Error>(keys.into_iter().map(move |key| (key, claimed.to_string()))) }
+    };
+    assert_eq!(chain.get_or_load_many(["a", "b"], load).await.unwrap(), [Some("2".to_owned()), Some("2".to_owned())]);
+    assert_eq!(failing.calls_of(Operation::Claim), 0);
+}
+
+/// The key of the marker would be too long, so each process loads by itself.
+#[tokio::test(start_paused = true)]
+async fn a_key_of_the_greatest_length_is_refreshed_without_a_claim() {
+    let clock = ManualClock::new();
+    let shared = claiming(&clock);
+    let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
+    let [one, _] = stale_pair(&shared, &clock, &settings);
+    let long: &'static str = "k".repeat(64 * 1024).leak();
+    for is_batch in [false, true] {
+        one.set_with_ttl(long, "old".to_owned(), SECOND).await.unwrap();
+        clock.advance(SECOND);
+        let claims = shared.clone();
+        let value = if is_batch {
+            let load = move |keys: Vec<&'static str>| async move {
+                assert_eq!(claims.claimed(), 0);
+                Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "new".to_owned())))
+            };
+            one.get_or_load_many([long], load).await.unwrap().pop().unwrap().unwrap()
+        } else {
+            let load = move || async move {
+                assert_eq!(claims.claimed(), 0);
+                Ok::<_, io::Error>("new".to_owned())
+            };
+            one.get_or_load(long, load).await.unwrap()
+        };
+        assert_eq!(value, "new");
+    }
+}
+
+/// A claim is returned wherever its load is dropped: at any await of the caller, who is the last.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_caller_leaves_no_claim_and_no_load() {
+    for is_batch in [false, true] {
+        for is_stale in [false, true] {
+            for polls in 0..12 {
+                let clock = ManualClock::new();
+                let shared = claiming(&clock);
+                let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
+                let [one, _] = stale_pair(&shared, &clock, &settings);
+                if is_stale {
+                    one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+                    clock.advance(SECOND);
+                }
+                let (chain, gate) = (one.clone(), Gate::default());
+                let call = tokio::spawn(async move {
+                    if is_batch {
+                        let load = move |_: Vec<&'static str>| async move {
+                            gate.passed().await;
+                            Ok::<_, io::Error>([("k", "new".to_owned())])
+                        };
+                        chain.get_or_load_many(["k"], load).await.map(drop)
+                    } else {
+                        load(&chain, "new", &gate).await.map(drop)
+                    }
+                });
+                for _ in 0..polls {
+                    tokio::task::yield_now().await;
+                }
+                call.abort();
+                settle().await;
+                assert_eq!(
+                    (shared.claimed(), one.stats().loads.in_flight),
+                    (0, 0),
+                    "batch: {is_batch}, stale: {is_stale}, polls: {polls}"
+                );
+            }
+        }
+    }
+}
+
+/// Before, a peer would not find the value, and load again.
+#[tokio::test(start_paused = true)]
+async fn the_claim_of_a_refresh_is_held_until_the_value_is_stored() {
+    for has_memory in [false, true] {
+        let clock = ManualClock::new();
+        let shared = claiming(&clock);
+        let remote = ScriptedStore::new(shared.clone());
+        let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
+        let builder = ChainCache::builder().clock(clock.shared());
+        let builder = if has_memory { builder.tier(MapStore::with_clock(clock.shared())) } else { builder };
+        let chain = builder.tier(remote.clone()).read_through(settings).build().unwrap();
+        chain.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+        clock.advance(SECOND);
+        let gate = remote.stall(Operation::Fill);
+        let open = Gate::default();
+        open.open();
+        assert_eq!(load(&chain, "new", &open).await.unwrap(), "new");
+        settle().await;
+        assert_eq!(shared.claimed(), 1, "memory: {has_memory}");
+        gate.open();
+        settle().await;
+        assert_eq!(shared.claimed(), 0);
+    }
+}
+
+/// The claim is the lease, and the value that is stored ends it.
+#[tokio::test]
+async fn a_claim_is_neither_leased_nor_returned_as_well() {
+    for is_batch in [false, true] {
+        let remote = ScriptedStore::new(Claiming::default());
+        let below = ScriptedStore::new(MapStore::new());
+        let chain = ChainCache::builder().tier(remote.clone()).tier(below.clone()).build().unwrap();
+        if is_batch {
+            let load = |keys: Vec<&'static str>| async {
+                Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "v".to_owned())))
+            };
+            chain.get_or_load_many(["k"], load).await.unwrap();
+        } else {
+            let open = Gate::default();
+            open.open();
+            load(&chain, "v", &open).await.unwrap();
+        }
+        chain.wait().await.unwrap();
+        settle().await;
+        let calls = [Operation::Claim, Operation::Release].map(|operation| remote.calls_of(operation));
+        assert_eq!(calls, [1, 0], "batch: {is_batch}");
+        assert_eq!(LocalStore::get(&remote.inner().map, &key("k")).and_then(Entry::into_value).as_deref(), Some("v"));
+    }
+    // Of the last tier, which is not leased by a lookup.
+    for is_batch in [false, true] {
+        let remote = ScriptedStore::new(Claiming::default());
+        let chain = ChainCache::builder().tier(remote.clone()).build().unwrap();
+        if is_batch {
+            let load = |keys: Vec<&'static str>| async {
+                Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "v".to_owned())))
+            };
+            chain.get_or_load_many(["k"], load).await.unwrap();
+        } else {
+            let open = Gate::default();
+            open.open();
+            load(&chain, "v", &open).await.unwrap();
+        }
+        assert_eq!(remote.calls_of(Operation::Lease), 0, "batch: {is_batch}");
+    }
+}
+
+/// Another process was just about to store what it has loaded.
+#[tokio::test(start_paused = true)]
+async fn a_batch_with_granted_claims_looks_again() {
+    for is_stale in [false, true] {
+        let clock = ManualClock::new();
+        let shared = claiming(&clock);
+        let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
+        let [one, _] = stale_pair(&shared, &clock, &settings);
+        if is_stale {
+            one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+            clock.advance(SECOND);
+        }
+        let entry = Entry::new("theirs".to_owned(), Expiry::Never);
+        let write = Write { key: key("k"), entry, ticket: Ticket::unconditional() };
+        let peer = shared.clone();
+        *shared.on_claim.lock().unwrap() = Some(Box::new(move || {
+            cache_core::testkit::block_on(Store::set(&peer.map, write)).unwrap();
+        }));
+        let load = |keys: Vec<&'static str>| async {
+            Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "ours".to_owned())))
+        };
+        assert_eq!(one.get_or_load_many(["k"], load).await.unwrap(), [Some("theirs".to_owned())], "stale: {is_stale}");
+        assert_eq!((one.stats().loads.started, one.stats().loads.loaded_by_peer), (0, 1));
+        settle().await;
+        assert_eq!(shared.claimed(), 0);
+    }
+}
+
+/// It must load, whatever other processes do.
+#[tokio::test(start_paused = true)]
+async fn a_reload_claims_nothing() {
+    for options in [CallOptions::new().reload(), CallOptions::new().max_age(SECOND)] {
+        for is_batch in [false, true] {
+            let clock = ManualClock::new();
+            let shared = claiming(&clock);
+            let [one, _] = stale_pair(&shared, &clock, &ReadThrough::new());
+            one.set("k", "old".to_owned()).await.unwrap();
+            clock.advance(60 * SECOND);
+            *shared.on_claim.lock().unwrap() = Some(Box::new(|| panic!("it is claimed")));
+            let chain = one.with(&options);
+            let value = if is_batch {
+                let load = |keys: Vec<&'static str>| async {
+                    Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "new".to_owned())))
+                };
+                chain.get_or_load_many(["k"], load).await.unwrap().pop().unwrap().unwrap()
+            } else {
+                chain.get_or_load("k", || async { Ok::<_, io::Error>("new".to_owned()) }).await.unwrap()
+            };
+            assert_eq!(value, "new");
+        }
+    }
+}
+
+/// Two copies of one entry differ a little in age.
+#[tokio::test(start_paused = true)]
+async fn another_copy_of_a_value_about_to_expire_is_no_newer_one() {
+    let clock = ManualClock::new();
+    let shared = claiming(&clock);
+    let [one, _] = stale_pair(&shared, &clock, &ReadThrough::new().early_refresh(1e6));
+    let slow = clock.clone();
+    let first = move || async move {
+        slow.advance(SECOND);
+        Ok::<_, io::Error>(Loaded::new("old".to_owned()).ttl(60 * SECOND))
+    };
+    one.get_or_load("k", first).await.unwrap();
+    one.wait().await.unwrap();
+    let entry = LocalStore::get(&shared.map, &key("k")).unwrap();
+    let copy = |age: Duration| entry.clone().created_at(entry.created().unwrap().plus(age));
+    for (difference, is_newer) in [(Duration::from_millis(50), false), (Duration::from_millis(51), true)] {
+        let write = Write { key: key("k"), entry: copy(difference), ticket: Ticket::unconditional() };
+        Store::set(&shared.map, write).await.unwrap();
+        let before = one.stats().loads;
+        let failing = || async { Err::<Loaded<String>, _>(io::Error::other("down")) };
+        assert_eq!(one.get_or_load("k", failing).await.unwrap().as_deref(), Some("old"));
+        settle().await;
+        let loads = one.stats().loads;
+        let (started, by_peer) = (loads.started - before.started, loads.loaded_by_peer - before.loaded_by_peer);
+        assert_eq!((started, by_peer), if is_newer { (0, 1) } else { (1, 0) }, "{difference:?}");
+        // The cooldown.
+        clock.advance(SECOND);
+    }
+}
+
+/// The one that a peer is loading is waited for in the background, and then is in memory.
+#[tokio::test(start_paused = true)]
+async fn a_batch_fills_memory_with_what_a_peer_has_refreshed() {
+    let clock = ManualClock::new();
+    let shared = claiming(&clock);
+    let [one, two] = stale_pair(&shared, &clock, &ReadThrough::new().early_refresh(1e6));
+    let slow = clock.clone();
+    let first = move || async move {
+        slow.advance(SECOND);
+        Ok::<_, io::Error>(Loaded::new("old".to_owned()).ttl(60 * SECOND))
+    };
+    one.get_or_load("k", first).await.unwrap();
+    one.wait().await.unwrap();
+    assert_eq!(two.get("k").await.unwrap().as_deref(), Some("old"));
+    two.wait().await.unwrap();
+    clock.advance(30 * SECOND);
+    let gate = Gate::default();
+    assert_eq!(load(&one, "new", &gate).await.unwrap(), "old");
+    settle().await;
+    let never =
+        |keys: Vec<&'static str>| async { Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "never".to_owned()))) };
+    assert_eq!(two.get_or_load_many(["k"], never).await.unwrap(), [Some("old".to_owned())]);
+    settle().await;
+    gate.open();
+    tokio::time::sleep(SECOND).await;
+    two.wait().await.unwrap();
+    assert_eq!(two.get("k").await.unwrap().as_deref(), Some("new"));
+    assert_eq!((two.stats().loads.started, two.stats().loads.loaded_by_peer), (0, 1));
 }

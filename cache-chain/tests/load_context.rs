@@ -123,6 +123,7 @@ async fn without_a_previous_value_nothing_can_be_unmodified() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(error.to_string().contains("`LoadContext::previous` is `Some`"), "{error}");
     assert_eq!(rig.chain.get("k").await.unwrap(), None);
+    assert_eq!(rig.chain.stats().loads.not_modified, 0);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use cache_core::{CacheKey, Error, ErrorKind, Result, Ttl};
 use tokio::runtime::Handle;
 
 use super::ChainCache;
-use crate::{load::Load, outcome::Found};
+use crate::{flight::nesting, load::Load, outcome::Found};
 
 impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// Returns this chain with methods that block the thread, for code outside of async.
@@ -44,9 +44,10 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
 /// A [`ChainCache`] for code outside of async; see [`ChainCache::blocking`].
 ///
 /// Each method is that of `ChainCache`, and blocks the thread until it is done. On a thread that
-/// runs async code it does not block, but returns an error of kind
+/// runs async code of tokio it does not block, but returns an error of kind
 /// [`InvalidInput`](ErrorKind::InvalidInput): call it in [`tokio::task::spawn_blocking`], or use
-/// the async method.
+/// the async method. Tokio tells this by a panic, which is caught: the panic hook runs, and with
+/// `panic = "abort"` the process ends.
 ///
 /// The runtime of the chain must be running. One that is built by
 /// [`new_current_thread`](tokio::runtime::Builder::new_current_thread) runs only during its
@@ -61,7 +62,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::get`].
     pub fn get(&self, key: impl CacheKey) -> Result<Option<V>> {
-        self.wait_for(self.0.get(key))
+        self.block_on(self.0.get(key))
     }
 
     /// As [`ChainCache::get_with_ttl`].
@@ -70,7 +71,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::get`].
     pub fn get_with_ttl(&self, key: impl CacheKey) -> Result<Option<(V, Ttl)>> {
-        self.wait_for(self.0.get_with_ttl(key))
+        self.block_on(self.0.get_with_ttl(key))
     }
 
     /// As [`ChainCache::get_detailed`].
@@ -79,7 +80,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::get`].
     pub fn get_detailed(&self, key: impl CacheKey) -> Result<Found<V>> {
-        self.wait_for(self.0.get_detailed(key))
+        self.block_on(self.0.get_detailed(key))
     }
 
     /// As [`ChainCache::get_many`].
@@ -88,11 +89,12 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::get_many`].
     pub fn get_many<K: CacheKey>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<V>>> {
-        self.wait_for(self.0.get_many(keys))
+        self.block_on(self.0.get_many(keys))
     }
 
     /// As [`ChainCache::get_or_load`]. The loader runs on a thread of the chain's runtime that may
-    /// block, and may call this chain.
+    /// block, and may call this chain. It is not aborted: its result is not used if all callers
+    /// have left, or after [`hard_timeout`](crate::ReadThrough::hard_timeout).
     ///
     /// # Errors
     ///
@@ -106,7 +108,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
         T: Load<V> + Send + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
-        self.wait_for(self.0.get_or_load(key, || on_blocking_thread(load)))
+        self.block_on(self.0.get_or_load(key, || on_blocking_thread(load)))
     }
 
     /// As [`ChainCache::get_or_load_many`], with a loader as in [`get_or_load`](Self::get_or_load).
@@ -125,7 +127,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
         I: IntoIterator<Item = (K, T)> + Send + 'static,
     {
-        self.wait_for(self.0.get_or_load_many(keys, |ids| on_blocking_thread(move || load(ids))))
+        self.block_on(self.0.get_or_load_many(keys, |ids| on_blocking_thread(move || load(ids))))
     }
 
     /// As [`ChainCache::contains`].
@@ -134,7 +136,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::contains`].
     pub fn contains(&self, key: impl CacheKey) -> Result<bool> {
-        self.wait_for(self.0.contains(key))
+        self.block_on(self.0.contains(key))
     }
 
     /// As [`ChainCache::set`].
@@ -143,7 +145,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::set`].
     pub fn set(&self, key: impl CacheKey, value: V) -> Result<()> {
-        self.wait_for(self.0.set(key, value))
+        self.block_on(self.0.set(key, value))
     }
 
     /// As [`ChainCache::set_with_ttl`].
@@ -152,7 +154,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::set_with_ttl`].
     pub fn set_with_ttl(&self, key: impl CacheKey, value: V, ttl: Duration) -> Result<()> {
-        self.wait_for(self.0.set_with_ttl(key, value, ttl))
+        self.block_on(self.0.set_with_ttl(key, value, ttl))
     }
 
     /// As [`ChainCache::set_many`].
@@ -161,7 +163,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::set_many`].
     pub fn set_many<K: CacheKey>(&self, values: impl IntoIterator<Item = (K, V)>) -> Result<()> {
-        self.wait_for(self.0.set_many(values))
+        self.block_on(self.0.set_many(values))
     }
 
     /// As [`ChainCache::touch`].
@@ -170,7 +172,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::touch`].
     pub fn touch(&self, key: impl CacheKey, ttl: Duration) -> Result<bool> {
-        self.wait_for(self.0.touch(key, ttl))
+        self.block_on(self.0.touch(key, ttl))
     }
 
     /// As [`ChainCache::expire`].
@@ -179,7 +181,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::expire`].
     pub fn expire(&self, key: impl CacheKey) -> Result<()> {
-        self.wait_for(self.0.expire(key))
+        self.block_on(self.0.expire(key))
     }
 
     /// As [`ChainCache::take`].
@@ -188,7 +190,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::take`].
     pub fn take(&self, key: impl CacheKey) -> Result<Option<V>> {
-        self.wait_for(self.0.take(key))
+        self.block_on(self.0.take(key))
     }
 
     /// As [`ChainCache::del`].
@@ -197,7 +199,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::del`].
     pub fn del(&self, key: impl CacheKey) -> Result<()> {
-        self.wait_for(self.0.del(key))
+        self.block_on(self.0.del(key))
     }
 
     /// As [`ChainCache::del_many`].
@@ -206,7 +208,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::del_many`].
     pub fn del_many<K: CacheKey>(&self, keys: impl IntoIterator<Item = K>) -> Result<()> {
-        self.wait_for(self.0.del_many(keys))
+        self.block_on(self.0.del_many(keys))
     }
 
     /// As [`ChainCache::clear`].
@@ -215,7 +217,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::clear`].
     pub fn clear(&self) -> Result<()> {
-        self.wait_for(self.0.clear())
+        self.block_on(self.0.clear())
     }
 
     /// As [`ChainCache::wait`].
@@ -224,7 +226,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::wait`].
     pub fn wait(&self) -> Result<()> {
-        self.wait_for(self.0.wait())
+        self.block_on(self.0.wait())
     }
 
     /// As [`ChainCache::shutdown`].
@@ -233,7 +235,7 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// As [`ChainCache::shutdown`].
     pub fn shutdown(&self, timeout: Duration) -> Result<()> {
-        self.wait_for(self.0.shutdown(timeout))
+        self.block_on(self.0.shutdown(timeout))
     }
 
     /// Returns the chain with async methods.
@@ -241,8 +243,30 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
         &self.0
     }
 
-    /// Blocks the thread until the call is done.
-    fn wait_for<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Blocks the thread until the async call is done, such as a call with options.
+    ///
+    /// # Errors
+    ///
+    /// As the call; of kind [`InvalidInput`](ErrorKind::InvalidInput) on a thread that runs async
+    /// code.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cache_chain::{CallOptions, ChainCache};
+    /// # use cache_core::testkit::MapStore;
+    /// # let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    /// # let users: ChainCache<String> = {
+    /// #     let _entered = runtime.enter();
+    /// #     ChainCache::builder().tier(MapStore::new()).build()?
+    /// # };
+    ///
+    /// let users = users.blocking();
+    /// let below = CallOptions::new().skip_read("L1 map");
+    /// assert_eq!(users.block_on(users.chain().with(&below).get(42))?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn block_on<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let runtime = self.0.reader.runtime.handle();
         // Outside of any runtime, blocking is allowed. Tokio does not tell whether a thread of a
         // runtime runs async code; blocking there panics.
@@ -264,7 +288,9 @@ where
     T: Send + 'static,
     E: Into<Box<dyn StdError + Send + Sync>> + 'static,
 {
-    match tokio::task::spawn_blocking(|| work().map_err(Into::into)).await {
+    // What the loader loads is a part of its load, also on another thread.
+    let work = nesting::carried(|| work().map_err(Into::into));
+    match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
         Err(ended) => Err(ended.into()),

@@ -12,6 +12,7 @@ use crate::{
     lifetime::Lifetimes,
     load::{Loader, ReadThrough},
     read::Reader,
+    repair::Repairer,
     tier::Tier,
     util::runtime::RuntimeHandle,
     write::Writer,
@@ -144,9 +145,11 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
             backfills,
             (timeout, settings.hard_timeout),
         ));
-        let loader = Arc::new(Loader::new(Arc::clone(&reader), settings, lifetimes.clone()));
+        let repairer = Repairer::new(Arc::clone(&tiers), runtime.clone());
+        let loader = Arc::new(Loader::new(Arc::clone(&reader), settings, lifetimes.clone(), Arc::clone(&repairer)));
         let to_forget = reader.to_forget().chain([loader.to_forget()]).collect();
-        let writer = Arc::new(Writer::new((tiers, clock, runtime), (lifetimes, self.weigher), timeout, to_forget));
+        let (shared, values) = ((tiers, clock, runtime), (lifetimes, self.weigher));
+        let writer = Arc::new(Writer::new(shared, values, timeout, repairer, to_forget));
         Ok(ChainCache { reader, loader, writer })
     }
 

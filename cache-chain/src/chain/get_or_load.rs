@@ -131,7 +131,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// There is a previous value if a tier still has it: a stale one, within
     /// [`ReadThrough::stale_for`](crate::ReadThrough::stale_for), or one that is loaded again
-    /// early. The value is cloned for the loader.
+    /// early. A [reload](crate::CallOptions::reload) of a single key asks only a local first tier
+    /// for it. The value is cloned for the loader.
     ///
     /// # Errors
     ///

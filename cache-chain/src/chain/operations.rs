@@ -34,7 +34,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
 
     /// Deletes the key from every tier, and returns the fresh value that the last tier had. Of
     /// concurrent calls, in any process, at most one gets the value, if the store of the last tier
-    /// takes it at once; those of this project do.
+    /// takes it at once. Those of this project do, except an [`Origin`](cache_core::Origin), which
+    /// is read and then deleted from.
     ///
     /// Use it for what may be used once, such as a login token. A value that only the tiers above
     /// have is not returned: another process may have taken it.
@@ -74,7 +75,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// The TTL is subject to [`jitter`](crate::ChainBuilder::jitter) and to the limits of each
     /// tier. The age of the value does not change. A backfill that was queued before may keep the
-    /// former TTL in a tier above the last.
+    /// former TTL in a tier above the last. An [`Origin`](cache_core::Origin) keeps no TTL, so the
+    /// tier above it counts as the last.
     ///
     /// # Errors
     ///
@@ -112,7 +114,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// The value is kept until its TTL and its stale window end, at most for
     /// [`ReadThrough::stale_for`](crate::ReadThrough::stale_for) from now on. Without that setting,
-    /// this is [`del`](Self::del).
+    /// this is [`del`](Self::del). If the key is written or expired by another call at the same
+    /// time, it may be deleted instead.
     ///
     /// # Errors
     ///

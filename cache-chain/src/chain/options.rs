@@ -89,7 +89,8 @@ impl CallOptions {
 
     /// Accepts no older value, fresh or stale: an older one is a miss, and `get_or_load` loads
     /// again. The age is the time since the value was loaded or set, in any process. A value of
-    /// unknown age is too old.
+    /// unknown age is too old. The value that replaces a fresh one is stored as that of a
+    /// [`reload`](Self::reload).
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = Some(age);
         self

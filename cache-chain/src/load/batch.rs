@@ -40,6 +40,7 @@ struct Requested<K, V> {
     failed: Vec<usize>,
     /// The entry that is loaded again.
     old: Option<Entry<V>>,
+    is_reload: bool,
 }
 
 /// What one call has brought: the part of each key, which the flight of the key takes. A key that a
@@ -47,8 +48,17 @@ struct Requested<K, V> {
 type Batch<V> = Mutex<HashMap<Key, Part<V>>>;
 
 enum Part<V: Clone + Send + Sync + 'static> {
-    Loaded { loaded: Result<Loaded<V>>, leases: Leases, claim: Option<ClaimGuard<V>>, time: Duration },
+    Loaded(LoadedPart<V>),
     ByPeer { place: usize, entry: Entry<V>, leases: Leases },
+}
+
+struct LoadedPart<V: Clone + Send + Sync + 'static> {
+    loaded: Result<Loaded<V>>,
+    leases: Leases,
+    claim: Option<ClaimGuard<V>>,
+    time: Duration,
+    /// When the call began, in the order of [`Loader::begun`].
+    began: u64,
 }
 
 /// A key that no tier has, or that is loaded again.
@@ -58,6 +68,8 @@ struct Wanted<V: Clone + Send + Sync + 'static> {
     lookup: Arc<Lookup<V>>,
     /// The entry that is loaded again.
     old: Option<Entry<V>>,
+    /// Whether it is loaded again although the tiers have a fresh entry.
+    is_reload: bool,
     /// Loads the key alone.
     load: LoadFn<V>,
 }
@@ -69,7 +81,34 @@ struct Awaited<V: Clone + Send + Sync + 'static> {
     waiter: Waiter<LoadResult<V>>,
     /// The place of the tier that has a stale entry, which is served if the load fails.
     stale: Option<usize>,
+    /// Whether this call has started the load.
+    is_own: bool,
 }
+
+/// A key whose load has ended.
+struct Ended<V> {
+    at: usize,
+    stale: Option<usize>,
+    /// Whether the load began too early for a call that wants new values.
+    is_too_early: bool,
+    result: LoadResult<V>,
+}
+
+/// A call for several keys. One that wants new values has a second round, for the keys whose loads
+/// had begun before.
+#[derive(Clone, Copy)]
+struct Round {
+    /// When the call began, in the order of [`Loader::begun`].
+    called: u64,
+    is_first: bool,
+    /// When the call must end.
+    deadline: Deadline,
+    /// When it stops waiting for loads.
+    wait_deadline: Deadline,
+}
+
+/// The value of a key after a round, `None` if it is to be loaded in the next one.
+type Answer<V> = Option<Result<Option<V>>>;
 
 impl<V: Clone + Send + Sync + 'static> Loader<V> {
     /// Returns the values of the keys: from the tiers, from loads in flight, and from one call of
@@ -90,70 +129,99 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         Fut: Future<Output = Result<I, E>> + Send + 'static,
     {
         let keys: Vec<Key> = ids.iter().map(|id| Key::new(id)).collect::<Result<_>>()?;
-        let reader = &self.reader;
-        let limit = self.settings.soft_timeout;
-        let deadline = Deadline::after(Some(reader.timeout.map_or(limit, |timeout| timeout.min(limit))));
+        let deadline = Deadline::after(self.reader.timeout);
+        let wait_deadline = deadline.within(self.settings.soft_timeout);
+        let (called, again) = if call.wants_new() { (self.call_began(), ids.clone()) } else { (0, Vec::new()) };
+        let mut round = Round { called, is_first: true, deadline, wait_deadline };
+        let mut answers = self.get_round(ids, &keys, load.clone(), call, round).await?;
+        loop {
+            let rest: Vec<usize> = (0..answers.len()).filter(|at| answers[*at].is_none()).collect();
+            if rest.is_empty() {
+                return answers.into_iter().flatten().collect();
+            }
+            round.is_first = false;
+            let (ids, keys): (Vec<K>, Vec<Key>) = rest.iter().map(|&at| (again[at].clone(), keys[at].clone())).unzip();
+            let of_rest = self.get_round(ids, &keys, load.clone(), call, round).await?;
+            for (at, answer) in rest.into_iter().zip(of_rest) {
+                answers[at] = answer;
+            }
+        }
+    }
+
+    /// Looks the keys up, loads those that are missing or due, and waits for the loads.
+    async fn get_round<K, T, E, I, F, Fut>(
+        self: &Arc<Self>,
+        ids: Vec<K>,
+        keys: &[Key],
+        load: F,
+        call: &LoadCall,
+        round: Round,
+    ) -> Result<Vec<Answer<V>>>
+    where
+        K: CacheKey + Clone + Send + 'static,
+        T: Load<V>,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+        I: IntoIterator<Item = (K, T)>,
+        F: FnOnce(Vec<K>) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Result<I, E>> + Send + 'static,
+    {
+        let (reader, deadline) = (&self.reader, round.wait_deadline);
         let marks: Vec<Mark> = keys.iter().map(|key| self.loads.mark(key)).collect();
-        let lookups = deadline.bound(&reader.runtime, reader.look_up_many(&keys, deadline, &call.query)).await?;
+        let lookups = deadline.bound(&reader.runtime, reader.look_up_many(keys, deadline, &call.query)).await?;
 
         let (send_request, request) = oneshot::channel();
         // Started with the first key that is to be loaded.
         let (of_all, options) = (load.clone(), call.clone());
         let batch = LazyCell::new(move || self.start_batch(request, of_all, options));
-        let mut values = Vec::with_capacity(keys.len());
-        let (mut awaited, mut requested, mut reloaded) = (Vec::new(), Vec::new(), Vec::new());
-        for (at, (((id, key), lookup), mark)) in ids.into_iter().zip(&keys).zip(lookups).zip(marks).enumerate() {
+        let mut answers = Vec::with_capacity(keys.len());
+        let (mut awaited, mut requested, mut own) = (Vec::new(), Vec::new(), HashSet::new());
+        for (at, (((id, key), lookup), mark)) in ids.into_iter().zip(keys).zip(lookups).zip(marks).enumerate() {
             let stale = lookup.stale.clone().filter(|(_, entry)| self.may_serve(entry, call));
             let found = lookup.hit.clone().or(stale).filter(|(_, entry)| !call.reload && !reader.has_expired(entry));
             let is_cooling = || self.cooldowns.holds(key, reader.clock.now());
             let is_refresh = found.as_ref().is_some_and(|(_, entry)| self.is_due(entry) && !is_cooling());
-            let stale_place = found.as_ref().map(|(place, _)| *place);
             let mut is_awaited = false;
             if found.is_none() || is_refresh {
                 let old = found.as_ref().or(lookup.stale.as_ref()).or(lookup.hit.as_ref());
                 let old = old.map(|(_, entry)| entry.clone());
+                let is_reload = call.reload || (found.is_none() && lookup.is_outdated);
                 let request = Requested {
                     id: id.clone(),
                     key: key.clone(),
                     leases: lookup.leases.share(),
                     failed: lookup.failed.iter().map(|(place, _)| *place).collect(),
                     old: old.clone(),
+                    is_reload,
                 };
                 let load = load_one(id, load.clone());
-                let mut wanted = Some(Wanted { key: key.clone(), mark, lookup: Arc::new(lookup), old, load });
-                let (waiter, was_started, is_in_batch) = self.begin_in_batch(&mut wanted, || batch.another(), call);
-                if was_started {
-                    requested.extend(is_in_batch.then_some(request));
-                } else if let Some(wanted) = wanted.filter(|_| call.wants_new()) {
-                    // The load that was joined may bring an older value.
-                    reloaded.push((at, wanted));
+                let wanted = Wanted { key: key.clone(), mark, lookup: Arc::new(lookup), old, is_reload, load };
+                let (waiter, was_started, is_in_batch) = self.begin_in_batch(wanted, || batch.another(), call);
+                if was_started && is_in_batch {
+                    requested.push(request);
+                }
+                // The same key may occur again.
+                let is_own = was_started || own.contains(key);
+                if call.wants_new() && was_started {
+                    own.insert(key);
                 }
                 is_awaited = !is_refresh || self.waits_for_fresh(found.as_ref().map(|(_, entry)| entry), call);
                 if is_awaited {
                     self.counters.joined.add(usize::from(!was_started));
                     self.counters.refreshes.add(usize::from(is_refresh && was_started));
-                    self.counters.reloads.add(usize::from(call.reload && was_started));
-                    awaited.push(Awaited { at, waiter, stale: stale_place });
+                    self.counters.reloads.add(usize::from(is_reload && was_started));
+                    awaited.push(Awaited { at, waiter, stale: found.as_ref().map(|(place, _)| *place), is_own });
                 } else {
                     self.leave_refresh(waiter, was_started);
                 }
             }
             let served = found.filter(|_| !is_awaited).map(|(place, entry)| self.record_served(place, entry));
-            values.push(served.and_then(|found| found.value));
+            answers.push(Some(Ok(served.and_then(|found| found.value))));
         }
         // Nothing was awaited since the first flight was listed, so every flight gets its request.
         let _ = send_request.send(requested);
         drop(batch);
-        let is_reloaded: HashSet<usize> = reloaded.iter().map(|(at, _)| *at).collect();
-        for (at, value) in self.wait_for_all(&keys, awaited, call, deadline).await {
-            if !is_reloaded.contains(&at) {
-                values[at] = value?;
-            }
-        }
-        for (at, Wanted { key, mark, old, load, .. }) in reloaded {
-            values[at] = self.reload(&key, mark, old, (load, call), deadline).await?.value;
-        }
-        Ok(values)
+        self.wait_for_all(keys, awaited, (call, round), &mut answers).await;
+        Ok(answers)
     }
 
     /// Whether a call waits for the load that replaces this entry.
@@ -162,76 +230,92 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         is_stale && matches!(call.serve_stale, Some(ServeStale::After(_) | ServeStale::IfLoadFails))
     }
 
-    /// Waits for loads, and returns their values in order. They are polled together, because one
-    /// load may hold what another waits for. Loads that take too long go on in the background, and
-    /// a stale value takes their place if there is one.
+    /// Waits for loads, and enters their values. They are polled together, because one load may
+    /// hold what another waits for. Loads that take too long go on in the background, and a stale
+    /// value takes their place if there is one.
     async fn wait_for_all(
         &self,
         keys: &[Key],
         mut waiting: Vec<Awaited<V>>,
-        call: &LoadCall,
-        deadline: Deadline,
-    ) -> Vec<(usize, Result<Option<V>>)> {
-        let limit = deadline.share(1, self.settings.soft_timeout);
-        let mut ended: Vec<(usize, Option<usize>, LoadResult<V>)> = Vec::with_capacity(waiting.len());
-        waiting.retain_mut(|awaited| match awaited.waiter.begin_wait() {
+        (call, round): (&LoadCall, Round),
+        answers: &mut [Answer<V>],
+    ) {
+        let limit = round.wait_deadline.share(1, self.settings.soft_timeout);
+        let until = after(limit);
+        let mut ended: Vec<Ended<V>> = Vec::with_capacity(waiting.len());
+        waiting.retain_mut(|Awaited { at, waiter, stale, .. }| match waiter.begin_wait() {
             Ok(()) => true,
             Err(error) => {
-                ended.push((awaited.at, awaited.stale, Err(error)));
+                ended.push(Ended { at: *at, stale: *stale, is_too_early: false, result: Err(error) });
                 false
             }
         });
-        let until = after(limit);
-        if let Some(ServeStale::After(time)) = call.serve_stale
-            && waiting.iter().any(|awaited| awaited.stale.is_some())
-        {
-            self.wait_until(after(time).min(until), &mut waiting, &mut ended).await;
-            // Those with a stale value wait no longer.
-            let (stale, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|awaited| awaited.stale.is_some());
-            waiting = others;
-            for Awaited { at, waiter, stale } in stale {
-                waiter.leave_in_background();
-                ended.push((at, stale, Err(late(time))));
+        let places = waiting.iter().filter_map(|awaited| awaited.stale);
+        let before_stale = places.map(|place| self.time_before_stale(place, round.deadline)).min();
+        if let Some(time) = before_stale {
+            let until = after(time).min(until);
+            let quick =
+                if let Some(ServeStale::After(time)) = call.serve_stale { after(time).min(until) } else { until };
+            self.wait_until_any(quick, &mut waiting, &mut ended, (call, round), |_| false).await;
+            // No longer, unless other keys of the call are waited for anyway.
+            let have_stale = |waiting: &[Awaited<V>]| waiting.iter().all(|awaited| awaited.stale.is_some());
+            self.wait_until_any(until, &mut waiting, &mut ended, (call, round), have_stale).await;
+            let mut missing = Vec::new();
+            for Awaited { at, waiter, stale, is_own } in waiting {
+                match self.serve_again(&keys[at], stale, round.deadline).await {
+                    Some(value) => {
+                        waiter.leave_in_background();
+                        answers[at] = Some(Ok(value));
+                    }
+                    // The key was deleted meanwhile, or was missing from the start.
+                    None => missing.push(Awaited { at, waiter, stale: None, is_own }),
+                }
             }
+            waiting = missing;
         }
-        self.wait_until(until, &mut waiting, &mut ended).await;
+        self.wait_until_any(until, &mut waiting, &mut ended, (call, round), |_| false).await;
         // At the timeout, the remaining ones are abandoned.
-        for Awaited { at, waiter, stale } in waiting {
-            ended.push((at, stale, Err(self.abandon(waiter, limit, until))));
+        for Awaited { at, waiter, .. } in waiting {
+            answers[at] = Some(Err(self.abandon(waiter, limit, until)));
         }
-        let mut values = Vec::with_capacity(ended.len());
-        for (at, stale, result) in ended {
-            let value = match (result, stale) {
-                (Ok(outcome), _) => Ok(outcome.entry.into_value()),
-                (Err(error), None) => Err(error),
-                // As long as the key was not deleted meanwhile.
-                (Err(error), Some(place)) => match self.reader.read_again(&keys[at], place).await {
-                    Some(entry) => Ok(self.record_served(place, entry).value),
-                    None => Err(error),
-                },
+        for Ended { at, stale, is_too_early, result } in ended {
+            answers[at] = match result {
+                _ if is_too_early => None,
+                Ok(outcome) => Some(Ok(outcome.entry.into_value())),
+                Err(error) => Some(self.serve_again(&keys[at], stale, round.deadline).await.ok_or(error)),
             };
-            values.push((at, value));
         }
-        values.sort_by_key(|(at, _)| *at);
-        values
     }
 
-    /// Moves the loads that end before this moment from `waiting` to `ended`.
-    async fn wait_until(
+    /// Returns the stale value of a key, unless there is none or it was deleted meanwhile.
+    async fn serve_again(&self, key: &Key, stale: Option<usize>, deadline: Deadline) -> Option<Option<V>> {
+        let place = stale?;
+        let entry = self.read_again(key, place, deadline).await?;
+        Some(self.record_served(place, entry).value)
+    }
+
+    /// Moves the loads that end before this moment from `waiting` to `ended`, until all have ended
+    /// or the rest is not waited for.
+    async fn wait_until_any(
         &self,
         until: Instant,
         waiting: &mut Vec<Awaited<V>>,
-        ended: &mut Vec<(usize, Option<usize>, LoadResult<V>)>,
+        ended: &mut Vec<Ended<V>>,
+        (call, round): (&LoadCall, Round),
+        suffices: impl Fn(&[Awaited<V>]) -> bool,
     ) {
         let all = std::future::poll_fn(|context| {
-            waiting.retain_mut(|Awaited { at, waiter, stale }| match Pin::new(waiter).poll(context) {
+            waiting.retain_mut(|Awaited { at, waiter, stale, is_own }| match Pin::new(waiter).poll(context) {
                 Poll::Ready(outcome) => {
-                    ended.push((*at, *stale, outcome.and_then(|outcome| LoadResult::clone(&outcome))));
+                    let result = outcome.and_then(|outcome| LoadResult::clone(&outcome));
+                    let is_too_early =
+                        call.wants_new() && !*is_own && self.is_too_early(&result, round.is_first, round.called, call);
+                    ended.push(Ended { at: *at, stale: *stale, is_too_early, result });
                     false
                 }
                 Poll::Pending => true,
             });
-            if waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+            if waiting.is_empty() || suffices(waiting) { Poll::Ready(()) } else { Poll::Pending }
         });
         let _ = self.reader.runtime.timeout_at(until, all).await;
     }
@@ -291,6 +375,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         let Own { ids, keys, mut leases, failed, claims } = own;
         let is_left_out = |at: usize, place| failed[at].contains(&place) || call.query.unwritten.contains(&place);
         self.reader.lease_rest(&keys, &mut leases, is_left_out).await;
+        let began = self.began();
         let loading = async {
             let loaded = load(ids).await.map_err(loader_error)?;
             loaded.into_iter().map(|(id, loaded)| Ok((Key::new(&id)?, loaded.into_loaded()))).collect()
@@ -303,50 +388,50 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
                 Ok(loaded) => Ok(loaded.remove(&key).unwrap_or_else(Loaded::absent)),
                 Err(error) => Err(error.clone()),
             };
-            parts.insert(key, Part::Loaded { loaded, leases, claim, time });
+            parts.insert(key, Part::Loaded(LoadedPart { loaded, leases, claim, time, began }));
         }
         Mutex::new(parts)
     }
 
-    /// Claims the keys, unless peers do not matter.
+    /// Claims the keys, unless they are reloaded or peers do not matter.
     async fn claim_all<K>(
         self: &Arc<Self>,
         mut requested: Vec<Requested<K, V>>,
         call: &LoadCall,
     ) -> Vec<(Requested<K, V>, BatchClaim<V>)> {
-        if call.wants_new() || self.settings.time_for_peers().is_none() {
+        if self.settings.time_for_peers().is_none() {
             return requested.into_iter().map(|requested| (requested, BatchClaim::Load(None))).collect();
         }
         let keys: Vec<Key> = requested.iter().map(|requested| requested.key.clone()).collect();
         let old: Vec<Option<Entry<V>>> = requested.iter_mut().map(|requested| requested.old.take()).collect();
         let failed: Vec<Vec<usize>> = requested.iter().map(|requested| requested.failed.clone()).collect();
+        let reloaded: Vec<bool> = requested.iter().map(|requested| requested.is_reload).collect();
         let mut leases: Vec<&mut Leases> = requested.iter_mut().map(|requested| &mut requested.leases).collect();
-        let has_failed = |at: usize, place| failed[at].contains(&place);
-        let claims = claim_batch(&self.reader, &keys, &old, &mut leases, has_failed).await;
+        let is_left_out =
+            |at: usize, place| reloaded[at] || failed[at].contains(&place) || call.query.leaves_out(place);
+        let claims = claim_batch(&self.reader, (&keys, &call.query), &old, &mut leases, is_left_out).await;
         requested.into_iter().zip(claims).collect()
     }
 
-    /// Joins the load of the key, or starts one and takes `wanted`. Returns whether it was started,
-    /// and whether it is a part of the batch then.
+    /// Joins the load of the key, or starts one. Returns whether it was started, and whether it is a
+    /// part of the batch then.
     fn begin_in_batch(
         self: &Arc<Self>,
-        wanted: &mut Option<Wanted<V>>,
+        wanted: Wanted<V>,
         batch: impl FnOnce() -> Option<Waiter<Batch<V>>>,
         call: &LoadCall,
     ) -> (Waiter<LoadResult<V>>, bool, bool) {
-        let Some(key) = wanted.as_ref().map(|wanted| wanted.key.clone()) else { unreachable!("it is taken below") };
         let mut is_in_batch = true;
-        let (waiter, was_started) = self.loads.join(&key, || {
-            let (this, call, wanted) = (Arc::clone(self), call.clone(), wanted.take());
+        let (waiter, was_started) = self.loads.join(&wanted.key.clone(), || {
+            let (this, call) = (Arc::clone(self), call.clone());
             // A load that has ended since the lookup may have filled the tiers.
-            is_in_batch =
-                call.wants_new() || wanted.as_ref().is_none_or(|wanted| !self.loads.has_ended_since(&key, wanted.mark));
+            is_in_batch = wanted.is_reload || !self.loads.has_ended_since(&wanted.key, wanted.mark);
             let batch = if is_in_batch { batch() } else { None };
             Box::pin(async move {
-                match (batch, wanted) {
-                    (Some(batch), Some(wanted)) => this.run_in_batch(wanted, batch, &call).await,
-                    (None, Some(wanted)) if !is_in_batch => this.run_alone(wanted, &call).await,
-                    _ => Err(lost()),
+                match batch {
+                    Some(batch) => this.run_in_batch(wanted, batch, &call).await,
+                    None if is_in_batch => Err(lost()),
+                    None => this.run_alone(wanted, &call).await,
                 }
             })
         });
@@ -356,10 +441,11 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     /// Runs the load of one key by a loader call of its own.
     async fn run_alone(
         self: &Arc<Self>,
-        Wanted { key, mark, lookup, old, load }: Wanted<V>,
+        Wanted { key, mark, lookup, old, is_reload, load }: Wanted<V>,
         call: &LoadCall,
     ) -> LoadResult<V> {
         let reason = match old {
+            old if is_reload => Reason::Reload(old),
             Some(old) if lookup.hit.is_some() => Reason::ExpiresSoon(old),
             _ => Reason::Missing(lookup),
         };
@@ -373,19 +459,18 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         mut batch: Waiter<Batch<V>>,
         call: &LoadCall,
     ) -> LoadResult<V> {
-        let began = self.began();
         batch.begin_wait()?;
         let batch = batch.await?;
         let part = lock(&*batch).remove(&wanted.key);
-        // Without a part, a peer is loading it.
-        let Some(part) = part else { return self.run_alone(wanted, call).await };
-        let Wanted { key, old, .. } = wanted;
         match part {
-            Part::Loaded { loaded, leases, claim, time } => {
-                let commit = Commit::new(&key, time, leases, old, call.ttl).reload(call.reload).claimed(claim);
+            Some(Part::Loaded(LoadedPart { loaded, leases, claim, time, began })) => {
+                let Wanted { key, old, is_reload, .. } = wanted;
+                let commit = Commit::new(&key, time, leases, old, call.ttl).reload(is_reload).claimed(claim);
                 Ok(LoadOutcome { entry: self.commit(loaded, commit).await?, place: None, began })
             }
-            Part::ByPeer { place, entry, leases } => Ok(self.loaded_by_peer(&key, leases, place, entry)),
+            Some(Part::ByPeer { place, entry, leases }) => Ok(self.loaded_by_peer(&wanted.key, leases, place, entry)),
+            // A peer is loading it.
+            None => self.run_alone(wanted, call).await,
         }
     }
 }
@@ -430,10 +515,6 @@ where
             Ok(Loaded::absent())
         })
     })
-}
-
-fn late(time: Duration) -> Error {
-    Error::new(ErrorKind::Timeout, format!("the load did not end within {time:?}; it goes on in the background"))
 }
 
 fn lost() -> Error {

@@ -12,7 +12,7 @@ use cache_core::{Entry, Key, Ticket};
 use tokio::time::Instant;
 
 use crate::{
-    read::{Leases, Lookup, Reader},
+    read::{Leases, Query, Reader},
     tier::Tier,
     util::{deadline::after, runtime::RuntimeHandle},
 };
@@ -59,53 +59,54 @@ const POLL: (Duration, Duration) = (Duration::from_millis(2), Duration::from_mil
 const YOUNGER: Duration = Duration::from_millis(50);
 
 /// Waits at most for `peer_wait` until this process may load the absent key, or a peer has loaded
-/// it. The first tier that grants claims decides; the lease of its claim replaces that of the
-/// lookup. If the tier fails, this process loads.
+/// it. The first tier that grants claims and is not left out decides; the lease of its claim
+/// replaces that of the lookup. If the tier fails, this process loads.
 pub(super) async fn acquire_claim<V: Clone + Send + Sync + 'static>(
     reader: &Arc<Reader<V>>,
-    key: &Key,
-    lookup: &Lookup<V>,
+    (key, query): (&Key, &Query),
     leases: &mut Leases,
+    is_left_out: impl Fn(usize) -> bool,
     peer_wait: Option<Duration>,
 ) -> ClaimOutcome<V> {
-    let Some((place, peer_wait)) = claiming_tier(reader, |place| lookup.has_failed(place)).zip(peer_wait) else {
+    let Some((place, peer_wait)) = claiming_tier(reader, is_left_out).zip(peer_wait) else {
         return ClaimOutcome::Load(None);
     };
     let claimed = |ticket| leases.claimed(place, ticket);
-    let accepts = |entry: &Entry<V>| reader.tiers[place].is_fresh(entry);
+    let accepts = |entry: &Entry<V>| replaces(reader, (place, entry), None, query);
     acquire(reader, place, (key, key), claimed, accepts, peer_wait).await
 }
 
 /// As [`acquire_claim`], for a key that has the entry `old`, which is stale or about to expire.
 pub(super) async fn acquire_refresh<V: Clone + Send + Sync + 'static>(
     reader: &Arc<Reader<V>>,
-    key: &Key,
+    (key, query): (&Key, &Query),
     old: &Entry<V>,
-    has_failed: impl Fn(usize) -> bool,
+    is_left_out: impl Fn(usize) -> bool,
     peer_wait: Option<Duration>,
 ) -> ClaimOutcome<V> {
-    let place = claiming_tier(reader, has_failed);
+    let place = claiming_tier(reader, is_left_out);
     let Some(((place, peer_wait), marker)) = place.zip(peer_wait).zip(refresh_marker(key)) else {
         return ClaimOutcome::Load(None);
     };
-    let accepts = |entry: &Entry<V>| replaces(reader, place, entry, old);
+    let accepts = |entry: &Entry<V>| replaces(reader, (place, entry), Some(old), query);
     acquire(reader, place, (key, &marker), |_| {}, accepts, peer_wait).await
 }
 
 /// Claims several keys at once, and waits for no peer. `old` has the entries of those that are
-/// loaded again.
+/// loaded again. `is_left_out` says whether a key is not claimed in a tier.
 pub(super) async fn claim_batch<V: Clone + Send + Sync + 'static>(
     reader: &Arc<Reader<V>>,
-    keys: &[Key],
+    (keys, query): (&[Key], &Query),
     old: &[Option<Entry<V>>],
     leases: &mut [&mut Leases],
-    has_failed: impl Fn(usize, usize) -> bool,
+    is_left_out: impl Fn(usize, usize) -> bool,
 ) -> Vec<BatchClaim<V>> {
     let mut outcomes: Vec<_> = keys.iter().map(|_| BatchClaim::Load(None)).collect();
-    let Some(place) = claiming_tier(reader, |_| false) else { return outcomes };
+    let place = claiming_tier(reader, |place| (0..keys.len()).all(|at| is_left_out(at, place)));
+    let Some(place) = place else { return outcomes };
     let tier = &reader.tiers[place];
     let marker = |at: usize| if old[at].is_none() { Some(keys[at].clone()) } else { refresh_marker(&keys[at]) };
-    let asked = (0..keys.len()).filter(|at| !has_failed(*at, place));
+    let asked = (0..keys.len()).filter(|at| !is_left_out(*at, place));
     let (asked, markers): (Vec<usize>, Vec<Key>) = asked.filter_map(|at| Some((at, marker(at)?))).unzip();
     let mut unsure = Vec::new();
     for ((&at, marker), claim) in asked.iter().zip(&markers).zip(tier.claim(&markers, LIFE).await) {
@@ -126,38 +127,39 @@ pub(super) async fn claim_batch<V: Clone + Send + Sync + 'static>(
     let unsure_keys: Vec<Key> = unsure.iter().map(|&at| keys[at].clone()).collect();
     for (at, found) in unsure.into_iter().zip(tier.recheck_many(&unsure_keys).await) {
         let Ok(Some(entry)) = found else { continue };
-        if old[at].as_ref().map_or(tier.is_fresh(&entry), |old| replaces(reader, place, &entry, old)) {
+        if replaces(reader, (place, &entry), old[at].as_ref(), query) {
             outcomes[at] = BatchClaim::LoadedByPeer(place, entry);
         }
     }
     outcomes
 }
 
-/// Whether this entry of the tier is the result of a later load than the old one, which is stale or
-/// about to expire.
+/// Whether this entry of a tier is what the query asks for, and the result of a later load than the
+/// old one, which is stale or about to expire.
 fn replaces<V: Clone + Send + Sync + 'static>(
     reader: &Reader<V>,
-    place: usize,
-    entry: &Entry<V>,
-    old: &Entry<V>,
+    (place, entry): (usize, &Entry<V>),
+    old: Option<&Entry<V>>,
+    query: &Query,
 ) -> bool {
-    let is_younger = || match (entry.created(), old.created()) {
+    let is_younger = |old: &Entry<V>| match (entry.created(), old.created()) {
         (Some(new), Some(old)) => new > old.plus(YOUNGER),
         _ => false,
     };
-    reader.tiers[place].is_fresh(entry) && (old.is_stale(reader.clock.now()) || is_younger())
+    reader.accepts(&reader.tiers[place], entry, query)
+        && old.is_none_or(|old| old.is_stale(reader.clock.now()) || is_younger(old))
 }
 
-/// The place of the first tier that grants claims and has not failed.
+/// The place of the first tier that grants claims and is not left out.
 fn claiming_tier<V: Clone + Send + Sync + 'static>(
     reader: &Reader<V>,
-    has_failed: impl Fn(usize) -> bool,
+    is_left_out: impl Fn(usize) -> bool,
 ) -> Option<usize> {
     reader
         .tiers
         .iter()
         .enumerate()
-        .find_map(|(place, tier)| (tier.grants_claims() && !has_failed(place)).then_some(place))
+        .find_map(|(place, tier)| (tier.grants_claims() && !is_left_out(place)).then_some(place))
 }
 
 /// The key under which a key that has an entry is claimed; `None` if that would be too long.

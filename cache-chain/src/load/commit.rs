@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     backfill::{Backfill, Tickets},
-    read::Leases,
+    read::{Leases, Reader},
 };
 
 /// How long a load waits until its entry is stored, if no tier is local.
@@ -72,7 +72,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         let entry = entry.created_at(now).loaded_in(load_time);
         let tickets = leases.take();
         if is_reload {
-            self.replace(key, is_cached.then(|| entry.clone()), &tickets).await;
+            self.replace(key, is_cached.then(|| entry.clone()), tickets).await;
         } else if !is_cached && replaces {
             self.withdraw(key, tickets).await;
         } else if is_cached {
@@ -122,13 +122,13 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
                 return Ok((Entry::absent(expiry.unwrap_or(Expiry::Never)), is_cached && expiry.is_some()));
             }
             News::NotModified => {
-                self.counters.not_modified.increment();
                 let validator = validator.or_else(|| old.as_ref()?.validator().cloned());
                 let Some(value) = old.and_then(Entry::into_value) else {
                     let message = "the loader answered \"not modified\", but there is no previous value; \
                                    answer so only if `LoadContext::previous` is `Some`";
                     return Err(Error::new(ErrorKind::InvalidInput, message));
                 };
+                self.counters.not_modified.increment();
                 (value, validator)
             }
         };
@@ -142,28 +142,20 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
 
     /// Writes the entry to every tier, from the last up, as a `set` does; deletes the key where
     /// there is no lease, or if there is no entry. So loads that began before cannot fill an older
-    /// value.
-    async fn replace(&self, key: &Key, entry: Option<Entry<V>>, tickets: &Tickets) {
-        let reader = &self.reader;
-        // Whether every tier below holds the new entry or nothing.
-        let mut is_sound = true;
-        let mut entry = entry;
-        for (place, tier) in reader.tiers.iter().enumerate().rev().filter(|(_, tier)| !tier.is_source()) {
-            let now = reader.clock.now();
-            entry = entry.map(|entry| {
-                let expiry = tier.limit(entry.expiry(), now);
-                entry.expiring_by(expiry)
-            });
-            let ticket = tickets.iter().find(|(of, _)| *of == place).map(|(_, ticket)| *ticket);
-            let results = match (ticket, entry.clone()) {
-                (Some(ticket), Some(entry)) if is_sound => {
-                    tier.set(vec![Write { key: key.clone(), entry, ticket }]).await
-                }
-                _ => tier.del(std::slice::from_ref(key)).await,
-            };
-            is_sound &= results.iter().all(Result::is_ok);
+    /// value. Once begun, it runs to its end, even if the load is dropped.
+    async fn replace(&self, key: &Key, entry: Option<Entry<V>>, tickets: Tickets) {
+        let (reader, repairer, key) = (Arc::clone(&self.reader), Arc::clone(&self.repairer), key.clone());
+        let replaced = self.reader.runtime.spawn(async move {
+            if !replace_in(&reader, &key, entry, &tickets).await {
+                repairer.start();
+            }
+            reader.forget(&key);
+        });
+        if let Err(ended) = replaced.await
+            && ended.is_panic()
+        {
+            std::panic::resume_unwind(ended.into_panic());
         }
-        reader.forget(key);
     }
 
     /// Removes the entry of the key from every tier in which it was not written since the ticket.
@@ -212,4 +204,33 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         backfill.tickets = remote;
         backfill.tickets.is_empty() || reader.backfills.enqueue(backfill)
     }
+}
+
+/// Writes the entry to the tiers as [`Loader::replace`] says. Returns whether all of them were
+/// written.
+async fn replace_in<V: Clone + Send + Sync + 'static>(
+    reader: &Reader<V>,
+    key: &Key,
+    entry: Option<Entry<V>>,
+    tickets: &Tickets,
+) -> bool {
+    let mut expiry = entry.as_ref().map_or(Expiry::Never, Entry::expiry);
+    // Cloned before anything is written: a `Clone` that panics must not leave a newer value below an
+    // older one.
+    let copies = vec![entry; reader.tiers.len()];
+    // Whether every tier below holds the new entry or nothing.
+    let mut is_sound = true;
+    for ((place, tier), entry) in reader.tiers.iter().enumerate().zip(copies).rev() {
+        if tier.is_source() {
+            continue;
+        }
+        expiry = tier.limit(expiry, reader.clock.now());
+        let ticket = tickets.iter().find(|(of, _)| *of == place).map(|(_, ticket)| *ticket);
+        let results = match (ticket, entry.map(|entry| entry.expiring_by(expiry))) {
+            (Some(ticket), Some(entry)) if is_sound => tier.set(vec![Write { key: key.clone(), entry, ticket }]).await,
+            _ => tier.del(std::slice::from_ref(key)).await,
+        };
+        is_sound &= results.iter().all(Result::is_ok);
+    }
+    is_sound
 }

@@ -45,6 +45,10 @@ pub struct ReadThrough {
 /// once for a short time after a load of its key has failed
 /// ([`ReadThrough::failure_cooldown`]).
 ///
+/// A value that a call has waited with is read again before it is served, because it may have been
+/// deleted meanwhile. For this, half of the [timeout](crate::ChainBuilder::timeout) of the chain is
+/// left if the tier is remote.
+///
 /// # Examples
 ///
 /// ```

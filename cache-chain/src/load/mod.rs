@@ -35,6 +35,7 @@ use crate::{
     lifetime::Lifetimes,
     outcome::Found,
     read::{Leases, Lookup, Purpose, Query, Reader},
+    repair::Repairer,
     stats::{LoadCounters, LoadStats},
     tier::read::Peeked,
     util::{
@@ -54,6 +55,7 @@ pub(crate) struct Loader<V> {
     permits: Semaphore,
     cooldowns: Cooldowns,
     counters: LoadCounters,
+    repairer: Arc<Repairer<V>>,
     /// Counts the calls that want a new value, to tell which loads began after them.
     begun: AtomicU64,
 }
@@ -64,7 +66,8 @@ pub(crate) struct LoadOutcome<V> {
     pub(crate) entry: Entry<V>,
     /// The place of the tier that had it, `None` if it was loaded.
     pub(crate) place: Option<usize>,
-    /// When it began to load, in the order of [`Loader::begun`]; 0 if that is not known.
+    /// When it began to load, in the order of [`Loader::begun`]; 0, before all calls, if a tier had
+    /// it.
     began: u64,
 }
 
@@ -115,11 +118,17 @@ pub(crate) struct Start<V> {
 }
 
 impl<V: Clone + Send + Sync + 'static> Loader<V> {
-    pub(crate) fn new(reader: Arc<Reader<V>>, settings: ReadThrough, lifetimes: Lifetimes) -> Self {
+    pub(crate) fn new(
+        reader: Arc<Reader<V>>,
+        settings: ReadThrough,
+        lifetimes: Lifetimes,
+        repairer: Arc<Repairer<V>>,
+    ) -> Self {
         let permits = Semaphore::new(settings.concurrent_loads.min(Semaphore::MAX_PERMITS));
         let loads = reader.flights.loads();
         let (cooldowns, counters) = (Cooldowns::default(), LoadCounters::default());
-        Self { reader, settings, lifetimes, loads, permits, cooldowns, counters, begun: AtomicU64::new(0) }
+        let begun = AtomicU64::new(0);
+        Self { reader, settings, lifetimes, loads, permits, cooldowns, counters, repairer, begun }
     }
 
     pub(crate) fn stats(&self) -> LoadStats {
@@ -171,14 +180,14 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         let Start { mark, peeked } = start;
         let deadline = Deadline::after(self.reader.timeout);
         if call.reload {
-            return self.reload(&key, mark, peeked, (load, call), deadline).await;
+            return self.load_new((&key, mark), Reason::Reload(peeked), (load, call), deadline).await;
         }
         if let Some(entry) = peeked.as_ref().filter(|entry| self.may_serve(entry, call)) {
             self.reader.tiers[0].count_hit();
             return self.refresh((&key, mark), (0, entry.clone()), None, (load, call), deadline).await;
         }
-        let peeked = (!call.query.unread.contains(&0)).then_some(Peeked { entry: peeked, is_counted: false });
-        let lookup = self.reader.look_up(&key, peeked, deadline, &call.query);
+        let peeked = Peeked { entry: peeked, is_counted: false };
+        let lookup = self.reader.look_up(&key, Some(peeked), deadline, &call.query);
         let lookup = deadline.bound(&self.reader.runtime, lookup).await?;
         // A stale entry is not filled into the tiers above.
         let stale = lookup.stale.clone().filter(|(_, entry)| self.may_serve(entry, call));
@@ -191,9 +200,10 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
             }
             return Ok(self.record_served(place, entry));
         }
-        if call.query.max_age.is_some() {
-            let old = lookup.stale.clone().map(|(_, entry)| entry);
-            return self.reload(&key, mark, old, (load, call), deadline).await;
+        if call.wants_new() {
+            let old = || lookup.stale.clone().map(|(_, entry)| entry);
+            let reason = if lookup.is_outdated { Reason::Reload(old()) } else { Reason::Missing(lookup) };
+            return self.load_new((&key, mark), reason, (load, call), deadline).await;
         }
         let (waiter, was_started) = self.begin((&key, mark), Reason::Missing(lookup), (load, call));
         if !was_started {
@@ -236,40 +246,56 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         })
     }
 
-    /// Loads the key although the tiers may have it. A load that was in flight before is waited for
-    /// and not joined, because it may have read an older value. So at most two loads of the key
-    /// follow one another, however many callers there are.
-    async fn reload(
+    /// Loads the key for a call that wants a new value. A load that was in flight before may have
+    /// read an older one; then the call waits for its end, and starts or joins the next one. So at
+    /// most two loads of the key follow one another, however many callers there are.
+    async fn load_new(
         self: &Arc<Self>,
-        key: &Key,
-        mark: Mark,
-        old: Option<Entry<V>>,
+        (key, mark): (&Key, Mark),
+        reason: Reason<V>,
         (load, call): (LoadFn<V>, &LoadCall),
         deadline: Deadline,
     ) -> Result<Found<V>> {
-        let called = 1 + self.begun.fetch_add(1, Ordering::SeqCst);
-        let mut unused = Some((old, load));
-        let mut joined = 0;
+        let called = self.call_began();
+        // For both loads together.
+        let deadline = deadline.within(self.settings.soft_timeout);
+        let is_reload = matches!(reason, Reason::Reload(_));
+        let mut unused = Some((reason, load));
+        let mut is_first = true;
         loop {
             let (waiter, was_started) = self.loads.join(key, || {
-                let (loader, key, call) = (Arc::clone(self), key.clone(), call.clone());
-                let unused = unused.take();
+                let (loader, key, call, unused) = (Arc::clone(self), key.clone(), call.clone(), unused.take());
                 Box::pin(async move {
-                    let Some((old, load)) = unused else { return Err(closed()) };
-                    loader.run((&key, mark), Reason::Reload(old), load, &call).await
+                    let Some((reason, load)) = unused else { return Err(closed()) };
+                    loader.run((&key, mark), reason, load, &call).await
                 })
             });
-            let count = if was_started { &self.counters.reloads } else { &self.counters.joined };
-            count.increment();
-            joined += usize::from(!was_started);
-            match self.wait_for(waiter, deadline).await {
-                // The first load that this call has joined began before it.
-                Err(error) if was_started || joined > 1 || error.kind() != ErrorKind::Loader => return Err(error),
-                Ok(LoadOutcome { entry, place: None, began }) if began >= called || !call.reload => {
-                    return Ok(self.reader.found(None, entry));
-                }
-                // A load that began too early, or found an entry in a tier.
-                Ok(_) | Err(_) => {}
+            self.counters.joined.add(usize::from(!was_started));
+            self.counters.reloads.add(usize::from(was_started && is_reload));
+            let outcome = self.wait_for(waiter, deadline).await;
+            if was_started || !self.is_too_early(&outcome, is_first, called, call) {
+                return outcome.map(|LoadOutcome { entry, place, .. }| self.reader.found(place, entry));
+            }
+            is_first = false;
+        }
+    }
+
+    /// Returns the place of a call that begins now in the order of [`begun`](Self::begun).
+    fn call_began(&self) -> u64 {
+        1 + self.begun.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Whether a call that wants a new value does not get this outcome of a load that it has joined,
+    /// because the load began too early. The first one that a call joins may have begun before it.
+    fn is_too_early(&self, outcome: &LoadResult<V>, is_first: bool, called: u64, call: &LoadCall) -> bool {
+        match outcome {
+            Ok(LoadOutcome { began, .. }) if call.reload => *began < called,
+            // A value that was just loaded is young.
+            Ok(LoadOutcome { place: None, .. }) => false,
+            Ok(LoadOutcome { entry, .. }) => !call.query.accepts_age(entry, || self.reader.clock.now()),
+            // These are errors of the wait.
+            Err(error) => {
+                is_first && !matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Closed | ErrorKind::Cycle)
             }
         }
     }
@@ -279,7 +305,15 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     async fn wait_for(&self, mut waiter: Waiter<LoadResult<V>>, deadline: Deadline) -> LoadResult<V> {
         waiter.begin_wait()?;
         let limit = deadline.share(1, self.settings.soft_timeout);
-        let until = after(limit);
+        self.wait_until((limit, after(limit)), waiter).await
+    }
+
+    /// Waits for a load until this moment, when `limit` has passed.
+    async fn wait_until(
+        &self,
+        (limit, until): (Duration, Instant),
+        mut waiter: Waiter<LoadResult<V>>,
+    ) -> LoadResult<V> {
         match self.reader.runtime.timeout_at(until, &mut waiter).await {
             Some(outcome) => LoadResult::clone(&*outcome?),
             None => Err(self.abandon(waiter, limit, until)),
@@ -310,17 +344,22 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         let began = self.began();
         let is_reload = matches!(reason, Reason::Reload(_));
         // A load that has ended since the caller asked the first tier may have filled the tiers.
-        let is_outdated = !is_reload && call.query.is_plain() && self.loads.has_ended_since(key, mark);
+        let is_outdated = !is_reload && self.loads.has_ended_since(key, mark);
         // Asked here, too, because the lookup below may join one that began before that.
-        if is_outdated && let Some((place, entry)) = reader.peek_all(key) {
+        if is_outdated
+            && call.query.is_plain()
+            && let Some((place, entry)) = reader.peek_all(key)
+        {
             return Ok(LoadOutcome::of_tier(place, entry));
         }
         let (lookup, old) = match reason {
             Reason::ExpiresSoon(entry) => (None, Some(entry)),
             Reason::Reload(old) => (None, old),
             Reason::Missing(lookup) if lookup.hit.is_none() && !is_outdated => (Some(lookup), None),
-            Reason::Stale(entry) if !is_outdated => (Some(self.look_up_again(key, Some(entry)).await?), None),
-            Reason::Missing(_) | Reason::Stale(_) => (Some(self.look_up_again(key, reader.peek(key)).await?), None),
+            Reason::Stale(entry) if !is_outdated => (Some(self.look_up_again(key, Some(entry), call).await?), None),
+            Reason::Missing(_) | Reason::Stale(_) => {
+                (Some(self.look_up_again(key, reader.peek(key), call).await?), None)
+            }
         };
         if let Some((place, entry)) = lookup.as_ref().and_then(|lookup| lookup.hit.clone()) {
             return Ok(LoadOutcome::of_tier(place, entry));
@@ -335,12 +374,12 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         if lookup.is_none() {
             self.lease_rest(key, &mut leases, has_failed, call).await;
         }
-        let peer_wait = self.settings.time_for_peers();
+        let is_left_out = |place| has_failed(place) || call.query.leaves_out(place);
+        let (of_key, peer_wait) = ((key, &call.query), self.settings.time_for_peers());
         let claim = match (&lookup, &old) {
             _ if is_reload => ClaimOutcome::Load(None),
-            (Some(lookup), None) => acquire_claim(reader, key, lookup, &mut leases, peer_wait).await,
-            (_, Some(old)) => acquire_refresh(reader, key, old, has_failed, peer_wait).await,
-            (None, None) => ClaimOutcome::Load(None),
+            (_, Some(old)) => acquire_refresh(reader, of_key, old, is_left_out, peer_wait).await,
+            (_, None) => acquire_claim(reader, of_key, &mut leases, is_left_out, peer_wait).await,
         };
         let claim = match claim {
             ClaimOutcome::Load(claim) => claim,
@@ -360,8 +399,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     /// that has its entry.
     fn loaded_by_peer(&self, key: &Key, mut leases: Leases, place: usize, entry: Entry<V>) -> LoadOutcome<V> {
         self.counters.loaded_by_peer.increment();
-        let mut tickets = leases.take();
-        tickets.retain(|(of, _)| *of < place);
+        let tickets = leases.take_above(place);
         if !tickets.is_empty() {
             let (key, entry) = (key.clone(), entry.clone());
             self.reader.backfills.enqueue(Backfill { key, entry, tickets, found_in: place, held: None });
@@ -381,9 +419,9 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         self.reader.lease_rest(keys, of_key, is_left_out).await;
     }
 
-    async fn look_up_again(&self, key: &Key, peeked: Option<Entry<V>>) -> Result<Arc<Lookup<V>>> {
+    async fn look_up_again(&self, key: &Key, peeked: Option<Entry<V>>, call: &LoadCall) -> Result<Arc<Lookup<V>>> {
         let peeked = Peeked { entry: peeked, is_counted: true };
-        self.reader.look_up(key, Some(peeked), Deadline::after(self.reader.timeout), &Query::new(Purpose::Load)).await
+        self.reader.look_up(key, Some(peeked), Deadline::after(self.reader.timeout), &call.query).await
     }
 
     /// Calls a loader when there is a permit. Returns its result and how long it took.

@@ -2,19 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cache_core::{Entry, Expiry, Key, Moment, Result};
-use tokio::time::Instant;
-
 use super::{LoadCall, LoadFn, LoadOutcome, LoadResult, Loader, Reason, config::ServeStale};
 use crate::{
     flight::{Mark, Waiter},
     outcome::Found,
     read::Lookup,
-    util::{
-        deadline::{Deadline, after},
-        runtime::closed,
-    },
+    util::deadline::{Deadline, after},
 };
+use cache_core::{Entry, Expiry, Key, Moment, Result};
 
 impl<V: Clone + Send + Sync + 'static> Loader<V> {
     /// Whether the entry is to be loaded again: it is stale, or chance has it that it will be soon.
@@ -81,31 +76,43 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         wait: Duration,
         deadline: Deadline,
     ) -> Result<Found<V>> {
-        // A read that would wait for itself gets the stale value.
-        let limit = match waiter.begin_wait() {
-            Ok(()) => deadline.share(1, wait.min(self.settings.soft_timeout)),
-            Err(_) => Duration::ZERO,
-        };
+        let limit = self.time_before_stale(place, deadline);
         let until = after(limit);
-        let outcome = match self.reader.runtime.timeout_at(until, &mut waiter).await {
-            Some(Ok(outcome)) => LoadResult::clone(&*outcome),
-            Some(Err(error)) => Err(error),
-            None => {
-                let stale = self.reader.read_again(key, place).await;
-                if let Some(entry) = stale {
-                    waiter.leave_in_background();
-                    return Ok(self.record_served(place, entry));
-                }
-                if Instant::now() < until { Err(closed()) } else { self.wait_for(waiter, deadline).await }
-            }
+        let outcome = match waiter.begin_wait() {
+            Ok(()) => self.reader.runtime.timeout_at(after(wait).min(until), &mut waiter).await,
+            // A read that would wait for itself gets the stale value.
+            Err(cycle) => Some(Err(cycle)),
         };
-        match outcome {
-            Ok(LoadOutcome { entry, place, .. }) => Ok(self.reader.found(place, entry)),
-            Err(error) => match self.reader.read_again(key, place).await {
-                Some(entry) => Ok(self.record_served(place, entry)),
-                None => Err(error),
-            },
+        let stale = match &outcome {
+            Some(Ok(loaded)) if loaded.is_ok() => None,
+            _ => self.read_again(key, place, deadline).await,
+        };
+        if let Some(entry) = stale {
+            if outcome.is_none() {
+                waiter.leave_in_background();
+            }
+            return Ok(self.record_served(place, entry));
         }
+        let LoadOutcome { entry, place, .. } = match outcome {
+            Some(outcome) => LoadResult::clone(&*outcome?)?,
+            // The key was deleted meanwhile, so it is missing.
+            None => self.wait_until((limit, until), waiter).await?,
+        };
+        Ok(self.reader.found(place, entry))
+    }
+
+    /// How long a call waits for a load at most, if the tier of this place has a stale value. A
+    /// remote tier needs time to be read again.
+    pub(super) fn time_before_stale(&self, place: usize, deadline: Deadline) -> Duration {
+        let parts = if self.reader.tiers[place].is_local() { 1 } else { 2 };
+        deadline.share(parts, self.settings.soft_timeout)
+    }
+
+    /// Returns the stale entry of the tier of this place, unless it was deleted meanwhile or cannot
+    /// be read before the deadline.
+    pub(super) async fn read_again(&self, key: &Key, place: usize, deadline: Deadline) -> Option<Entry<V>> {
+        let read = async { Ok(self.reader.read_again(key, place).await) };
+        deadline.bound(&self.reader.runtime, read).await.ok()?
     }
 
     /// Lets a refresh go on in the background. It stores what it loads, and counts its failure.

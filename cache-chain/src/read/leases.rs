@@ -57,9 +57,14 @@ impl Leases {
 
     /// Takes the tickets, to be used: a fill replaces the marker.
     pub(crate) fn take(&mut self) -> Tickets {
-        let tickets = self.tickets.clone();
-        self.remove(|_| true);
-        tickets
+        self.take_above(usize::MAX)
+    }
+
+    /// As [`take`](Self::take), those of the tiers above this place alone.
+    pub(crate) fn take_above(&mut self, place: usize) -> Tickets {
+        let taken = self.tickets.iter().copied().filter(|(of, _)| *of < place).collect();
+        self.remove(|of| of < place);
+        taken
     }
 
     /// Removes the tickets of these tiers without returning them.
@@ -377,6 +382,10 @@ mod tests {
         let (mut filled, other) = (leased(&returns, "k", 1), leased(&returns, "k", 1));
         assert_eq!(filled.take().len(), 2);
         drop((filled, other));
+        let mut above = leased(&returns, "m", 5);
+        assert_eq!(above.take_above(1).as_slice(), [(0, Ticket::at(5))]);
+        drop(above);
+        assert_eq!(returned(&returns), [5], "the others are");
         let mut claimed = leased(&returns, "l", 3);
         claimed.claimed(1, Ticket::at(4));
         assert!(claimed.contains(&(1, Ticket::at(4))) && claimed.contains(&(0, Ticket::at(3))));

@@ -21,6 +21,8 @@ pub(crate) struct Lookup<V> {
     /// The first entry above the hit that is stale, or older than the query accepts, and the place of
     /// its tier.
     pub(crate) stale: Option<(usize, Entry<V>)>,
+    /// Whether a tier above the hit has a fresh entry that is older than the query accepts.
+    pub(crate) is_outdated: bool,
     /// The leases of the tiers without a fresh entry, except the last tier.
     pub(crate) leases: Leases,
     /// The tiers that failed.
@@ -50,7 +52,8 @@ impl<V> Lookup<V> {
 
 impl<V: Clone + Send + Sync + 'static> Reader<V> {
     pub(super) fn nothing_of(&self, key: &Key) -> Lookup<V> {
-        Lookup { hit: None, stale: None, leases: self.returns.none_of(key), failed: Vec::new(), cut_short: false }
+        let leases = self.returns.none_of(key);
+        Lookup { hit: None, stale: None, is_outdated: false, leases, failed: Vec::new(), cut_short: false }
     }
 
     /// Asks the tiers for the keys, from the first down; each tier for the keys that those above
@@ -106,10 +109,13 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             Ok(TierLookup { entry, ticket }) => {
                 match entry {
                     Some(entry) if accepts(&entry) => lookup.hit = Some((place, entry)),
-                    Some(entry) if lookup.stale.is_none() && self.may_be_served_stale(&entry) => {
-                        lookup.stale = Some((place, entry));
+                    Some(entry) => {
+                        lookup.is_outdated |= self.tiers[place].is_fresh(&entry);
+                        if lookup.stale.is_none() && self.may_be_served_stale(&entry) {
+                            lookup.stale = Some((place, entry));
+                        }
                     }
-                    _ => {}
+                    None => {}
                 }
                 if let Some(ticket) = ticket {
                     lookup.leases.push(place, ticket);

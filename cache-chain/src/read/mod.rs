@@ -254,6 +254,10 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
 
     /// Returns whether any tier has a fresh value of the key. Fills no tier.
     pub(crate) async fn contains(self: &Arc<Self>, key: Key) -> Result<bool> {
+        // What memory has needs no task.
+        if let Some(entry) = self.peek(&key).filter(|entry| self.tiers[0].is_fresh(entry)) {
+            return Ok(!entry.is_absent());
+        }
         let reader = Arc::clone(self);
         let contains = async move {
             let mut failure = None;
@@ -273,7 +277,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     }
 
     /// Whether an entry of this tier is what the query asks for.
-    fn accepts(&self, tier: &Tier<V>, entry: &Entry<V>, query: &Query) -> bool {
+    pub(crate) fn accepts(&self, tier: &Tier<V>, entry: &Entry<V>, query: &Query) -> bool {
         tier.is_fresh(entry) && query.accepts_age(entry, || self.clock.now())
     }
 

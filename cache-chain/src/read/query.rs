@@ -32,6 +32,11 @@ impl Query {
         Self { purpose, unread: Places::new(), unwritten: Places::new(), max_age: None }
     }
 
+    /// Whether the tier of this place is not read or not written.
+    pub(crate) fn leaves_out(&self, place: usize) -> bool {
+        self.unread.contains(&place) || self.unwritten.contains(&place)
+    }
+
     /// Whether lookups with this query may share their results with all other plain ones.
     pub(crate) fn is_plain(&self) -> bool {
         self.unread.is_empty() && self.unwritten.is_empty() && self.max_age.is_none()

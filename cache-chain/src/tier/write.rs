@@ -89,7 +89,14 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         if self.withheld(key, &Ok(())).is_some() {
             return Ok(false);
         }
-        self.call(self.write_timeout, async |_| self.store.touch(key, lifetime, now).await).await
+        let touch = async |_| {
+            // Only its entry tells whether it may be read.
+            if !self.pending.is_empty() && self.store.get(key).await?.is_none_or(|entry| self.pending.rejects(&entry)) {
+                return Ok(false);
+            }
+            self.store.touch(key, lifetime, now).await
+        };
+        self.call(self.write_timeout, touch).await
     }
 
     /// Runs a write of the keys. Those that fail are pending for deletion.

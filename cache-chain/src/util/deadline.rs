@@ -23,6 +23,14 @@ impl Deadline {
         Self(timeout.and_then(|timeout| Some((Instant::now().checked_add(timeout)?, timeout))))
     }
 
+    /// Returns this deadline, or the one in `timeout` from now if that is earlier.
+    pub(crate) fn within(self, timeout: Duration) -> Self {
+        match (self.0, Self::after(Some(timeout)).0) {
+            (Some(this), Some(other)) => Self(Some(if other.0 < this.0 { other } else { this })),
+            (this, other) => Self(this.or(other)),
+        }
+    }
+
     /// Returns the share of the next of `parts` equal parts of the time left, but at most `limit`.
     pub(crate) fn share(self, parts: usize, limit: Duration) -> Duration {
         match self.0 {

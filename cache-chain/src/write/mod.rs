@@ -42,9 +42,9 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         (tiers, clock, runtime): (Arc<[Tier<V>]>, SharedClock, RuntimeHandle),
         (lifetimes, weigher): (Lifetimes, Weigher<V>),
         timeout: Option<Duration>,
+        repairer: Arc<Repairer<V>>,
         flights: Vec<Box<dyn Forget>>,
     ) -> Self {
-        let repairer = Repairer::new(Arc::clone(&tiers), runtime.clone());
         let (completion, counters) = (Completion::new(runtime), WriteCounters::default());
         Self { tiers, clock, lifetimes, weigher, timeout, completion, repairer, flights, counters }
     }
@@ -262,21 +262,24 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         failures.of_write("expire").inspect(|()| self.counters.expired.increment())
     }
 
-    /// Touches the tiers from the last up. If the last tier does not have the value, it is deleted
-    /// from the tiers above: it may have been deleted by another process.
+    /// Touches the tiers from the last up, except an origin, which keeps no TTLs. If the last of them
+    /// does not have the value, it is deleted from the tiers above: it may have been deleted by
+    /// another process.
     async fn touch_all(&self, key: &Key, ttl: Ttl) -> Result<bool> {
         let mut lifetime = self.lifetimes.of_value(ttl, self.clock.now());
-        for (place, tier) in self.tiers.iter().enumerate().rev() {
+        let mut is_cached = false;
+        for (place, tier) in self.tiers.iter().enumerate().rev().filter(|(_, tier)| !tier.is_source()) {
             let now = self.clock.now();
             lifetime.expiry = tier.limit(lifetime.expiry, now);
-            let is_last = place + 1 == self.tiers.len();
-            if !tier.touch(key, lifetime, now).await? && is_last {
+            let has_value = tier.touch(key, lifetime, now).await?;
+            if !is_cached && !has_value {
                 self.del_above(key, place).await?;
                 return Ok(false);
             }
+            is_cached = true;
         }
-        self.counters.touched.increment();
-        Ok(true)
+        self.counters.touched.add(usize::from(is_cached));
+        Ok(is_cached)
     }
 
     async fn del_above(&self, key: &Key, place: usize) -> Result<()> {

@@ -125,6 +125,15 @@ pub(crate) fn scope<F: Future>(flight: Arc<Node>, code: F) -> impl Future<Output
     CURRENT.scope(flight, code)
 }
 
+/// Returns the work as a function that runs as code of the current flight on any thread.
+pub(crate) fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let flight = current();
+    move || match flight {
+        Some(flight) => CURRENT.sync_scope(flight, work),
+        None => work(),
+    }
+}
+
 /// A wait of one flight for another. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Wait {
