@@ -26,8 +26,8 @@ pub struct Entry<V> {
     validator: Option<Arc<Validator>>,
 }
 
-/// A number of microseconds. It is stored plus one, so that an `Option<Entry>`, as every hit returns
-/// one, is no larger than an `Entry`.
+/// A number of microseconds. It is stored plus one, so that an `Option<Entry>`, as every hit
+/// returns one, is no larger than an `Entry`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct LoadTime(NonZero<u64>);
 

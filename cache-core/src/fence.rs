@@ -105,9 +105,10 @@ impl Fence {
 
     /// As [`lease`](Self::lease), but waits for the write of the stripe that is in progress.
     ///
-    /// A write raises the version before it takes effect. So with an ordinary lease, which waits for
-    /// nobody, a reader may find what is being replaced, and its ticket is good all the same. That
-    /// is right for a fill, which has read below, and wrong for the removal of what was read here.
+    /// A write raises the version before it takes effect. So with an ordinary lease, which waits
+    /// for nobody, a reader may find what is being replaced, and its ticket is good all the same.
+    /// That is right for a fill, which has read below, and wrong for the removal of what was read
+    /// here.
     pub(crate) fn lease_between_writes(&self, key: &Key) -> Ticket {
         let stripe = self.stripe(key);
         let _locked = stripe.lock();

@@ -129,8 +129,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// As [`claim`](Self::claim), for at most `life`, or for the store's own maximum if that is
     /// shorter. After that time another claim is granted, and the ticket is void. A caller that
-    /// needs the claim for longer [renews](Self::renew_claims) it, so that a caller that dies blocks
-    /// others only for a short time. By default the life makes no difference.
+    /// needs the claim for longer [renews](Self::renew_claims) it, so that a caller that dies
+    /// blocks others only for a short time. By default the life makes no difference.
     ///
     /// # Errors
     ///
@@ -142,9 +142,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Lets claims that are still held live for `life` from now on, or for the store's own maximum
     /// if that is shorter. Has no effect on a claim that has run out or was released, on one whose
-    /// key was written since, and on a plain lease: a renewal never brings a claim back. It does not
-    /// tell which claims are still held. Pass only claims that were granted, because a claim that
-    /// was refused may have the ticket of the one that is held. By default it does nothing.
+    /// key was written since, and on a plain lease: a renewal never brings a claim back. It does
+    /// not tell which claims are still held. Pass only claims that were granted, because a claim
+    /// that was refused may have the ticket of the one that is held. By default it does nothing.
     ///
     /// # Errors
     ///
