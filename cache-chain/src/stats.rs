@@ -44,6 +44,27 @@ macro_rules! statistics {
 
 /// Statistics of a chain since it was built. The counters are read one after the other, not at one
 /// moment.
+///
+/// `Display` writes them as text, one line for each tier and one for the backfills.
+///
+/// # Examples
+///
+/// ```
+/// use cache_chain::{ChainCache, stretto::StrettoStore};
+///
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     let users: ChainCache<String> = ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?;
+///     users.set(42, "Ada".to_owned()).await?;
+///     users.get(42).await?;
+///     users.get(43).await?;
+///
+///     let stats = users.stats();
+///     assert_eq!((stats.tiers[0].hits, stats.tiers[0].misses), (1, 1));
+///     assert!(stats.to_string().starts_with("L1 stretto: 1 hits, 1 misses"));
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Stats {

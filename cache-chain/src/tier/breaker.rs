@@ -19,11 +19,24 @@ use crate::util::{deadline::after, sync::lock};
 ///
 /// ```
 /// use std::time::Duration;
-/// use cache_chain::{Breaker, Tier};
-/// use cache_core::testkit::MapStore;
 ///
-/// let breaker = Breaker::new().failures(3).probe_interval(Duration::from_millis(500));
-/// let tier = Tier::new(MapStore::<String>::new()).breaker(breaker);
+/// use cache_chain::{Breaker, ChainCache, Key, Origin, Tier, stretto::StrettoStore};
+///
+/// async fn find_user(key: Key) -> std::io::Result<Option<String>> {
+///     Ok((key.as_str() == Some("42")).then(|| "Ada".to_owned())) // your query
+/// }
+///
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     // After three failures in a row, the service is asked twice a second until it answers.
+///     let breaker = Breaker::new().failures(3).probe_interval(Duration::from_millis(500));
+///     let users: ChainCache<String> = ChainCache::builder()
+///         .tier(Tier::new(StrettoStore::new(10_000)?).default_ttl(Duration::from_secs(60)))
+///         .tier(Tier::new(Origin::new(find_user)).breaker(breaker))
+///         .build()?;
+///     assert_eq!(users.get(42).await?.as_deref(), Some("Ada"));
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Breaker {

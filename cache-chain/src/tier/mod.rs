@@ -36,15 +36,25 @@ pub(crate) type Places = SmallVec<[usize; 2]>;
 ///
 /// ```
 /// use std::time::Duration;
-/// use cache_chain::{ChainCache, Tier};
-/// use cache_core::testkit::MapStore;
 ///
-/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// let chain: ChainCache<String> = ChainCache::builder()
-///     .tier(Tier::new(MapStore::new()).max_ttl(Duration::from_secs(60)))
-///     .tier(MapStore::new())
-///     .build()?;
-/// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+/// use cache_chain::{Breaker, ChainCache, Tier, stretto::StrettoStore};
+///
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     let memory = Tier::new(StrettoStore::new(1_000)?).name("memory").max_ttl(Duration::from_secs(30));
+///     // In production this is a store that processes share, such as Redis.
+///     let shared = Tier::new(StrettoStore::new(100_000)?)
+///         .name("shared")
+///         .default_ttl(Duration::from_secs(3600))
+///         .timeout(Duration::from_millis(200))
+///         .breaker(Breaker::new().failures(3));
+///     let users: ChainCache<String> = ChainCache::builder().tier(memory).tier(shared).build()?;
+///
+///     users.set(42, "Ada".to_owned()).await?;
+///     let (name, ttl) = users.get_with_ttl(42).await?.expect("it was just set");
+///     assert!(name == "Ada" && ttl.as_duration() <= Some(Duration::from_secs(30)));
+///     Ok(())
+/// }
 /// ```
 pub struct Tier<V> {
     store: Arc<dyn ErasedStore<V>>,
