@@ -61,7 +61,7 @@ impl<S: Store> DelegateCache<S> {
     fn write(&self, key: Key, value: S::Value, ttl: Ttl) -> Write<S::Value> {
         let now = self.clock.now();
         let entry = Entry::new(value, Expiry::after(now, ttl)).created_at(now);
-        Write { key, entry, ticket: Ticket::unconditional() }
+        Write::new(key, entry, Ticket::unconditional())
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {

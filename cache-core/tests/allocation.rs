@@ -38,8 +38,7 @@ impl<C: Codec<u8>> Codec<Vec<u8>> for Forge<C> {
 /// The most bytes that were allocated at a time while the record of `payload` was opened, and
 /// whether it opened.
 fn peak<V, C: Codec<V> + Codec<u8> + Copy>(codec: C, payload: &[u8]) -> (usize, bool) {
-    let record =
-        Envelope::new(Forge(codec), 7).seal(Binding { key: b"k", epoch: 0 }, &payload.to_vec(), LIFE, 1).unwrap();
+    let record = Envelope::new(Forge(codec), 7).seal(Binding::new(b"k", 0), &payload.to_vec(), LIFE, 1).unwrap();
     let envelope = Envelope::new(codec, 7);
     let mut opens = false;
     let allocations = measure(|| match envelope.open::<V>(b"k", &record) {

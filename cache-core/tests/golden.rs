@@ -49,7 +49,7 @@ fn user() -> User {
     }
 }
 
-const BINDING: Binding<'_> = Binding { key: b"users:42", epoch: 0xE90C_4001 };
+const BINDING: Binding<'_> = Binding::new(b"users:42", 0xE90C_4001);
 const WRITE_ID: u64 = 0x0123_4567_89AB_CDEF;
 const STAYS: Life = Life::new(1_700_000_000_123, None);
 const EXPIRES: Life = Life::new(1_700_000_000_123, Some(1_700_000_060_456));

@@ -10,7 +10,7 @@ use cache_core::{
 };
 use proptest::prelude::*;
 
-const BINDING: Binding<'_> = Binding { key: b"users:42", epoch: 0xE90C_4001 };
+const BINDING: Binding<'_> = Binding::new(b"users:42", 0xE90C_4001);
 const SCHEMA: u32 = 0x5EED;
 const ID: u64 = 0xFEED_FACE_CAFE_BEEF;
 const LIFE: Life = Life::new(1_700_000_000_000, Some(1_700_000_060_000));

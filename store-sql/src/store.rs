@@ -181,7 +181,7 @@ where
         let Some(ticket) = lease::of_value(&self.0.keyspace, key).await? else { return Ok(false) };
         match self.get(key).await? {
             Some(entry) if !entry.is_absent() && !entry.is_stale(now) => {
-                self.fill(Write { key: key.clone(), entry: entry.with_lifetime(lifetime), ticket }).await
+                self.fill(Write::new(key.clone(), entry.with_lifetime(lifetime), ticket)).await
             }
             _ => Ok(false),
         }

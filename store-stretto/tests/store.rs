@@ -41,7 +41,7 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn write<V>(key: &Key, value: V, ticket: Ticket) -> Write<V> {
-    Write { key: key.clone(), entry: forever(value), ticket }
+    Write::new(key.clone(), forever(value), ticket)
 }
 
 /// Fails if `test` hangs. The bound is for liveness only.

@@ -63,7 +63,7 @@ pub(super) async fn apply<V: Clone + Send + Sync + 'static>(
                     None => continue,
                 },
             };
-            writes.push(Write { key, entry: entry.expiring_by(expiry), ticket });
+            writes.push(Write::new(key, entry.expiring_by(expiry), ticket));
         }
         for filled in tier.fill(writes).await {
             match filled {

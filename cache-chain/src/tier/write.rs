@@ -77,7 +77,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
                 let lifetime =
                     Lifetime::new(entry.expiry().min(until)).fresh_until(entry.stale_at().min(Expiry::At(now)));
                 // As a write, it voids the leases of lookups that have read the fresh entry.
-                self.store.set(Write { key: key.clone(), entry: entry.with_lifetime(lifetime), ticket }).await
+                self.store.set(Write::new(key.clone(), entry.with_lifetime(lifetime), ticket)).await
             };
             Each::from_iter([expired.await])
         };

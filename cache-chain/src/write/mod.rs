@@ -161,7 +161,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
                     Some(ticket) if is_sound[at] => {
                         let entry = Entry::new(value, expiry).fresh_until(fresh_until).created_at(now);
                         set.0.push(at);
-                        set.1.push(Write { key, entry, ticket });
+                        set.1.push(Write::new(key, entry, ticket));
                     }
                     _ => {
                         deleted.0.push(at);

@@ -54,7 +54,7 @@ impl Rig {
     /// Puts a value into one tier only.
     pub(crate) fn put(&self, tier: usize, key: &str, value: &str, expiry: Expiry) {
         let entry = Entry::new(value.to_owned(), expiry);
-        let write = Write { key: Key::new(key).unwrap(), entry, ticket: Ticket::unconditional() };
+        let write = Write::new(Key::new(key).unwrap(), entry, Ticket::unconditional());
         block_on(self.stores[tier].inner().set(write)).unwrap();
     }
 }

@@ -87,7 +87,7 @@ impl Handshake<'_> {
         let next = run_id.clone().zip(integer(id).ok()).map(|(run_id, id)| ClientId { run_id, id });
         self.close_predecessor(connection, next.as_ref()).await?;
         self.server.identify(Identity { run_id, epoch }, self.reconnected, stamp / 1000, received);
-        self.server.set_clock(ServerClock { stamp, sent, received });
+        self.server.set_clock(ServerClock::new(stamp, sent, received));
         Ok(())
     }
 

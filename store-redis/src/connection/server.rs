@@ -21,7 +21,7 @@ pub(crate) struct Validity {
 impl Validity {
     /// Returns the binding of a new record.
     pub(crate) fn binding(self, key: &[u8]) -> Binding<'_> {
-        Binding { key, epoch: self.epoch.unwrap_or_default() }
+        Binding::new(key, self.epoch.unwrap_or_default())
     }
 
     /// Returns whether a record is valid that is bound to this epoch and was written at this time
@@ -203,7 +203,7 @@ mod tests {
     fn across_clocks(run_ids: [Option<&str>; 2], next: u64) -> Validity {
         let server = Server::new(SystemClock::shared(), false);
         identify(&server, run_ids[0], false, 50_000, at(0));
-        server.set_clock(ServerClock { stamp: 50_000_000, sent: at(0), received: at(1) });
+        server.set_clock(ServerClock::new(50_000_000, at(0), at(1)));
         server.invalidate_clock();
         identify(&server, run_ids[1], true, next * 1000, at(40_000));
         server.validity()

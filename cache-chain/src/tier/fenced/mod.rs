@@ -232,7 +232,7 @@ mod tests {
 
     fn write(name: &str, ticket: Ticket) -> Write<String> {
         let entry = Entry::new("v".to_owned(), cache_core::Expiry::Never);
-        Write { key: Key::new(name).unwrap(), entry, ticket }
+        Write::new(Key::new(name).unwrap(), entry, ticket)
     }
 
     #[test]

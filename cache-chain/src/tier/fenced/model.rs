@@ -146,7 +146,7 @@ impl Execution {
 }
 
 fn write(key: &Key, value: u32, ticket: Ticket) -> Write<u32> {
-    Write { key: key.clone(), entry: Entry::new(value, Expiry::Never), ticket }
+    Write::new(key.clone(), Entry::new(value, Expiry::Never), ticket)
 }
 
 fn run(tasks: &'static [Do]) {
