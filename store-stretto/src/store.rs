@@ -71,7 +71,7 @@ impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
         self.inner.segments.all().map(|segment| segment.ledger().rows()).sum()
     }
 
-    /// Returns whether the store holds no entries.
+    /// Returns `true` if the store holds no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -132,7 +132,7 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
 }
 
 impl<V: Send + Sync + 'static> Inner<V> {
-    /// Returns whether the row can be served, and moves its idle deadline if it can and the store
+    /// Returns `true` if the row can be served, and moves its idle deadline if it can and the store
     /// has a time to idle. Reads the clock only if the row can expire.
     #[inline]
     fn admits(&self, row: &Row<V>) -> bool {

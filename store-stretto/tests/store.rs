@@ -1,4 +1,4 @@
-//! What the store promises, and the traps of stretto that it must not fall into.
+//! The guarantees of the store, and the pitfalls of stretto that it avoids.
 
 use std::{
     sync::{
