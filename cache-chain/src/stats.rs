@@ -120,8 +120,8 @@ statistics! {
         refused,
         /// Expired in the queue.
         expired,
-        /// Failed in a tier, or not possible for want of a lease: the tier answered the lookup and
-        /// granted none, or too many leases wait to be returned.
+        /// Failed in a tier, or impossible without a lease: the tier answered the lookup and
+        /// granted none, or too many leases wait to be released.
         failed,
         /// Dropped because the queue was full or closed.
         dropped,
@@ -140,7 +140,7 @@ statistics! {
     LoadStats, LoadCounters {
         /// Loader calls. A call for a batch of keys counts once.
         started,
-        /// Loader calls that returned a value, or that there is none.
+        /// Loader calls that returned a value or its absence.
         loaded,
         /// Loader calls that failed, panicked or timed out.
         failed,

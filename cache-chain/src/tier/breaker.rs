@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::util::{deadline::after, sync::lock};
 
-/// When a tier is skipped because it does not answer; see [`Tier::breaker`](crate::Tier::breaker).
+/// The settings of a circuit breaker, which skips a tier that does not answer; see
+/// [`Tier::breaker`](crate::Tier::breaker).
 ///
 /// # Examples
 ///
@@ -45,19 +46,20 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Opens after 5 consecutive failures and probes every second.
+    /// Creates the default settings: the breaker opens after 5 consecutive failures and probes
+    /// every second.
     pub fn new() -> Self {
         Self { failures: 5, probe_interval: Duration::from_secs(1) }
     }
 
-    /// After how many consecutive failures the breaker opens. Default: 5. One lost connection does
-    /// not open it; a tier that hangs costs its timeout five times.
+    /// Sets the number of consecutive failures after which the breaker opens. Default: 5. One lost
+    /// connection does not open it; a tier that hangs costs its timeout five times.
     pub fn failures(mut self, failures: u32) -> Self {
         self.failures = failures;
         self
     }
 
-    /// How often an open breaker lets one call through as a probe. Default: 1 s.
+    /// Sets the interval at which an open breaker lets one call through as a probe. Default: 1 s.
     pub fn probe_interval(mut self, interval: Duration) -> Self {
         self.probe_interval = interval;
         self

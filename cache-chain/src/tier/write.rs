@@ -84,7 +84,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.write(std::slice::from_ref(key), expire).await.pop().unwrap_or(Ok(()))
     }
 
-    /// Gives the entry of a key a new lifetime. Returns whether there is one that may be read.
+    /// Gives the entry of a key a new lifetime. Returns `true` if there is one that may be read.
     pub(crate) async fn touch(&self, key: &Key, lifetime: Lifetime, now: Moment) -> Result<bool> {
         if self.withheld(key, &Ok(())).is_some() {
             return Ok(false);
