@@ -1,4 +1,4 @@
-//! One load between processes: chains over a store that grants claims.
+//! One load for several processes: chains over a store that grants claims.
 
 mod support;
 

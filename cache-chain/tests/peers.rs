@@ -1,4 +1,4 @@
-//! The faults of gocache's chain (eko/gocache, lib/cache/chain.go), each shown not to be ours.
+//! The faults of gocache's chain (eko/gocache, lib/cache/chain.go). This chain has none of them.
 
 mod support;
 

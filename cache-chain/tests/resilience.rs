@@ -1,5 +1,5 @@
-//! G7: a tier that is dead is passed over, a call keeps its deadline, and what a tier may hold
-//! wrongly is not read from it.
+//! G7: a tier that does not answer is skipped, a call keeps its deadline, and entries that may be
+//! outdated are not read from a tier.
 
 mod support;
 

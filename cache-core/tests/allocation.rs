@@ -1,7 +1,8 @@
-//! A record that lies about its lengths allocates no more than what `codec`'s docs say.
+//! The memory that a record with wrong lengths makes a codec allocate: at most the bounds in the
+//! docs of `codec`.
 //!
-//! The records are forged: their checksums are right. The counting allocator is that of
-//! `allocation-counter`; it counts both blocks while a container moves from one to the other.
+//! The records are forged, with valid checksums. The counting allocator is that of
+//! `allocation-counter`. It counts both blocks while a container moves from one to the other.
 #![cfg(all(feature = "bincode", feature = "postcard", feature = "json", feature = "messagepack"))]
 
 use std::{

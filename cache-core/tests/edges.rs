@@ -1,5 +1,5 @@
-//! Stores that break the contract in less obvious ways, each to be found out by the suite, and
-//! guards of lines that no other test watches.
+//! Stores that break the contract in less obvious ways, which the suite must detect, and tests of
+//! lines that no other test covers.
 #![cfg(feature = "testkit")]
 
 use std::{

@@ -1,4 +1,5 @@
-//! The envelope against records that were cut, changed, forged or written by another.
+//! The envelope with records that were truncated, changed, forged, or written by another type or
+//! codec.
 #![cfg(all(feature = "bincode", feature = "postcard", feature = "json", feature = "messagepack"))]
 
 use std::{sync::Arc, time::Duration};

@@ -1,4 +1,4 @@
-//! A record whose head was replaced is the record that sealing anew gives.
+//! Replacing the head of a record gives the same bytes as sealing the record with the new lifetime.
 #![cfg(all(feature = "bincode", feature = "json"))]
 
 use std::sync::Arc;

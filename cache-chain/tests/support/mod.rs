@@ -1,4 +1,4 @@
-//! What the tests of the chain share.
+//! Helpers that the tests of the chain share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use cache_chain::{ChainBuilder, ChainCache, Tier};
