@@ -1,4 +1,4 @@
-//! When entries expire: the default TTL, jitter, the stale window and the limits of a tier.
+//! Lifetimes of entries: the default TTL, jitter, the stale window and the limits of a tier.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ pub(crate) struct Lifetimes {
     pub(crate) default_ttl: Ttl,
     /// The largest fraction of a TTL that is taken off at random.
     pub(crate) jitter: f64,
-    /// For how long a stale entry may be served.
+    /// The time for which a stale entry may be served.
     pub(crate) stale_for: Option<Duration>,
-    /// The TTL of the news that a key has no value, `None` if that is not cached.
+    /// The TTL of a negative entry, `None` if the absence of a value is not cached.
     pub(crate) negative_ttl: Option<Duration>,
 }
 
 impl Lifetimes {
-    /// The lifetime of a value with this TTL. Each call draws its own jitter.
+    /// Returns the lifetime of a value with this TTL. Each call draws its own jitter.
     pub(crate) fn of_value(&self, ttl: Ttl, now: Moment) -> Lifetime {
         let ttl = if ttl == Ttl::Never { self.default_ttl } else { ttl };
         let Ttl::After(ttl) = ttl else { return Lifetime::new(Expiry::Never) };
@@ -29,8 +29,8 @@ impl Lifetimes {
         }
     }
 
-    /// When the news that a key has no value expires; it is not served stale. `None` if it is not
-    /// cached. `ttl` is that of the loader, `Never` if it gave none.
+    /// Returns the expiry of a negative entry, which is not served stale. Returns `None` if the
+    /// absence is not cached. `ttl` is that of the loader, `Never` if it sets none.
     pub(crate) fn of_absence(&self, ttl: Ttl, now: Moment) -> Option<Expiry> {
         let ttl = match (ttl, self.negative_ttl) {
             (Ttl::Never, None) => return None,
@@ -72,7 +72,7 @@ pub(crate) struct TierLifetimes {
 }
 
 impl TierLifetimes {
-    /// When an entry with this expiry expires in the tier.
+    /// Returns when an entry with this expiry expires in the tier.
     pub(crate) fn limit(self, expiry: Expiry, now: Moment) -> Expiry {
         let own = if expiry == Expiry::Never { self.default_ttl } else { Ttl::Never };
         expiry.min(Expiry::after(now, own.min(self.max_ttl)))

@@ -1,4 +1,4 @@
-//! What a detailed read returns.
+//! The result of a detailed read.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,23 +8,65 @@ use cache_core::Ttl;
 /// [`ChainCache::get_detailed`](crate::ChainCache::get_detailed).
 ///
 /// `Debug` does not show the value.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_chain::{ChainCache, Source, Ttl, stretto::StrettoStore};
+///
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     let users: ChainCache<String> = ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?;
+///     users.set_with_ttl(42, "Ada".to_owned(), Duration::from_secs(60)).await?;
+///
+///     let found = users.get_detailed(42).await?;
+///     assert_eq!(found.value.as_deref(), Some("Ada"));
+///     assert_eq!(found.source, Source::Tier("L1 stretto".into()));
+///     assert!(!found.stale && found.age < Some(Duration::from_secs(60)));
+///     assert!(found.ttl <= Ttl::After(Duration::from_secs(60)));
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Found<V> {
     /// The value, `None` if the key has none.
     pub value: Option<V>,
-    /// Where the value came from.
+    /// The tier or the loader that the value came from.
     pub source: Source,
-    /// Whether the value has outlived its TTL and is served within
+    /// `true` if the value has outlived its TTL and is served within
     /// [`ReadThrough::stale_for`](crate::ReadThrough::stale_for).
     pub stale: bool,
     /// The time since the value was loaded or set, `None` if the store does not keep it.
     pub age: Option<Duration>,
-    /// For how much longer the value may be served, fresh or stale.
+    /// The remaining time for which the value may be served, fresh or stale.
     pub ttl: Ttl,
 }
 
-/// Where a value came from.
+/// The tier or the loader that a value came from.
+///
+/// # Examples
+///
+/// ```
+/// use cache_chain::{ChainCache, Source, stretto::StrettoStore};
+///
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     let users: ChainCache<String> = ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?;
+///     assert_eq!(users.get_detailed(42).await?.source, Source::Nowhere);
+///
+///     let load = || async { Ok::<_, std::io::Error>("Ada".to_owned()) };
+///     let sources = [
+///         users.get_or_load_detailed(42, load).await?.source,
+///         users.get_or_load_detailed(42, load).await?.source,
+///     ];
+///     assert_eq!(sources, [Source::Loaded, Source::Tier("L1 stretto".into())]);
+///     assert_eq!(sources.map(|source| source.to_string()), ["a loader", "L1 stretto"]);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Source {
@@ -54,7 +96,7 @@ impl<V> fmt::Debug for Found<V> {
     }
 }
 
-/// The tier of this name, "a loader" or "nowhere".
+/// Writes the name of the tier, "a loader" or "nowhere".
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -44,6 +44,27 @@ macro_rules! statistics {
 
 /// Statistics of a chain since it was built. The counters are read one after the other, not at one
 /// moment.
+///
+/// `Display` writes them as text, one line for each tier and one for the backfills.
+///
+/// # Examples
+///
+/// ```
+/// use cache_chain::{ChainCache, stretto::StrettoStore};
+///
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     let users: ChainCache<String> = ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?;
+///     users.set(42, "Ada".to_owned()).await?;
+///     users.get(42).await?;
+///     users.get(43).await?;
+///
+///     let stats = users.stats();
+///     assert_eq!((stats.tiers[0].hits, stats.tiers[0].misses), (1, 1));
+///     assert!(stats.to_string().starts_with("L1 stretto: 1 hits, 1 misses"));
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Stats {
@@ -101,8 +122,8 @@ statistics! {
         refused,
         /// Expired in the queue.
         expired,
-        /// Failed in a tier, or not possible for want of a lease: the tier answered the lookup and
-        /// granted none, or too many leases wait to be returned.
+        /// Failed in a tier, or impossible without a lease: the tier answered the lookup and
+        /// granted none, or too many leases wait to be released.
         failed,
         /// Dropped because the queue was full or closed.
         dropped,
@@ -121,7 +142,7 @@ statistics! {
     LoadStats, LoadCounters {
         /// Loader calls. A call for a batch of keys counts once.
         started,
-        /// Loader calls that returned a value, or that there is none.
+        /// Loader calls that returned a value or its absence.
         loaded,
         /// Loader calls that failed, panicked or timed out.
         failed,

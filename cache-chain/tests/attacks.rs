@@ -1,4 +1,4 @@
-//! What hostile timing, settings and code of the application are not to break.
+//! Guarantees that hold under hostile timing, settings and code of the application.
 
 mod support;
 

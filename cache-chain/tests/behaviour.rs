@@ -1,4 +1,4 @@
-//! What the user's document describes, and the edges of it.
+//! The documented behaviour of a chain, and its edge cases.
 
 mod support;
 

@@ -57,7 +57,7 @@ impl Rig {
     /// Puts a value that was made now into the lower tier alone.
     async fn put_below(&self, value: usize) {
         let entry = Entry::new(value, Expiry::Never).created_at(cache_core::Clock::now(&self.clock));
-        let write = Write { key: key("k"), entry, ticket: Ticket::unconditional() };
+        let write = Write::new(key("k"), entry, Ticket::unconditional());
         Store::set(self.lower.inner(), write).await.unwrap();
     }
 }
@@ -133,7 +133,7 @@ async fn if_a_value_that_is_too_old_cannot_be_loaded_it_stays_for_others() {
 #[tokio::test]
 async fn a_value_of_unknown_age_is_too_old() {
     let rig = Rig::new();
-    let write = Write { key: key("k"), entry: Entry::new(1, Expiry::Never), ticket: Ticket::unconditional() };
+    let write = Write::new(key("k"), Entry::new(1, Expiry::Never), Ticket::unconditional());
     Store::set(&rig.memory, write).await.unwrap();
     let recent = CallOptions::new().max_age(Duration::MAX);
     assert_eq!(rig.chain.with(&recent).get("k").await.unwrap(), None);

@@ -1,4 +1,4 @@
-//! One load between processes: chains over a store that grants claims.
+//! One load for several processes: chains over a store that grants claims.
 
 mod support;
 
@@ -341,8 +341,7 @@ async fn a_refresh_with_a_granted_claim_looks_again() {
     clock.advance(SECOND);
     let gate = Gate::default();
     gate.open();
-    let write =
-        Write { key: key("k"), entry: Entry::new("theirs".to_owned(), Expiry::Never), ticket: Ticket::unconditional() };
+    let write = Write::new(key("k"), Entry::new("theirs".to_owned(), Expiry::Never), Ticket::unconditional());
     let peer = shared.clone();
     *shared.on_claim.lock().unwrap() = Some(Box::new(move || {
         cache_core::testkit::block_on(Store::set(&peer.map, write)).unwrap();

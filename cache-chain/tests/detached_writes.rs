@@ -1,5 +1,5 @@
-//! Writes whose callers have left: in order, bounded, and waited for; and repairs, which give way
-//! to newer writes.
+//! Writes whose callers have left: their order, their bounds and the waits for them. Repairs, which
+//! do not overwrite newer writes.
 
 mod support;
 

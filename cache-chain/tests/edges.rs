@@ -1,4 +1,4 @@
-//! Edges that were once wrong, and guards of lines that no other test watches.
+//! Edge cases that were once wrong, and tests of lines that no other test covers.
 
 mod support;
 

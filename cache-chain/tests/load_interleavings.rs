@@ -58,7 +58,7 @@ impl Cache for CacheAside {
         async move {
             let key = key?;
             let entry = cache_core::Entry::new(value, cache_core::Expiry::Never);
-            self.origin.set(Write { key, entry, ticket: Ticket::unconditional() }).await?;
+            self.origin.set(Write::new(key, entry, Ticket::unconditional())).await?;
             self.invalidate().await
         }
     }

@@ -1,4 +1,4 @@
-//! Read-through: one load per key (G3), and what a loader may bring.
+//! Read-through: one load per key (G3), and the possible results of a loader.
 
 mod support;
 

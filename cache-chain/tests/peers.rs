@@ -1,4 +1,4 @@
-//! The faults of gocache's chain (eko/gocache, lib/cache/chain.go), each shown not to be ours.
+//! The faults of gocache's chain (eko/gocache, lib/cache/chain.go). This chain has none of them.
 
 mod support;
 
@@ -147,7 +147,7 @@ async fn a_wrong_type_is_an_error_and_no_default_value() {
     };
 
     let life = Life::new(0, None);
-    let binding = Binding { key: b"k", epoch: 0 };
+    let binding = Binding::new(b"k", 0);
     let tag = |name| Envelope::schema_tag(name);
     let written = Envelope::new(Bincode, tag("a number")).seal(binding, &7_u64, life, 1).unwrap();
     let read: Result<Opened<u64>, _> = Envelope::new(Bincode, tag("another number")).open(binding.key, &written);

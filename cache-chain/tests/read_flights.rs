@@ -1,5 +1,4 @@
-//! Reads and loads where the caller's runtime, its time or its patience differ from those of the
-//! chain.
+//! Reads and loads whose callers have another runtime, clock or timeout than the chain.
 
 mod support;
 

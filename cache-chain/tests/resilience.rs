@@ -1,5 +1,5 @@
-//! G7: a tier that is dead is passed over, a call keeps its deadline, and what a tier may hold
-//! wrongly is not read from it.
+//! G7: a tier that does not answer is skipped, a call keeps its deadline, and entries that may be
+//! outdated are not read from a tier.
 
 mod support;
 
@@ -371,11 +371,7 @@ async fn what_a_chain_writes_is_dated() {
     rig.clock.advance(SECOND);
     rig.chain.set("k", owned("v")).await.unwrap();
     assert_eq!(rig.held(0, "k").unwrap().created(), Some(cache_core::Clock::now(&rig.clock)));
-    let undated = Write {
-        key: key("l"),
-        entry: Entry::new(owned("v"), Expiry::Never),
-        ticket: cache_core::Ticket::unconditional(),
-    };
+    let undated = Write::new(key("l"), Entry::new(owned("v"), Expiry::Never), cache_core::Ticket::unconditional());
     block_on(rig.stores[0].inner().set(undated)).unwrap();
     assert_eq!(rig.chain.get_detailed("l").await.unwrap().age, None);
 }

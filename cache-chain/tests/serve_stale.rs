@@ -1,4 +1,4 @@
-//! Fresh if quick, else stale: the modes in which a stale value is served.
+//! The modes in which a stale value is served.
 
 mod support;
 

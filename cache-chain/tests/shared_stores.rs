@@ -32,7 +32,7 @@ async fn g1_holds_for_two_chains_over_one_store_without_leases() {
     let (shared, below) = (lease_less(), ScriptedStore::new(MapStore::new()));
     let chain = || ChainCache::<String>::builder().tier(shared.clone()).tier(below.clone()).build().unwrap();
     let (one, two) = (chain(), chain());
-    let old = Write { key: key("k"), entry: Entry::new(owned("old"), Expiry::Never), ticket: Ticket::unconditional() };
+    let old = Write::new(key("k"), Entry::new(owned("old"), Expiry::Never), Ticket::unconditional());
 
     // A has its lease and waits for the store below.
     let gate = below.stall(Operation::Get);

@@ -1,4 +1,4 @@
-//! The cache as applications see it.
+//! The interface of a cache for applications.
 
 use std::time::Duration;
 
@@ -7,39 +7,66 @@ use crate::{CacheKey, Error, ErrorKind, Result, Ttl};
 /// A typed cache: over one store ([`DelegateCache`](crate::DelegateCache)) or over several
 /// (`ChainCache`).
 ///
-/// A miss is `None`, a fault is an `Err`. Every key is checked before anything is done: an empty
-/// one or one longer than [`Key::MAX_LEN`](crate::Key::MAX_LEN) is an error of kind
-/// [`InvalidInput`](ErrorKind::InvalidInput) everywhere below.
+/// A miss is `None`, a fault is an `Err`. Every method checks its keys first: an empty key, or one
+/// that is longer than [`Key::MAX_LEN`](crate::Key::MAX_LEN), is an error of kind
+/// [`InvalidInput`](ErrorKind::InvalidInput).
+///
+/// The futures are not boxed, so there is no `dyn Cache`: write functions that are generic over
+/// `C: Cache<Value = V>`.
 ///
 /// # Cancel safety
 ///
-/// A dropped read leaves no trace. A dropped write has happened or has not; `ChainCache` finishes
-/// what it started.
+/// A dropped read has no effect. A dropped write may have taken effect or not; `ChainCache`
+/// completes the writes that it has started.
 ///
-/// Its futures are not boxed, so there is no `dyn Cache`; be generic over `C: Cache<Value = V>`.
+/// # Examples
+///
+/// A function that works with any cache:
+///
+/// ```
+/// use cache_core::{Cache, DelegateCache, Result};
+/// use store_stretto::StrettoStore;
+///
+/// async fn greeting(names: &impl Cache<Value = String>, id: u64) -> Result<String> {
+///     let name = names.get(("name", id)).await?;
+///     Ok(format!("Hello, {}!", name.as_deref().unwrap_or("stranger")))
+/// }
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<()> {
+///     let names = DelegateCache::new(StrettoStore::new(10_000)?);
+///     names.set(("name", 42), "Ada".to_owned()).await?;
+///     assert_eq!(greeting(&names, 42).await?, "Hello, Ada!");
+///     assert_eq!(greeting(&names, 43).await?, "Hello, stranger!");
+///     Ok(())
+/// }
+/// ```
 pub trait Cache: Send + Sync {
     /// The type of the values.
     type Value: Clone + Send + Sync + 'static;
 
-    /// Stores `value` with the cache's default TTL; without one, it does not expire.
+    /// Sets the value of the key, with the default TTL of the cache. Without a default TTL, the
+    /// value does not expire.
     ///
     /// # Errors
     ///
-    /// As the stores fail; the outcome is unknown then.
+    /// Fails as the stores do; the outcome is unknown then.
     fn set(&self, key: impl CacheKey, value: Self::Value) -> impl Future<Output = Result<()>> + Send;
 
-    /// The value of `key`.
+    /// Returns the value of the key, `None` if it has none.
     ///
     /// # Errors
     ///
-    /// As the stores fail.
+    /// Fails as the stores do.
     fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<Self::Value>>> + Send;
 
-    /// Stores `value` for `ttl`. More than [`MAX_TTL`](crate::MAX_TTL) is cut to it.
+    /// Sets the value of the key, with this TTL. A TTL above [`MAX_TTL`](crate::MAX_TTL) is
+    /// shortened to it.
     ///
     /// # Errors
     ///
-    /// As the stores fail; the outcome is unknown then. Of kind `InvalidInput` if `ttl` is zero.
+    /// Returns an error of kind `InvalidInput` if `ttl` is zero. Otherwise fails as the stores do;
+    /// the outcome is unknown then.
     fn set_with_ttl(
         &self,
         key: impl CacheKey,
@@ -47,33 +74,32 @@ pub trait Cache: Send + Sync {
         ttl: Duration,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// The value of `key` and what remains of its life.
+    /// Returns the value of the key and its remaining TTL.
     ///
     /// # Errors
     ///
-    /// As the stores fail.
+    /// Fails as the stores do.
     fn get_with_ttl(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<(Self::Value, Ttl)>>> + Send;
 
-    /// Removes `key`; that there was nothing to remove is no error.
+    /// Deletes the key. It is no error if the key has no value.
     ///
     /// # Errors
     ///
-    /// As the stores fail; the key may still be there then.
+    /// Fails as the stores do; the key may still be there then.
     fn del(&self, key: impl CacheKey) -> impl Future<Output = Result<()>> + Send;
 
-    /// Removes every key of this cache's namespace, and nothing else.
+    /// Deletes every key of the namespace of this cache, and nothing else.
     ///
     /// # Errors
     ///
-    /// As the stores fail; some keys may still be there then.
+    /// Fails as the stores do; some keys may still be there then.
     fn clear(&self) -> impl Future<Output = Result<()>> + Send;
 
-    /// Returns when what was buffered before has been applied: backfills and the stores' own
-    /// buffers.
+    /// Waits until the backfills and the writes that are buffered now have been applied.
     ///
     /// # Errors
     ///
-    /// As the stores fail.
+    /// Fails as the stores do.
     fn wait(&self) -> impl Future<Output = Result<()>> + Send;
 
     /// Returns the values of `keys`, in their order. A chain asks each tier once, and once more for
@@ -110,11 +136,11 @@ pub trait Cache: Send + Sync {
 }
 
 impl Ttl {
-    /// Checks a TTL that a caller gave.
+    /// Checks a TTL that a caller has passed.
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if it is zero, which other libraries read as
+    /// Returns an error of kind `InvalidInput` if the TTL is zero. Other caches take zero for
     /// "never".
     pub fn checked(ttl: Duration) -> Result<Self> {
         if ttl.is_zero() {

@@ -9,14 +9,20 @@ use crate::{Cache, CacheKey, Entry, Expiry, Key, Result, SharedClock, Store, Sys
 /// # Examples
 ///
 /// ```
-/// # #[cfg(feature = "testkit")] {
-/// use cache_core::{DelegateCache, testkit::MapStore};
+/// use std::time::Duration;
 ///
-/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// let cache = DelegateCache::new(MapStore::<String>::new());
-/// cache.set(("users", 42), "Ada".to_owned()).await?;
-/// assert_eq!(cache.get(("users", 42)).await?.as_deref(), Some("Ada"));
-/// # Ok::<(), cache_core::Error>(()) }).unwrap() }
+/// use cache_core::DelegateCache;
+/// use store_stretto::StrettoStore;
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> cache_core::Result<()> {
+///     let users = DelegateCache::new(StrettoStore::<String>::new(10_000)?);
+///     users.set_with_ttl(("users", 42), "Ada".to_owned(), Duration::from_secs(60)).await?;
+///     assert_eq!(users.get(("users", 42)).await?.as_deref(), Some("Ada"));
+///     users.del(("users", 42)).await?;
+///     assert_eq!(users.get(("users", 42)).await?, None);
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone)]
 pub struct DelegateCache<S> {
@@ -26,28 +32,28 @@ pub struct DelegateCache<S> {
 }
 
 impl<S: Store> DelegateCache<S> {
-    /// A cache over `store`, on the system's clock, without a default TTL.
+    /// Creates a cache over `store`, on the system's clock, without a default TTL.
     pub fn new(store: S) -> Self {
         Self { store, clock: SystemClock::shared(), default_ttl: Ttl::Never }
     }
 
-    /// Takes the time from `clock`; it must be the store's.
+    /// Sets the clock, which must be that of the store. Default: [`SystemClock`].
     pub fn with_clock(mut self, clock: SharedClock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Gives what is `set` without a TTL this one.
+    /// Sets the TTL of values that are set without one. Default: they do not expire.
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if it is zero.
+    /// Returns an error of kind `InvalidInput` if the TTL is zero.
     pub fn with_default_ttl(mut self, ttl: Duration) -> Result<Self> {
         self.default_ttl = Ttl::checked(ttl)?;
         Ok(self)
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &S {
         &self.store
     }
@@ -55,7 +61,7 @@ impl<S: Store> DelegateCache<S> {
     fn write(&self, key: Key, value: S::Value, ttl: Ttl) -> Write<S::Value> {
         let now = self.clock.now();
         let entry = Entry::new(value, Expiry::after(now, ttl)).created_at(now);
-        Write { key, entry, ticket: Ticket::unconditional() }
+        Write::new(key, entry, Ticket::unconditional())
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
@@ -124,7 +130,7 @@ impl<S: Store> DelegateCache<S> {
     /// # Errors
     ///
     /// Returns an error of kind [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key cannot
-    /// be used; else fails as the store does, and whether the value was set is unknown then.
+    /// be used. Otherwise fails as the store does; the value may have been set then.
     #[doc(alias = "insert")]
     pub fn set(&self, key: impl CacheKey, value: S::Value) -> impl Future<Output = Result<()>> + Send {
         let key = Key::new(&key);
@@ -194,7 +200,7 @@ impl<S: Store> DelegateCache<S> {
         self.store.clear().await
     }
 
-    /// Waits until the store has applied what it buffered.
+    /// Waits until the store has applied its buffered writes.
     ///
     /// # Errors
     ///

@@ -1,24 +1,24 @@
-//! A value, or that there is none, and until when that holds.
+//! Entries: a value or its absence, with a lifetime.
 
 use std::{fmt, num::NonZero, sync::Arc, time::Duration};
 
 use crate::{Expiry, Lifetime, Moment, Ttl};
 
-/// A value on its way into or out of a store, and until when it holds.
+/// A value, or the absence of a value, and its lifetime, as stores keep it.
 ///
-/// - It may say that there *is* no value (a negative entry, [`absent`](Self::absent)); that is no
-///   value of any type, so it cannot be taken for one.
-/// - [`expiry`](Self::expiry) is hard: nothing is served past it. Before it an entry may turn
-///   [stale](Self::is_stale): good enough while a new one is being loaded, or when it cannot be.
-/// - It may know when it was made and how long that took.
-/// - It may have a [validator](Self::validator), which the next load can use to ask whether the
-///   value is still current.
+/// - An entry without a value is a negative entry ([`absent`](Self::absent)): the key is known to
+///   have no value. No value of the type stands for that.
+/// - No entry is served after its [`expiry`](Self::expiry). Before that, an entry may turn
+///   [stale](Self::is_stale): it is served only while a new value is loaded, or if the load fails.
+/// - An entry may have a creation time and a load time.
+/// - An entry may have a [validator](Self::validator), by which the next load can ask the origin
+///   for a change of the value.
 ///
 /// `Debug` shows neither the value nor the validator.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry<V> {
     value: Option<V>,
-    // Entries are moved a few times on every hit, so each of these is one word.
+    // Each of these is one word, because an entry is moved a few times on every hit.
     expiry: Stamp,
     fresh_until: Stamp,
     created: Stamp,
@@ -26,8 +26,8 @@ pub struct Entry<V> {
     validator: Option<Arc<Validator>>,
 }
 
-/// A number of microseconds. It is stored plus one, so that an `Option<Entry>`, as every hit returns
-/// one, is no larger than an `Entry`.
+/// A number of microseconds, plus one, so that an `Option<Entry>` is no larger than an `Entry`.
+/// Every hit returns one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct LoadTime(NonZero<u64>);
 
@@ -44,18 +44,19 @@ impl LoadTime {
     }
 }
 
-/// A validator. An `Arc<str>` is two words, and an `Arc` of this is one.
+/// A validator. An `Arc` of this type is one word, and an `Arc<str>` is two.
 #[derive(PartialEq, Eq)]
 struct Validator(Arc<str>);
 
-/// A moment, or none, in the order in which "none" comes last.
+/// A moment or none. "None" is the greatest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Stamp(Moment);
 
 impl Stamp {
     const NONE: Self = Self(Moment::from_nanos(u64::MAX));
 
-    /// The end of the line itself, 584 years on, gives way by a nanosecond.
+    /// Creates a stamp. The last possible moment, 584 years after the origin, becomes the moment
+    /// before it, because its number stands for "none".
     fn at(moment: Moment) -> Self {
         Self(moment.min(Moment::from_nanos(u64::MAX - 1)))
     }
@@ -86,12 +87,12 @@ impl Entry<()> {
 }
 
 impl<V> Entry<V> {
-    /// A value that expires at `expiry`, and is fresh until then.
+    /// Creates the entry of a value that is fresh until it expires at `expiry`.
     pub fn new(value: V, expiry: Expiry) -> Self {
         Self::of(Some(value), expiry)
     }
 
-    /// Creates the entry of a key that has no value, until `expiry`.
+    /// Creates the entry of a key that has no value. It expires at `expiry`.
     pub fn absent(expiry: Expiry) -> Self {
         Self::of(None, expiry)
     }
@@ -108,26 +109,26 @@ impl<V> Entry<V> {
         }
     }
 
-    /// The same, stale from `moment` on: never later than it expires. What never expires is never
-    /// stale.
+    /// Sets when the entry turns stale, at the latest when it expires. An entry that does not
+    /// expire does not turn stale.
     pub fn fresh_until(mut self, moment: Expiry) -> Self {
         self.fresh_until = if self.expiry == Stamp::NONE { Stamp::NONE } else { moment.into() };
         self
     }
 
-    /// The same, with this lifetime instead of its own.
+    /// Replaces the lifetime.
     pub fn with_lifetime(mut self, lifetime: Lifetime) -> Self {
         self.expiry = lifetime.expiry.into();
         self.fresh_until(lifetime.fresh_until)
     }
 
-    /// The same, made at `moment`.
+    /// Sets when the value was created.
     pub fn created_at(mut self, moment: Moment) -> Self {
         self.created = Stamp::at(moment);
         self
     }
 
-    /// The same, which took so long to load; it is kept in whole microseconds.
+    /// Sets how long the load of the value took, in whole microseconds.
     pub fn loaded_in(mut self, time: Duration) -> Self {
         self.load_time = LoadTime::of(time);
         self
@@ -153,73 +154,74 @@ impl<V> Entry<V> {
         self
     }
 
-    /// The value, `None` if the entry says that there is none.
+    /// Returns the value, `None` if this is a negative entry.
     pub fn value(&self) -> Option<&V> {
         self.value.as_ref()
     }
 
-    /// The value, by value.
+    /// Returns the owned value, `None` if this is a negative entry.
     pub fn into_value(self) -> Option<V> {
         self.value
     }
 
-    /// The same with the value made from this one's.
+    /// Converts the value and keeps everything else.
     pub fn map<W>(self, value: impl FnOnce(V) -> W) -> Entry<W> {
         let Self { value: old, expiry, fresh_until, created, load_time, validator } = self;
         Entry { value: old.map(value), expiry, fresh_until, created, load_time, validator }
     }
 
-    /// Whether it says that there is no value.
+    /// Returns `true` if this is a negative entry: the key has no value.
     pub fn is_absent(&self) -> bool {
         self.value.is_none()
     }
 
-    /// When it expires.
+    /// Returns when the entry expires.
     pub fn expiry(&self) -> Expiry {
         self.expiry.into()
     }
 
-    /// When it turns stale: when it expires, unless an earlier moment was given.
+    /// Returns when the entry turns stale, which is when it expires unless an earlier moment was
+    /// set.
     pub fn stale_at(&self) -> Expiry {
         self.fresh_until.min(self.expiry).into()
     }
 
-    /// Whether it turns stale before it expires.
+    /// Returns `true` if the entry turns stale before it expires.
     pub fn turns_stale(&self) -> bool {
         self.fresh_until != Stamp::NONE
     }
 
-    /// When it was made, as far as is known.
+    /// Returns when the value was created, `None` if that is not known.
     pub fn created(&self) -> Option<Moment> {
         self.created.get()
     }
 
-    /// How long it took to load; zero if it was not loaded.
+    /// Returns how long the load of the value took, zero if the value was not loaded.
     pub fn load_time(&self) -> Duration {
         self.load_time.get()
     }
 
-    /// Returns the validator, if the entry has one.
+    /// Returns the validator, `None` if the entry has none.
     pub fn validator(&self) -> Option<&Arc<str>> {
         self.validator.as_ref().map(|validator| &validator.0)
     }
 
-    /// Whether it has expired.
+    /// Returns `true` if the entry has expired at `now`.
     pub fn is_expired(&self, now: Moment) -> bool {
         self.expiry().is_past(now)
     }
 
-    /// Whether it has turned stale.
+    /// Returns `true` if the entry is stale at `now`.
     pub fn is_stale(&self, now: Moment) -> bool {
         self.stale_at().is_past(now)
     }
 
-    /// Returns the remaining TTL.
+    /// Returns the remaining TTL at `now`.
     pub fn remaining(&self, now: Moment) -> Ttl {
         self.expiry().remaining(now)
     }
 
-    /// The same value, expiring at `expiry` if that is earlier: a life is only ever shortened.
+    /// Limits the expiry: the entry expires at `expiry`, unless it expires earlier anyway.
     pub fn expiring_by(mut self, expiry: Expiry) -> Self {
         self.expiry = self.expiry.min(expiry.into());
         self

@@ -1,4 +1,4 @@
-//! The envelope: what a store that keeps bytes puts in front of every payload.
+//! The envelope: the header that a store of bytes puts before every payload.
 
 mod head;
 
@@ -23,23 +23,24 @@ use crate::{
 /// | 4 | flags: 1 lease (no payload), 2 expires, 4 turns stale, 8 absent (no payload), 16 of unknown age, 32 extended, 64 has a validator (not if absent) |
 /// | 5 | the codec's id, 0 in a lease |
 /// | 6..10 | schema tag, 0 in a lease |
-/// | 10..18 | id of this write: random, what a [`Ticket`](crate::Ticket) remembers |
+/// | 10..18 | random id of this write, which a [`Ticket`](crate::Ticket) holds |
 /// | 18..26 | created: when this record was written, Unix milliseconds |
 /// | 26..34 | expires, Unix milliseconds; 0 without the flag |
 /// | 34..38 | epoch, see [`Binding`] |
 /// | 38..42 | CRC-32 (ISO-HDLC) of the key, then bytes 0..38 and 42.. |
 /// | 42..50 | extended: stale from, Unix milliseconds; 0 without the flag |
-/// | 50..54 | extended: how long it took to load, in milliseconds |
-/// | 54..58 | extended: how old it was when it was written, in milliseconds; 0 with the flag |
+/// | 50..54 | extended: duration of the load, in milliseconds |
+/// | 54..58 | extended: age when the record was written, in milliseconds; 0 with the flag |
 /// | 42.. or 58.. | with a validator: its length, 1 to 1024, in 2 bytes, then the validator in UTF-8 |
 /// | then | payload |
 ///
-/// Records of versions 1 and 2 are read, too. In them bytes 34..38 are the length of the payload,
-/// the checksum leaves out the key, and every record of version 2 is extended, without the flag.
+/// Records of versions 1 and 2 are read as well. Their bytes 34..38 are the length of the payload,
+/// their checksum does not cover the key, and every record of version 2 is extended, without the
+/// flag.
 ///
-/// Anything else is an error of kind [`Codec`](ErrorKind::Codec): another codec, another schema,
-/// another key, a record that was cut, changed or goes on. The checksum finds accidents; it does
-/// not authenticate.
+/// Anything else is an error of kind [`Codec`](ErrorKind::Codec): a record of another codec, schema
+/// or key, or one that was truncated, changed or extended. The checksum detects accidental changes;
+/// it does not authenticate.
 #[derive(Clone)]
 pub struct Envelope<C> {
     codec: C,
@@ -49,15 +50,20 @@ pub struct Envelope<C> {
 /// The key and the run of the server that a record belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Binding<'a> {
-    /// The key. A record that is found under another, as after a `RENAME`, does not open.
+    /// The key. A record that is found under another key, as after a `RENAME`, does not open.
     pub key: &'a [u8],
-    /// Which life of the server the record was written in, for stores on a server that may lose or
-    /// revive data; else 0.
+    /// A number of the run of the server in which the record was written, for stores on a server
+    /// that may lose or restore old data; else 0.
     pub epoch: u32,
 }
 
-impl Binding<'_> {
-    /// The epoch of the run of a server that has this name. It is never 0.
+impl<'a> Binding<'a> {
+    /// Creates the binding of a record.
+    pub const fn new(key: &'a [u8], epoch: u32) -> Self {
+        Self { key, epoch }
+    }
+
+    /// Returns the epoch of the run of a server with this name. It is never 0.
     pub fn epoch_of(run: &str) -> u32 {
         crc32fast::hash(run.as_bytes()).max(1)
     }
@@ -85,36 +91,36 @@ const EXTENDED: u8 = 32;
 const VALIDATOR: u8 = 64;
 
 impl Envelope<()> {
-    /// The most bytes of payload that a record may have: 16 MiB.
+    /// The length of the longest payload, in bytes: 16 MiB.
     pub const MAX_PAYLOAD: usize = MAX_PAYLOAD;
 
-    /// Where in a record the id of the write is, for stores that compare it in place.
+    /// The position of the write id in a record, for stores that compare it in place.
     pub const WRITE_ID: Range<usize> = 10..18;
 
-    /// Where in a record the time of writing is, likewise.
+    /// The position of the time of writing in a record.
     pub const CREATED: Range<usize> = 18..26;
 
-    /// Where in a record of version 3 the epoch is, likewise.
+    /// The position of the epoch in a record of version 3.
     pub const EPOCH: Range<usize> = 34..38;
 
-    /// The tag of a schema by name.
+    /// Returns the tag of the schema of this name.
     pub fn schema_tag(name: &str) -> u32 {
         crc32fast::hash(name.as_bytes())
     }
 
-    /// The tag of a schema with this tag and this [shape](Codec::shape).
+    /// Returns the tag of a schema with this tag and this [shape](Codec::shape).
     pub fn shaped_tag(tag: u32, shape: Option<u32>) -> u32 {
         shape.map_or(tag, |shape| crc32fast::hash([tag.to_le_bytes(), shape.to_le_bytes()].as_flattened()))
     }
 
-    /// The record that marks a lease which is taken at `created`.
+    /// Returns the marker of a lease that is taken at `created`.
     pub fn lease(binding: Binding<'_>, write_id: u64, created: u64) -> Vec<u8> {
         let mut record = header(LEASE, (0, 0), write_id, Life::new(created, None));
         bind(&mut record, binding);
         record
     }
 
-    /// The epoch that a record is bound to, `None` in a record of a version that has none.
+    /// Returns the epoch that a record is bound to, `None` if the version of the record has none.
     pub fn epoch(record: &[u8]) -> Option<u32> {
         let bound = record.len() >= HEADER && record[3] == VERSION;
         bound.then(|| u32_at(record, Self::EPOCH.start))
@@ -122,18 +128,18 @@ impl Envelope<()> {
 }
 
 impl<C> Envelope<C> {
-    /// Seals with `codec`, for a type whose schema has this tag; see [`Envelope::schema_tag`].
+    /// Creates an envelope for values of a schema with this tag; see [`Envelope::schema_tag`].
     pub fn new(codec: C, schema: u32) -> Self {
         Self { codec, schema }
     }
 
-    /// The codec.
+    /// Returns the codec.
     pub fn codec(&self) -> &C {
         &self.codec
     }
 
-    /// The record of `entry`, with its validator if it has a value. The lifetime is taken from
-    /// `life`, not from the entry.
+    /// Returns the record of `entry`, with the validator if the entry has a value. The lifetime is
+    /// that of `life`, not that of the entry.
     ///
     /// # Errors
     ///
@@ -146,12 +152,12 @@ impl<C> Envelope<C> {
         self.seal_value(binding, value, entry.validator().map(|validator| &**validator), life, write_id)
     }
 
-    /// The record of `value`, without a validator.
+    /// Returns the record of `value`, without a validator.
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `Codec` if the value has no encoding or one of more than
-    /// [`Envelope::MAX_PAYLOAD`] bytes.
+    /// Returns an error of kind `Codec` if the value cannot be encoded, or if its encoding is
+    /// longer than [`Envelope::MAX_PAYLOAD`].
     pub fn seal<V>(&self, binding: Binding<'_>, value: &V, life: Life, write_id: u64) -> Result<Vec<u8>>
     where
         C: Codec<V>,
@@ -189,7 +195,7 @@ impl<C> Envelope<C> {
         Ok(record)
     }
 
-    /// The record that says that there is no value.
+    /// Returns the record of a key that has no value.
     pub fn seal_absent<V>(&self, binding: Binding<'_>, life: Life, write_id: u64) -> Vec<u8>
     where
         C: Codec<V>,
@@ -203,8 +209,8 @@ impl<C> Envelope<C> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `Codec` if it is no record of this key, codec and schema, or its
-    /// payload does not decode.
+    /// Returns an error of kind `Codec` if the bytes are not a record of this key, codec and
+    /// schema, or if the payload does not decode.
     pub fn open<V>(&self, key: &[u8], record: &[u8]) -> Result<Opened<V>>
     where
         C: Codec<V>,
@@ -248,7 +254,7 @@ fn header(mut flags: u8, (codec, schema): (u8, u32), write_id: u64, life: Life) 
     record
 }
 
-/// Fills in epoch and checksum.
+/// Sets the epoch and the checksum.
 fn bind(record: &mut [u8], binding: Binding<'_>) {
     record[Envelope::EPOCH].copy_from_slice(&binding.epoch.to_le_bytes());
     let checksum = checksum(binding.key, record);

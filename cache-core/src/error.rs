@@ -9,11 +9,35 @@ type Source = Box<dyn StdError + Send + Sync + 'static>;
 
 /// An error of a cache, a store or a codec.
 ///
-/// Match on [`kind`](Self::kind); read [`source`](StdError::source) for the cause. `Display` says
-/// what failed and, where there is something to be done, what to do; it does not repeat the source.
-/// The alternate form, `{:#}`, appends the sources, as that of `anyhow` does. Neither form, nor
-/// `Debug`, shows a value or a credential. A clone shares the same error, so that several waiters
-/// can be told of one failure.
+/// [`kind`](Self::kind) tells callers how to act on it, and [`source`](StdError::source) is its
+/// cause. `Display` describes the failure and, if there is one, the remedy; it does not repeat the
+/// source. The alternate form, `{:#}`, appends the sources, like that of `anyhow`. Neither form,
+/// nor `Debug`, shows a value or a credential. A clone shares the same error, because concurrent
+/// callers may wait for one operation.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_core::{DelegateCache, Error, ErrorKind};
+/// use store_stretto::StrettoStore;
+///
+/// /// Returns `true` for an error that may be gone at the next attempt.
+/// fn is_transient(error: &Error) -> bool {
+///     matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable)
+/// }
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> cache_core::Result<()> {
+///     let users = DelegateCache::new(StrettoStore::new(10_000)?);
+///     let error = users.set_with_ttl(42, "Ada".to_owned(), Duration::ZERO).await.unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::InvalidInput);
+///     assert!(!is_transient(&error));
+///     eprintln!("cannot cache the user: {error:#}"); // with the sources
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, thiserror::Error)]
 #[error(transparent)]
 pub struct Error(Arc<Inner>);
@@ -28,7 +52,7 @@ struct Inner {
     will_be_repaired: bool,
 }
 
-/// The message and, in the alternate form, the sources.
+/// Writes the message and, in the alternate form, the sources.
 impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -41,45 +65,48 @@ impl fmt::Display for Inner {
     }
 }
 
-/// The kinds of [`Error`], as far as a caller acts on them differently.
+/// The kind of an [`Error`]. Each calls for a different reaction of the caller.
+///
+/// [`Error`] has an example. New kinds may be added, so a `match` needs a `_` arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The caller's input cannot be used: an empty key, a zero TTL, a wrong URL. Nothing was read
     /// or written.
     InvalidInput,
-    /// Stored bytes are not a value of this type: another codec or schema, a cut or forged record;
-    /// or a value that does not encode. A chain counts it and treats it as a miss.
+    /// The stored bytes are not a value of this type: they have another codec or schema, or are
+    /// corrupt. Or the value cannot be encoded. A chain counts the former and treats it as a miss.
     Codec,
     /// The backend could not be reached or dropped the connection. The outcome of a write is
     /// unknown.
     Unavailable,
     /// The backend did not answer in time. The outcome of a write is unknown.
     Timeout,
-    /// The backend refused the write for want of room (memory, disk).
+    /// The backend refused the write because it has no room, in memory or on disk.
     Full,
-    /// The backend takes no writes now, for example a replica.
+    /// The backend accepts no writes at present, for example because it is a replica.
     ReadOnly,
-    /// The backend refused the credentials or the permission.
+    /// The backend refused the credentials, or a permission is missing.
     Denied,
     /// The cache was shut down, or its runtime has ended.
     Closed,
     /// Several parts of one operation failed; see [`Error::failures`].
     Partial,
-    /// The application's loader failed. Its own error is the source; see [`Error::source_as`].
+    /// The loader of the application failed. The source is the error of the loader; see
+    /// [`Error::source_as`].
     Loader,
-    /// It is known that the key has no value, and the caller's loader cannot say so.
+    /// The key is cached as absent, and the caller's loader returns plain values, not an `Option`.
     Absent,
     /// Code of the application panicked: a loader, or a value's `Clone`.
     Panicked,
     /// Loads wait for each other in a cycle: a loader reads a key whose loader, directly or through
     /// others, waits for this one. The message names the keys.
     Cycle,
-    /// Anything else that a backend reports.
+    /// Any other error of a backend.
     Backend,
 }
 
-/// One part of an operation that failed: the tier and its error.
+/// The failure of one tier in an operation on several tiers.
 #[derive(Clone, Debug)]
 pub struct Failure {
     name: String,
@@ -87,37 +114,38 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The failure of the part called `name`.
+    /// Creates the failure of the tier of this name.
     pub fn new(name: impl Into<String>, error: Error) -> Self {
         Self { name: name.into(), error }
     }
 
-    /// The name of the tier that failed.
+    /// Returns the name of the tier that failed.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Why it failed.
+    /// Returns the error of the tier.
     pub fn error(&self) -> &Error {
         &self.error
     }
 }
 
 impl Error {
-    /// An error of `kind` that says `message`.
+    /// Creates an error of this kind with this message.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self::build(kind, message.into(), None, Box::default())
     }
 
-    /// An error of `kind` that says `message`, caused by `source`.
+    /// Creates an error of this kind with this message, caused by `source`.
     pub fn with_source(kind: ErrorKind, message: impl Into<Cow<'static, str>>, source: impl Into<Source>) -> Self {
         Self::build(kind, message.into(), Some(source.into()), Box::default())
     }
 
-    /// The error of an operation on several tiers, of which `failures` failed.
+    /// Creates the error of an operation on several tiers, some of which failed.
     ///
-    /// Its kind is that of the failures if they agree, else [`ErrorKind::Partial`]; its message
-    /// names every tier that failed and why. Its source is what caused the first failure.
+    /// The kind is that of the failures if they have the same kind, else [`ErrorKind::Partial`].
+    /// The message names every tier that failed, with its error. The source is the source of the
+    /// first failure that has one.
     pub fn from_failures(operation: &str, failures: Vec<Failure>) -> Self {
         let mut kinds = failures.iter().map(|failure| failure.error.kind());
         let first = kinds.next().unwrap_or(ErrorKind::Partial);
@@ -129,7 +157,7 @@ impl Error {
             message.push_str(": ");
             message.push_str(&error.0.message);
         }
-        // The first failure itself is in the message already; what it came from is not.
+        // The message of each failure is in the message of the error, and its source is not.
         let cause = failures.iter().find(|failure| failure.error.source().is_some());
         let source = cause.map(|failure| Source::from(Cause(failure.error.clone())));
         Self::build(kind, message.into(), source, failures.into())
@@ -139,8 +167,8 @@ impl Error {
         Self(Arc::new(Inner { kind, message, source, failures, will_be_repaired: false }))
     }
 
-    /// Says whether the failed parts of a write are repaired in the background. For the chain that
-    /// makes this error.
+    /// Sets whether the failed parts of a write are repaired in the background. For the chain that
+    /// creates this error.
     #[doc(hidden)]
     #[must_use]
     pub fn repaired_later(mut self, will_be_repaired: bool) -> Self {
@@ -150,14 +178,15 @@ impl Error {
         self
     }
 
-    /// Whether this is the error of a write to a chain that makes up for it: the chain reads none
-    /// of the failed tiers for the written keys, and deletes the keys there as soon as the tiers
-    /// answer again, for as long as the process runs. So an application that has changed its own
-    /// data need not undo that, nor retry.
+    /// Returns `true` if this is the error of a write to a chain that the chain repairs: it does
+    /// not read the written keys from the failed tiers, and deletes them there as soon as the tiers
+    /// answer again, for as long as the process runs. An application that has changed its own data
+    /// need neither undo that nor retry.
     ///
-    /// `false` if the timeout of the chain has passed, as the write then goes on and its result is
-    /// not known, and `false` if the write had no effect, as for a key that cannot be used, or if
-    /// the failed tier is not repaired, as an [`Origin`](crate::Origin).
+    /// Returns `false` if
+    /// - the timeout of the chain has passed: the write goes on, and its result is not known;
+    /// - the write had no effect, for example because a key cannot be used;
+    /// - the failed tier is never repaired, such as an [`Origin`](crate::Origin).
     pub fn will_be_repaired(&self) -> bool {
         self.0.will_be_repaired
     }
@@ -167,8 +196,10 @@ impl Error {
         self.0.kind
     }
 
-    /// The source, if it is an `E`: how to take a loader's own error back. Everybody who waited for
-    /// the load shares it.
+    /// Returns the source if it has the type `E`, such as the error of a loader. All callers that
+    /// waited for the load share it.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use cache_core::{Error, ErrorKind};
@@ -182,13 +213,14 @@ impl Error {
         self.0.source.as_deref()?.downcast_ref()
     }
 
-    /// Every tier that failed, if this error is that of an operation on several tiers; else empty.
+    /// Returns the failures of the tiers if this is the error of an operation on several tiers,
+    /// else an empty slice.
     pub fn failures(&self) -> &[Failure] {
         &self.0.failures
     }
 }
 
-/// Stands for the source of an error that is shown already.
+/// An error that displays the source of another one, whose message was shown already.
 #[derive(Debug)]
 struct Cause(Error);
 

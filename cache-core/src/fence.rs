@@ -1,4 +1,4 @@
-//! The fence: what keeps a late fill from resurrecting what was replaced or deleted meanwhile.
+//! The fence, which refuses a late fill of a key that was written meanwhile.
 
 use std::{fmt, sync::PoisonError};
 
@@ -13,28 +13,27 @@ use crate::{
 #[cfg(all(test, any(loom, shuttle)))]
 mod model;
 
-/// Proof of when a reader or a writer started on a key; what [`Store::lease`](crate::Store::lease)
-/// returns.
+/// The version of a key when a reader or a writer began its work;
+/// [`Store::lease`](crate::Store::lease) returns it.
 ///
-/// This is the lease of "Scaling Memcache at Facebook" (NSDI 2013, section 3.2.1) made the contract
-/// of every tier. A ticket is *void* once a `set`, a `del` or a `clear` of its key has come since
-/// the lease.
+/// This is the lease of "Scaling Memcache at Facebook" (NSDI 2013, section 3.2.1), as a part of the
+/// contract of every tier. A ticket is *void* after a `set`, a `del` or a `clear` of its key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ticket(Option<u64>);
 
 impl Ticket {
-    /// The ticket of a store at this version of the key. For implementors of stores.
+    /// Creates the ticket of this version of a key. For authors of backends.
     pub const fn at(version: u64) -> Self {
         Self(Some(version))
     }
 
-    /// A ticket that is never void: what it installs is installed whatever came before. The last
-    /// tier is written with it.
+    /// Creates a ticket that is never void. The last tier is written with it.
     pub const fn unconditional() -> Self {
         Self(None)
     }
 
-    /// The version at which it was drawn, `None` if unconditional. For implementors of stores.
+    /// Returns the version of the key, `None` if the ticket is unconditional. For authors of
+    /// backends.
     pub const fn version(self) -> Option<u64> {
         self.0
     }
@@ -42,16 +41,17 @@ impl Ticket {
 
 /// Versions of keys, in stripes, for stores in this process.
 ///
-/// `lease` reads a stripe's version. `fill` installs only if the version is still the ticket's,
-/// under the stripe's lock. `set`, `void` and `void_all` raise the version under the same lock.
-/// Keys that share a stripe void each other's tickets now and then: that costs one more read of the
-/// tier below, never a wrong value. A hit does not touch the fence.
+/// `lease` reads the version of a stripe. `fill` installs only if the version is still that of the
+/// ticket, under the lock of the stripe. `set`, `void` and `void_all` raise the version under the
+/// same lock. Keys that share a stripe may void each other's tickets, which costs one more read of
+/// the tier below and never yields a wrong value. A hit does not use the fence.
 ///
-/// The closures run under the stripe's lock: they must not wait, nor run code of the application
-/// such as the `Clone` or `Drop` of a value. What they return is dropped outside.
+/// The closures run under the lock of the stripe. They must not block, and must not run code of the
+/// application, such as the `Clone` or `Drop` of a value. The fence returns their results, which
+/// are dropped after the lock.
 ///
-/// Shuttle and loom check it (`cargo xtask model`), along with the protocols that look right and
-/// are not.
+/// The fence is model-checked by shuttle and loom (`cargo xtask model`), together with faulty
+/// variants that the checkers must reject.
 pub struct Fence {
     stripes: Box<[Stripe]>,
 }
@@ -64,8 +64,7 @@ struct Stripe {
 
 impl Stripe {
     fn lock(&self) -> MutexGuard<'_, ()> {
-        // A closure that panicked left the version consistent: it is raised before the closure
-        // runs.
+        // A panic in a closure leaves the version consistent: it is raised before the closure runs.
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -80,16 +79,16 @@ impl Stripe {
 }
 
 impl Fence {
-    /// 4096 stripes, 64 KiB. With 10,000 writes a second and reads of 1 ms below, 0.24 % of the
-    /// fills are refused for a neighbour's write.
+    /// The default number of stripes, which take 64 KiB. With 10,000 writes per second and reads of
+    /// 1 ms in the tiers below, 0.24 % of the fills are refused because of a write of another key.
     pub const STRIPES: usize = 4096;
 
-    /// A fence of [`Fence::STRIPES`] stripes.
+    /// Creates a fence of [`Fence::STRIPES`] stripes.
     pub fn new() -> Self {
         Self::with_stripes(Self::STRIPES)
     }
 
-    /// A fence of `stripes` stripes, rounded up to a power of two.
+    /// Creates a fence of `stripes` stripes, rounded up to a power of two.
     pub fn with_stripes(stripes: usize) -> Self {
         Self { stripes: (0..stripes.next_power_of_two()).map(|_| Stripe::default()).collect() }
     }
@@ -98,23 +97,24 @@ impl Fence {
         &self.stripes[self.stripe_of(key)]
     }
 
-    /// A ticket for `key`. Take it *before* reading or writing anything below.
+    /// Returns a ticket for `key`. Take it *before* you read or write the tiers below.
     pub fn lease(&self, key: &Key) -> Ticket {
         Ticket::at(self.stripe(key).version.load(Ordering::Acquire))
     }
 
-    /// As [`lease`](Self::lease), but waits for the write of the stripe that is in progress.
+    /// As [`lease`](Self::lease), but waits for a write of the stripe that is in progress.
     ///
-    /// A write raises the version before it takes effect. So with an ordinary lease, which waits for
-    /// nobody, a reader may find what is being replaced, and its ticket is good all the same. That
-    /// is right for a fill, which has read below, and wrong for the removal of what was read here.
+    /// A write raises the version before it takes effect. With an ordinary lease, which does not
+    /// wait, a reader may find the entry that is being replaced and hold a valid ticket. For a fill
+    /// this is correct, because the reader has read below. For the removal of the entry that was
+    /// read here it is not.
     pub(crate) fn lease_between_writes(&self, key: &Key) -> Ticket {
         let stripe = self.stripe(key);
         let _locked = stripe.lock();
         Ticket::at(stripe.version.load(Ordering::Acquire))
     }
 
-    /// Runs `install` unless the ticket is void; `None` if it is.
+    /// Runs `install` and returns its result, unless the ticket is void; then returns `None`.
     pub fn fill<T>(&self, key: &Key, ticket: Ticket, install: impl FnOnce() -> T) -> Option<T> {
         let stripe = self.stripe(key);
         let _locked = stripe.lock();
@@ -122,8 +122,7 @@ impl Fence {
         if stripe.is_current(ticket) { Some(install()) } else { None }
     }
 
-    /// Voids all tickets of `key`, then runs `install`, or `remove` if this ticket was void
-    /// already.
+    /// Voids all tickets of `key`, then runs `install`, or `remove` if the ticket was already void.
     pub fn set<T>(&self, key: &Key, ticket: Ticket, install: impl FnOnce() -> T, remove: impl FnOnce() -> T) -> T {
         let stripe = self.stripe(key);
         let _locked = stripe.lock();
@@ -132,7 +131,7 @@ impl Fence {
         if current { install() } else { remove() }
     }
 
-    /// Which stripe guards `key`.
+    /// Returns the number of the stripe that guards `key`.
     pub(crate) fn stripe_of(&self, key: &Key) -> usize {
         // The remainder of a power of two takes the low bits, so the truncation on 32-bit targets
         // is harmless.
@@ -141,8 +140,8 @@ impl Fence {
         low & (self.stripes.len() - 1)
     }
 
-    /// As [`set`](Self::set) for several keys of one stripe, which must not void each other's
-    /// tickets: `apply` is told which of the tickets were good.
+    /// As [`set`](Self::set) for several keys of one stripe, which do not void each other's
+    /// tickets. `apply` gets `true` for each ticket that was valid.
     pub(crate) fn set_together<T>(&self, stripe: usize, tickets: &[Ticket], apply: impl FnOnce(&[bool]) -> T) -> T {
         let stripe = &self.stripes[stripe];
         let _locked = stripe.lock();
@@ -159,7 +158,7 @@ impl Fence {
         remove()
     }
 
-    /// As [`void`](Self::void), unless the ticket is void; then returns `None` and runs nothing.
+    /// As [`void`](Self::void), unless the ticket is void; then runs nothing and returns `None`.
     pub fn void_if_current<T>(&self, key: &Key, ticket: Ticket, remove: impl FnOnce() -> T) -> Option<T> {
         let stripe = self.stripe(key);
         let _locked = stripe.lock();
@@ -170,8 +169,8 @@ impl Fence {
         Some(remove())
     }
 
-    /// Voids all tickets of all keys. A fill that is being installed meanwhile is installed when
-    /// this returns, so remove everything *after* this.
+    /// Voids all tickets of all keys. Fills that are in progress are complete when this returns, so
+    /// remove the entries *after* this.
     pub fn void_all(&self) {
         for stripe in &self.stripes {
             let _locked = stripe.lock();

@@ -1,57 +1,58 @@
-//! The life of a record, and how an entry becomes one and is one again.
+//! The life of a record, and its conversion from and into an entry.
 
 use std::time::Duration;
 
 use crate::{Entry, Expiry, Moment, Ttl};
 
-/// When a record was written, when it expires and what else its entry says besides the value, in
-/// milliseconds by the clock of the store that keeps it.
+/// The times of a record: its writing, its expiry, and other metadata of the entry. They are in
+/// milliseconds by the clock of the store that keeps the record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Life {
-    /// When it was written.
+    /// When the record was written.
     pub created: u64,
-    /// When it expires, `None` if it does not.
+    /// When the entry expires, `None` if it does not.
     pub expires: Option<u64>,
-    /// When it turns stale, `None` if it does not before it expires.
+    /// When the entry turns stale, `None` if it does not turn stale before it expires.
     pub stale: Option<u64>,
-    /// How long it took to load.
+    /// The duration of the load.
     pub load_millis: u32,
-    /// How old the entry was when it was written here, `None` if nobody knew, or if it was older
-    /// than 49 days.
+    /// The age of the entry when the record was written, `None` if it was unknown or more than 49
+    /// days.
     pub age_millis: Option<u32>,
 }
 
 impl Life {
-    /// The life of a record whose entry was made when it was written, and does not turn stale.
+    /// Creates the life of a record whose entry was created when the record was written, and does
+    /// not turn stale.
     pub const fn new(created: u64, expires: Option<u64>) -> Self {
         Self { created, expires, stale: None, load_millis: 0, age_millis: Some(0) }
     }
 
-    /// Sets when it turns stale.
+    /// Sets when the entry turns stale.
     pub const fn stale_at(mut self, stale: Option<u64>) -> Self {
         self.stale = stale;
         self
     }
 
-    /// Sets how long it took to load.
+    /// Sets the duration of the load.
     pub const fn load_millis(mut self, millis: u32) -> Self {
         self.load_millis = millis;
         self
     }
 
-    /// Sets how old the entry was when it was written.
+    /// Sets the age of the entry when the record was written.
     pub const fn age_millis(mut self, millis: Option<u32>) -> Self {
         self.age_millis = millis;
         self
     }
 
-    /// The life of an entry that is set at `now`, which is `created` in *micro*seconds by the
-    /// store's clock, or somewhat later there. `None` if the entry has expired.
+    /// Returns the life of an entry that is set at `now`, `None` if the entry has expired. At that
+    /// moment, the clock of the store shows `created`, in Unix *micro*seconds, or a later time.
     ///
-    /// What remains is rounded down to whole milliseconds, but to no less than one: a set must not
-    /// become nothing. The age is rounded up; an entry that does not say when it was made is made
-    /// now.
+    /// The remaining time is rounded down to whole milliseconds, but to no less than one: an entry
+    /// that is set must not expire at once. The age is rounded up. An entry without a creation time
+    /// counts as created now.
     pub fn of_set<V>(entry: &Entry<V>, now: Moment, created: u64) -> Option<Self> {
         let mut life = Self::of(entry, now, created, 1)?;
         if entry.created().is_none() {
@@ -60,8 +61,9 @@ impl Life {
         Some(life)
     }
 
-    /// The same for an entry that fills: `None` also if less than a millisecond remains, since no
-    /// life may become longer. Where the entry does not say when it was made, nobody knows.
+    /// Returns the life of an entry that is filled, as [`of_set`](Self::of_set). Returns `None`
+    /// also if less than a millisecond remains, because a fill must not lengthen a life. The age of
+    /// an entry without a creation time is unknown.
     pub fn of_fill<V>(entry: &Entry<V>, now: Moment, created: u64) -> Option<Self> {
         Self::of(entry, now, created, 0)
     }
@@ -81,7 +83,8 @@ impl Life {
             at if at == entry.expiry() => None,
             at => at.remaining(now).as_duration().map(|ttl| created.saturating_add(millis(ttl))),
         };
-        // The record begins with a whole millisecond: by so much it looks older anyway.
+        // The creation of the record is rounded down to a whole millisecond, so the entry looks
+        // older by this part anyway.
         let age = |made: Moment| {
             let age = now.since(made).saturating_sub(Duration::from_micros(part));
             u32::try_from(age.as_nanos().div_ceil(1_000_000)).ok()
@@ -95,16 +98,16 @@ impl Life {
         })
     }
 
-    /// The entry of this life, which was asked for at `asked`, when the store's clock showed
-    /// `store_now` at the latest.
+    /// Returns the entry with this life, which was requested at `asked`. At that moment, the clock
+    /// of the store showed `store_now` or an earlier time.
     ///
-    /// It may have expired. It looks no younger than it is.
+    /// The entry may have expired. It does not look younger than it is.
     pub fn entry<V>(self, value: Option<V>, asked: Moment, store_now: u64) -> Entry<V> {
         let after = |left: Option<Duration>| Expiry::after(asked, left.map_or(Ttl::Never, Ttl::After));
         let expiry = after(self.remaining(store_now));
         let mut entry = value.map_or_else(|| Entry::absent(expiry), |value| Entry::new(value, expiry));
         entry = entry.fresh_until(match self.stale {
-            // It was stale before `asked`, too.
+            // The entry was stale before `asked` as well.
             Some(stale) if stale <= store_now => {
                 let ago = Duration::from_millis(store_now - stale);
                 Expiry::At(asked.minus(ago).unwrap_or(Moment::from_nanos(0)))
@@ -119,19 +122,20 @@ impl Life {
         }
     }
 
-    /// How long it lives from when it was written, in milliseconds; `None` if it does not expire.
+    /// Returns the TTL from the writing of the record on, in milliseconds, `None` if the entry does
+    /// not expire.
     pub fn ttl_millis(self) -> Option<u64> {
         self.expires.map(|expires| expires.saturating_sub(self.created))
     }
 
-    /// How long it stays fresh at `now`, `None` if it does not turn stale; never longer than was
-    /// written.
+    /// Returns the time for which the entry stays fresh at `now`, `None` if it does not turn stale.
+    /// It is never more than when the record was written.
     pub fn fresh(self, now: u64) -> Option<Duration> {
         Self { expires: self.stale, ..self }.remaining(now)
     }
 
-    /// Returns the remaining time at `now`, `None` if it does not expire, and zero once it has. It
-    /// is never more than the TTL that was written, however the clocks of writer and reader differ.
+    /// Returns the remaining time at `now`: `None` if the entry does not expire, zero if it has. It
+    /// is never more than the TTL in the record, even if the clocks of writer and reader differ.
     pub fn remaining(self, now: u64) -> Option<Duration> {
         let left = self.expires?.saturating_sub(now);
         self.ttl_millis().map(|written| Duration::from_millis(left.min(written)))

@@ -8,71 +8,71 @@ use crate::{Entry, Fence, Key, Profile, Result, Store, Ticket, Write};
 
 /// A store in this process that answers at once, such as a map in memory.
 ///
-/// It needs no leases of its own: core implements [`Store`] for every `LocalStore`, with its
-/// [`fence`](Self::fence) guarding `fill` and `set`. A chain reads a local first tier without
-/// building a future.
+/// Every `LocalStore` is a [`Store`]. It needs no leases of its own, because its
+/// [`fence`](Self::fence) guards `fill` and `set`. A chain reads a local first tier without creating
+/// a future.
 ///
 /// This trait is for authors of backends; applications use [`Cache`](crate::Cache).
 ///
-/// - `get` gives an expired entry never, and compares the whole key.
-/// - `insert` makes the entry visible before it returns, or leaves the key *absent*: never the old
-///   value.
-/// - `insert` and `remove` run under the fence's lock. They must not wait for anybody, nor drop or
-///   clone a value of the application there: what they push out they return as [`Displaced`], and
-///   it is dropped after the lock.
+/// - `get` returns no expired entry, and compares the whole key.
+/// - When `insert` returns, the new entry is visible or the key is absent. The old value is not
+///   visible.
+/// - `insert` and `remove` run under the lock of the fence. They must not block, and must not drop
+///   or clone a value of the application. They return the entries that they displace as
+///   [`Displaced`], which is dropped after the lock.
 pub trait LocalStore: Send + Sync + 'static {
     /// The type of the values.
     type Value: Clone + Send + Sync + 'static;
 
-    /// The kind of the store and its promises.
+    /// Returns the kind of the store and its guarantees.
     fn profile(&self) -> Profile;
 
-    /// The fence that guards this store; one per store, shared by its clones.
+    /// Returns the fence that guards this store. Clones of a store share one fence.
     fn fence(&self) -> &Fence;
 
-    /// The entry of `key`, unless it has expired.
+    /// Returns the entry of `key`, `None` if there is none or it has expired.
     fn get(&self, key: &Key) -> Option<Entry<Self::Value>>;
 
-    /// How much room the entry takes, in whatever unit the store counts; it is called before the
+    /// Returns the weight of the entry, in the unit in which the store counts. Called before the
     /// lock is taken.
     fn weigh(&self, key: &Key, entry: &Entry<Self::Value>) -> u64 {
         let _ = (key, entry);
         1
     }
 
-    /// Stores the entry of this weight, or leaves the key absent if the store has no place for it
-    /// (which is not an error).
+    /// Stores the entry of this weight. If the store has no room for it, leaves the key absent,
+    /// which is not an error.
     ///
     /// # Errors
     ///
-    /// Only if the store itself is broken.
+    /// Fails only if the store itself is broken.
     fn insert(&self, key: &Key, entry: Entry<Self::Value>, weight: u64) -> Result<Displaced>;
 
     /// Removes the entry of `key`, if there is one.
     ///
     /// # Errors
     ///
-    /// Only if the store itself is broken.
+    /// Fails only if the store itself is broken.
     fn remove(&self, key: &Key) -> Result<Displaced>;
 
-    /// Removes every entry. It may block the thread for as long as that takes.
+    /// Removes every entry. May block the thread meanwhile.
     ///
     /// # Errors
     ///
-    /// Only if the store itself is broken.
+    /// Fails only if the store itself is broken.
     fn clear(&self) -> Result<()>;
 
-    /// Returns when what was buffered before has been applied. It may block the thread for as long
-    /// as that takes.
+    /// Waits until the writes that are buffered now have been applied. May block the thread
+    /// meanwhile.
     ///
     /// # Errors
     ///
-    /// Only if the store itself is broken.
+    /// Fails only if the store itself is broken.
     fn wait(&self) -> Result<()>;
 }
 
 /// The rows that an insertion or a removal has displaced from a [`LocalStore`]. They are dropped
-/// when no lock is held.
+/// when no lock is held, because the `Drop` of a value is code of the application.
 #[derive(Default)]
 #[must_use = "drop it after the lock"]
 pub struct Displaced(SmallVec<[Row; 2]>);
@@ -80,19 +80,19 @@ pub struct Displaced(SmallVec<[Row; 2]>);
 type Row = Arc<dyn Any + Send + Sync>;
 
 impl Displaced {
-    /// Nothing was pushed out, or the store drops it elsewhere.
+    /// Returns no rows: none was displaced, or the store drops them elsewhere.
     pub fn nothing() -> Self {
         Self::default()
     }
 
-    /// These rows: the old one if there was one, the new one if it was refused, and those that had
-    /// to make room. More than two are kept on the heap.
+    /// Collects rows: the old one, the new one if it was refused, and those that were evicted. More
+    /// than two are kept on the heap.
     pub fn rows<T: Any + Send + Sync>(rows: impl IntoIterator<Item = Arc<T>>) -> Self {
         rows.into_iter().map(|row| row as Row).collect()
     }
 }
 
-/// Rows of several types.
+/// Collects rows of several types.
 impl FromIterator<Row> for Displaced {
     fn from_iter<I: IntoIterator<Item = Row>>(rows: I) -> Self {
         Self(rows.into_iter().collect())
@@ -105,7 +105,8 @@ impl fmt::Debug for Displaced {
     }
 }
 
-/// Every local store is a store. `clear` and `wait` block the thread as the local ones do.
+/// Every local store is a store. `clear` and `wait` block the thread if those of the local store
+/// do.
 impl<S: LocalStore> Store for S {
     type Value = S::Value;
 
@@ -141,8 +142,8 @@ impl<S: LocalStore> Store for S {
 
     async fn take(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
         loop {
-            // The entry is cloned outside of the lock. It is the one that is removed if nothing was
-            // written since the lease, and no write was in progress then.
+            // The entry is cloned outside of the lock. If nothing was written since the lease, and
+            // no write was in progress then, it is the entry that is removed.
             let ticket = self.fence().lease_between_writes(key);
             let entry = LocalStore::get(self, key);
             if let Some(displaced) = self.fence().void_if_current(key, ticket, || self.remove(key)) {
@@ -160,14 +161,15 @@ impl<S: LocalStore> Store for S {
         LocalStore::wait(self)
     }
 
-    /// Keys that share a stripe are set together, or the first would void the others' tickets.
+    /// Sets keys that share a stripe together; otherwise the first would void the tickets of the
+    /// others.
     async fn set_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<()>> {
         let mut results: Vec<Result<()>> = writes.iter().map(|_| Ok(())).collect();
         let mut by_stripe = BTreeMap::<usize, Vec<usize>>::new();
         for (at, write) in writes.iter().enumerate() {
             by_stripe.entry(self.fence().stripe_of(&write.key)).or_default().push(at);
         }
-        // Weighed before the lock, and what is not installed is dropped after it.
+        // Entries are weighed before the lock, and refused ones are dropped after it.
         let weights: Vec<u64> = writes.iter().map(|write| self.weigh(&write.key, &write.entry)).collect();
         let tickets: Vec<Ticket> = writes.iter().map(|write| write.ticket).collect();
         let (keys, mut entries): (Vec<Key>, Vec<_>) =

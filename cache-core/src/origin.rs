@@ -6,10 +6,10 @@ use crate::{Entry, Error, ErrorKind, Expiry, Key, Profile, Result, Store, Ticket
 
 /// The application's own data, a table or a service, as the last tier of a chain.
 ///
-/// It reads by a closure. What a chain sets and deletes passes it by, unless closures for that are
-/// given: [`write_through`](Self::write_through), [`del_through`](Self::del_through). `clear`
-/// always passes it by: a cache must not empty the data it stands in front of. It keeps no TTLs;
-/// what it gives does not expire, so give the tiers above a default TTL.
+/// A closure reads the data. A `set` or a `del` of the chain changes nothing here, unless there are
+/// closures for that: [`write_through`](Self::write_through), [`del_through`](Self::del_through).
+/// `clear` never changes anything here, because a cache must not empty the data that it is in front
+/// of. An origin keeps no TTLs and its values do not expire, so give the tiers above a default TTL.
 ///
 /// # Errors
 ///
@@ -24,17 +24,26 @@ use crate::{Entry, Error, ErrorKind, Expiry, Key, Profile, Result, Store, Ticket
 /// # Examples
 ///
 /// ```
-/// use cache_core::{Cache, DelegateCache, Key, Origin};
+/// use std::num::ParseIntError;
 ///
-/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// let squares = Origin::new(|key: Key| async move {
-///     let number: u64 = key.as_str().unwrap_or_default().parse()?;
-///     Ok::<_, std::num::ParseIntError>(Some(number * number))
-/// });
-/// let squares = DelegateCache::new(squares);
-/// assert_eq!(squares.get(12).await?, Some(144));
-/// assert!(squares.get("twelve").await.is_err());
-/// # Ok::<(), cache_core::Error>(()) }).unwrap();
+/// use cache_core::{DelegateCache, ErrorKind, Key, Origin};
+///
+/// async fn square(key: Key) -> Result<Option<u64>, ParseIntError> {
+///     let number: u64 = key.as_str().unwrap_or_default().parse()?; // or your query
+///     Ok(Some(number * number))
+/// }
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> cache_core::Result<()> {
+///     // Alone, or as the last tier of a chain: `ChainCache::builder().tier(memory).tier(origin)`.
+///     let squares = DelegateCache::new(Origin::new(square));
+///     assert_eq!(squares.get(12).await?, Some(144));
+///
+///     let error = squares.get("twelve").await.unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::Backend);
+///     assert!(error.source_as::<ParseIntError>().is_some());
+///     Ok(())
+/// }
 /// ```
 pub struct Origin<V> {
     load: Call<Key, Option<V>>,
@@ -44,7 +53,7 @@ pub struct Origin<V> {
 
 type Call<I, O> = Arc<dyn Fn(I) -> Pin<Box<dyn Future<Output = Result<O>> + Send>> + Send + Sync>;
 
-/// Erases a closure, and its errors.
+/// Boxes a closure and converts its errors.
 fn call<I, O, E, F>(closure: impl Fn(I) -> F + Send + Sync + 'static) -> Call<I, O>
 where
     E: Into<Box<dyn StdError + Send + Sync>>,
@@ -64,7 +73,8 @@ fn failed(error: Box<dyn StdError + Send + Sync>) -> Error {
 }
 
 impl<V: Clone + Send + Sync + 'static> Origin<V> {
-    /// An origin that `load` reads: the value of a key, `None` if there is none.
+    /// Creates an origin whose data is read by `load`, which returns the value of a key, `None` if
+    /// there is none.
     pub fn new<E, F>(load: impl Fn(Key) -> F + Send + Sync + 'static) -> Self
     where
         E: Into<Box<dyn StdError + Send + Sync>>,
@@ -73,7 +83,8 @@ impl<V: Clone + Send + Sync + 'static> Origin<V> {
         Self { load: call(load), write: None, del: None }
     }
 
-    /// Has `set` write the value here first; if that fails, no tier above is set.
+    /// Writes values through: a `set` of the chain calls `write` first. If that fails, the tiers
+    /// above are not written.
     pub fn write_through<E, F>(mut self, write: impl Fn(Key, V) -> F + Send + Sync + 'static) -> Self
     where
         E: Into<Box<dyn StdError + Send + Sync>>,
@@ -83,7 +94,7 @@ impl<V: Clone + Send + Sync + 'static> Origin<V> {
         self
     }
 
-    /// Has `del` delete here first.
+    /// Deletes through: a `del` of the chain calls `del` first.
     pub fn del_through<E, F>(mut self, del: impl Fn(Key) -> F + Send + Sync + 'static) -> Self
     where
         E: Into<Box<dyn StdError + Send + Sync>>,
@@ -110,7 +121,7 @@ impl<V: Clone + Send + Sync + 'static> Store for Origin<V> {
         Ok(Ticket::unconditional())
     }
 
-    /// A backfill is what some tier below had; the origin is not told of it.
+    /// Does nothing: an origin is the last tier, and a backfill holds data from below.
     async fn fill(&self, _write: Write<V>) -> Result<bool> {
         Ok(false)
     }

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use crate::{Entry, Moment, life::Life};
 
-/// An entry as a record holds it: a value, or that there is none, its life and its validator.
+/// The content of a record: a value or its absence, a life and a validator.
 ///
 /// `Debug` shows neither the value nor the validator.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,8 +36,8 @@ impl<V> Record<V> {
         self
     }
 
-    /// Returns the entry that was asked for at `asked`, when the store's clock showed `store_now`
-    /// at the latest. It may have expired; see [`Life::entry`].
+    /// Returns the entry, which was requested at `asked`. At that moment, the clock of the store
+    /// showed `store_now` or an earlier time. The entry may have expired; see [`Life::entry`].
     pub fn into_entry(self, asked: Moment, store_now: u64) -> Entry<V> {
         self.life.entry(self.value, asked, store_now).with_validator(self.validator)
     }
@@ -53,7 +53,10 @@ impl<V> fmt::Debug for Record<V> {
 }
 
 /// An opened record.
+///
+/// A store treats a variant that it does not know as a key without an entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Opened<V> {
     /// The marker of a lease or a claim. The key has no entry.
     Lease,

@@ -1,4 +1,4 @@
-//! Time: a monotonic line of moments, lives along it, and clocks that read it.
+//! Time: moments, TTLs, expiries, and the clocks that they are measured by.
 
 use std::{
     fmt,
@@ -9,57 +9,82 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest life that is counted, 100 years. A longer TTL is cut to it, so [`Duration::MAX`] is
-/// safe to pass.
+/// The longest TTL, 100 years. A longer one is shortened to it, so [`Duration::MAX`] is safe to
+/// pass.
 ///
-/// It is not "never": pass [`Ttl::Never`] for that.
+/// It does not mean "never"; [`Ttl::Never`] does.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// A point on a [`Clock`]'s line. Moments of different clocks do not compare.
+/// A point in time of a [`Clock`]. Comparing moments of different clocks has no meaning.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Moment(u64);
 
 impl Moment {
-    /// The moment `nanos` nanoseconds after the clock's origin.
+    /// Returns the moment that is `nanos` nanoseconds after the origin of the clock.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// The nanoseconds since the clock's origin.
+    /// Returns the nanoseconds since the origin of the clock.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// The moment `by` later; the end of the line (in 584 years) if that lies beyond.
+    /// Returns the moment that is later by `by`, at most 584 years after the origin of the clock.
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
     }
 
-    /// The moment `by` earlier, `None` if that lies before the clock's origin.
+    /// Returns the moment that is earlier by `by`, `None` if that is before the origin of the
+    /// clock.
     pub fn minus(self, by: Duration) -> Option<Self> {
         u64::try_from(by.as_nanos()).ok().and_then(|by| self.0.checked_sub(by)).map(Self)
     }
 
-    /// How much later this moment is than `earlier`; zero if it is not.
+    /// Returns the time since `earlier`, zero if that moment is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// How long something lives. "Never" is a case of its own; no number stands for it.
+/// The time for which an entry is kept. No number stands for "never"; it is a variant of its own.
 ///
 /// TTLs are ordered by length; [`Never`](Self::Never) is the greatest.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_core::{DelegateCache, Ttl};
+/// use store_stretto::StrettoStore;
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> cache_core::Result<()> {
+///     let users = DelegateCache::new(StrettoStore::new(10_000)?);
+///     users.set("Ada", 42).await?;
+///     assert_eq!(users.get_with_ttl("Ada").await?, Some((42, Ttl::Never)));
+///
+///     users.set_with_ttl("Bo", 43, Duration::from_secs(60)).await?;
+///     match users.get_with_ttl("Bo").await? {
+///         Some((_, Ttl::After(remaining))) => assert!(remaining <= Duration::from_secs(60)),
+///         other => panic!("{other:?}"),
+///     }
+///     assert!(Ttl::from(Duration::MAX) < Ttl::Never);
+///     Ok(())
+/// }
+/// ```
 // The order of the variants is the order of the values.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Ttl {
-    /// It expires after this time. At most [`MAX_TTL`] is counted.
+    /// The entry expires after this time. A time above [`MAX_TTL`] is shortened to it.
     After(Duration),
-    /// It does not expire.
+    /// The entry does not expire.
     Never,
 }
 
 impl Ttl {
-    /// The time until it expires, `None` if it does not.
+    /// Returns the time until the entry expires, `None` if it does not expire.
     pub fn as_duration(self) -> Option<Duration> {
         match self {
             Self::Never => None,
@@ -80,14 +105,14 @@ impl From<Duration> for Ttl {
 // The order of the variants is the order of the values.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Expiry {
-    /// From this moment on it is gone.
+    /// The entry expires at this moment.
     At(Moment),
-    /// It does not.
+    /// The entry does not expire.
     Never,
 }
 
 impl Expiry {
-    /// The expiry of what lives for `ttl` from `now` on.
+    /// Returns the expiry of an entry that lives for `ttl` from `now` on.
     pub fn after(now: Moment, ttl: Ttl) -> Self {
         match ttl {
             Ttl::Never => Self::Never,
@@ -95,7 +120,7 @@ impl Expiry {
         }
     }
 
-    /// Whether it has come.
+    /// Returns `true` if the entry has expired at `now`.
     pub fn is_past(self, now: Moment) -> bool {
         match self {
             Self::Never => false,
@@ -103,7 +128,7 @@ impl Expiry {
         }
     }
 
-    /// Returns the remaining time, zero once it has passed.
+    /// Returns the remaining time at `now`, zero if the entry has expired.
     pub fn remaining(self, now: Moment) -> Ttl {
         match self {
             Self::Never => Ttl::Never,
@@ -112,29 +137,71 @@ impl Expiry {
     }
 }
 
-/// Tells the time. Stores and the chain above them must share one clock, or clocks on the same
-/// line.
+/// A source of the current time. The stores and the chain above them must use the same clock, or
+/// clocks with the same origin.
+///
+/// # Examples
+///
+/// The wall clock, which counts the time for which the machine is suspended, and which stands still
+/// here after it was set back:
+///
+/// ```
+/// use std::{
+///     sync::{
+///         Arc,
+///         atomic::{AtomicU64, Ordering},
+///     },
+///     time::{Duration, SystemTime},
+/// };
+///
+/// use cache_core::{Clock, DelegateCache, Moment, SharedClock};
+/// use store_stretto::StrettoStore;
+///
+/// #[derive(Debug, Default)]
+/// struct WallClock {
+///     latest: AtomicU64,
+/// }
+///
+/// impl Clock for WallClock {
+///     fn now(&self) -> Moment {
+///         let now = Moment::from_nanos(0).plus(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default());
+///         let latest = self.latest.fetch_max(now.as_nanos(), Ordering::Relaxed);
+///         now.max(Moment::from_nanos(latest))
+///     }
+/// }
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> cache_core::Result<()> {
+///     let clock: SharedClock = Arc::new(WallClock::default());
+///     let store = StrettoStore::builder().capacity(10_000).clock(Arc::clone(&clock)).build()?;
+///     let users = DelegateCache::new(store).with_clock(clock);
+///     users.set_with_ttl(42, "Ada".to_owned(), Duration::from_secs(60)).await?;
+///     assert_eq!(users.get(42).await?.as_deref(), Some("Ada"));
+///     Ok(())
+/// }
+/// ```
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The present moment; it never goes back.
+    /// Returns the current moment. It must not go back.
     fn now(&self) -> Moment;
 }
 
-/// A clock that several parts share.
+/// A clock that stores and chains share.
 pub type SharedClock = Arc<dyn Clock>;
 
 /// The operating system's monotonic clock, the default everywhere.
 ///
-/// All of a process read the same line. Stores read it only for entries that expire.
+/// All instances in a process have the same origin. Stores read the clock only for entries that
+/// expire.
 ///
-/// It is [`Instant`]. On Linux (`CLOCK_MONOTONIC`) and macOS, the time for which the machine is
-/// suspended does not count, so an entry in memory lives longer by it; the standard library
-/// specifies neither. If that matters, give the builders a [`Clock`] that counts it, for example
-/// one that reads `CLOCK_BOOTTIME`.
+/// The clock is [`Instant`]. On Linux (`CLOCK_MONOTONIC`) and macOS, the time for which the machine
+/// is suspended does not count, so an entry in memory lives longer by that time. The standard
+/// library does not specify this. If it matters, give the builders a [`Clock`] that counts this
+/// time, for example one that reads `CLOCK_BOOTTIME`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl SystemClock {
-    /// This clock, to share.
+    /// Returns this clock, to be shared.
     pub fn shared() -> SharedClock {
         Arc::new(Self)
     }
@@ -144,28 +211,52 @@ impl Clock for SystemClock {
     fn now(&self) -> Moment {
         static START: OnceLock<Instant> = OnceLock::new();
         let start = START.get_or_init(Instant::now);
-        // The origin lies before the process began, since an entry may be older than the process
-        // that reads it.
+        // The origin is before the start of the process, because an entry may be older than the
+        // process that reads it.
         Moment(0).plus(MAX_TTL).plus(start.elapsed())
     }
 }
 
-/// A clock that stands still until it is told to move, for tests. A clone is the same clock.
+/// A clock for tests, which moves only when it is [advanced](Self::advance). A clone is the same
+/// clock.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_core::{DelegateCache, ManualClock};
+/// use store_stretto::StrettoStore;
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> cache_core::Result<()> {
+///     let clock = ManualClock::new();
+///     let store = StrettoStore::builder().capacity(10_000).clock(clock.shared()).build()?;
+///     let users = DelegateCache::new(store).with_clock(clock.shared());
+///
+///     users.set_with_ttl(42, "Ada".to_owned(), Duration::from_secs(60)).await?;
+///     clock.advance(Duration::from_secs(59));
+///     assert_eq!(users.get(42).await?.as_deref(), Some("Ada"));
+///     clock.advance(Duration::from_secs(1));
+///     assert_eq!(users.get(42).await?, None);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock(Arc<AtomicU64>);
 
 impl ManualClock {
-    /// A clock at its origin.
+    /// Creates a clock at its origin.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// This clock, to share.
+    /// Returns this clock, to be shared.
     pub fn shared(&self) -> SharedClock {
         Arc::new(self.clone())
     }
 
-    /// Moves the clock on.
+    /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(now.saturating_add(nanos)));

@@ -1,7 +1,8 @@
-//! A record that lies about its lengths allocates no more than what `codec`'s docs say.
+//! The memory that a record with wrong lengths makes a codec allocate: at most the bounds in the
+//! docs of `codec`.
 //!
-//! The records are forged: their checksums are right. The counting allocator is that of
-//! `allocation-counter`; it counts both blocks while a container moves from one to the other.
+//! The records are forged, with valid checksums. The counting allocator is that of
+//! `allocation-counter`. It counts both blocks while a container moves from one to the other.
 #![cfg(all(feature = "bincode", feature = "postcard", feature = "json", feature = "messagepack"))]
 
 use std::{
@@ -38,8 +39,7 @@ impl<C: Codec<u8>> Codec<Vec<u8>> for Forge<C> {
 /// The most bytes that were allocated at a time while the record of `payload` was opened, and
 /// whether it opened.
 fn peak<V, C: Codec<V> + Codec<u8> + Copy>(codec: C, payload: &[u8]) -> (usize, bool) {
-    let record =
-        Envelope::new(Forge(codec), 7).seal(Binding { key: b"k", epoch: 0 }, &payload.to_vec(), LIFE, 1).unwrap();
+    let record = Envelope::new(Forge(codec), 7).seal(Binding::new(b"k", 0), &payload.to_vec(), LIFE, 1).unwrap();
     let envelope = Envelope::new(codec, 7);
     let mut opens = false;
     let allocations = measure(|| match envelope.open::<V>(b"k", &record) {

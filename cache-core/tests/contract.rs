@@ -1,5 +1,5 @@
-//! The reference store keeps the contract, and every clause catches the store that breaks it, and
-//! only that one.
+//! The contract suite on the reference store, which passes, and on a broken store for each clause,
+//! which fails in that clause alone.
 #![cfg(feature = "testkit")]
 
 use std::{sync::Arc, thread, time::Duration};

@@ -1,5 +1,5 @@
-//! Stores that break the contract in less obvious ways, each to be found out by the suite, and
-//! guards of lines that no other test watches.
+//! Stores that break the contract in less obvious ways, which the suite must detect, and tests of
+//! lines that no other test covers.
 #![cfg(feature = "testkit")]
 
 use std::{
@@ -222,7 +222,7 @@ broken_batch!(FillVoids {
         let (key, entry) = (write.key.clone(), write.entry.clone());
         let filled = self.0.fill(write).await?;
         if filled {
-            self.0.set(Write { key, entry, ticket: Ticket::unconditional() }).await?;
+            self.0.set(Write::new(key, entry, Ticket::unconditional())).await?;
         }
         Ok(filled)
     }
@@ -408,7 +408,7 @@ fn told(broken: bool) -> Told {
 }
 
 fn write(key: &Key, ticket: Ticket) -> Write<u64> {
-    Write { key: key.clone(), entry: Entry::new(1, Expiry::Never), ticket }
+    Write::new(key.clone(), Entry::new(1, Expiry::Never), ticket)
 }
 
 #[test]
@@ -450,10 +450,12 @@ fn what_is_displaced_is_dropped_after_the_lock() {
     let (done, finished) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let (store, key) = (MapStore::<Reentrant>::new(), Key::new("k").unwrap());
-        let put = || Write {
-            key: key.clone(),
-            entry: Entry::new(Reentrant { _on_drop: Arc::new(OnDrop(store.clone(), key.clone())) }, Expiry::Never),
-            ticket: Ticket::unconditional(),
+        let put = || {
+            Write::new(
+                key.clone(),
+                Entry::new(Reentrant { _on_drop: Arc::new(OnDrop(store.clone(), key.clone())) }, Expiry::Never),
+                Ticket::unconditional(),
+            )
         };
         for step in 0..4 {
             block_on(store.set(put())).unwrap();
@@ -539,7 +541,7 @@ fn a_cache_over_one_store_serves_nothing_stale() {
     let at = |seconds| Expiry::after(clock.now(), Duration::from_secs(seconds).into());
     let entries = [Entry::new(7, at(10)).fresh_until(at(5)), Entry::absent(at(10))];
     for (name, entry) in ["k", "absent"].into_iter().zip(entries) {
-        let write = Write { key: Key::new(name).unwrap(), entry, ticket: Ticket::unconditional() };
+        let write = Write::new(Key::new(name).unwrap(), entry, Ticket::unconditional());
         block_on(store.set(write)).unwrap();
     }
     let read = || {

@@ -1,4 +1,5 @@
-//! The envelope against records that were cut, changed, forged or written by another.
+//! The envelope with records that were truncated, changed, forged, or written by another type or
+//! codec.
 #![cfg(all(feature = "bincode", feature = "postcard", feature = "json", feature = "messagepack"))]
 
 use std::{sync::Arc, time::Duration};
@@ -18,7 +19,7 @@ const STALES: Life = LIFE.stale_at(Some(1_700_000_030_000)).load_millis(250).age
 const AGELESS: Life = LIFE.age_millis(None);
 const SCHEMA: u32 = 0x5EED;
 const KEY: &[u8] = b"users:42";
-const BINDING: Binding<'_> = Binding { key: KEY, epoch: 0xE90C_4001 };
+const BINDING: Binding<'_> = Binding::new(KEY, 0xE90C_4001);
 
 fn value() -> Value {
     (42, vec!["users".into(), "größer".into(), String::new()])
@@ -219,7 +220,7 @@ fn a_validator_of_a_wrong_length_is_refused() {
         };
         let open = |opened: Result<Opened<Value>>| match opened.unwrap() {
             Opened::Record(record) => record.validator.unwrap().len(),
-            Opened::Lease => panic!("a value opens as a lease"),
+            other => panic!("a value opens as {other:?}"),
         };
         assert_eq!([1, 1024].map(|length| open(forge(length, &vec![b'v'; length.into()]))), [1, 1024]);
         assert_eq!(refusal(forge(0, b"")), INVALID);
@@ -463,7 +464,7 @@ proptest! {
                     let validator = record.validator.unwrap();
                     assert_eq!(validator.as_bytes(), &bytes[2..2 + usize::from(bytes[0])]);
                 }
-                Ok(Opened::Lease) => panic!("a value opens as a lease"),
+                Ok(other) => panic!("a value opens as {other:?}"),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Codec),
             }
         });

@@ -2,10 +2,10 @@
 //!
 //! The files never change: `golden/v1-*.bin` and `golden/v2-*.bin` were written by the format
 //! versions 1 and 2, which are read only, and `golden/v3-*.bin` by version 3, which is written. A
-//! new format version adds files of its own: change the names in `version_3`, run the test once (it
-//! writes the files that are missing, and fails), look at them and commit them; keep the old ones
-//! in a test that only opens them. An encoding that a new release of a codec's library changes is
-//! not a new version of the format: it needs a codec id of its own, and files of that name.
+//! new format version adds its own files: change the names in `version_3`, run the test once, which
+//! writes the missing files and fails, then review the files and commit them. Keep the old files in
+//! a test that only opens them. If a new release of a codec's library changes an encoding, that is
+//! not a new version of the format: the encoding needs a new codec id, and files of that name.
 #![cfg(all(feature = "bincode", feature = "postcard", feature = "json", feature = "messagepack"))]
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
@@ -49,7 +49,7 @@ fn user() -> User {
     }
 }
 
-const BINDING: Binding<'_> = Binding { key: b"users:42", epoch: 0xE90C_4001 };
+const BINDING: Binding<'_> = Binding::new(b"users:42", 0xE90C_4001);
 const WRITE_ID: u64 = 0x0123_4567_89AB_CDEF;
 const STAYS: Life = Life::new(1_700_000_000_123, None);
 const EXPIRES: Life = Life::new(1_700_000_000_123, Some(1_700_000_060_456));

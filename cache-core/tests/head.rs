@@ -1,4 +1,4 @@
-//! A record whose head was replaced is the record that sealing anew gives.
+//! Replacing the head of a record gives the same bytes as sealing the record with the new lifetime.
 #![cfg(all(feature = "bincode", feature = "json"))]
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use cache_core::{
 };
 use proptest::prelude::*;
 
-const BINDING: Binding<'_> = Binding { key: b"users:42", epoch: 0xE90C_4001 };
+const BINDING: Binding<'_> = Binding::new(b"users:42", 0xE90C_4001);
 const SCHEMA: u32 = 0x5EED;
 const ID: u64 = 0xFEED_FACE_CAFE_BEEF;
 const LIFE: Life = Life::new(1_700_000_000_000, Some(1_700_000_060_000));

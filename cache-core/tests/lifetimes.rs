@@ -137,7 +137,7 @@ impl<D: Does> Store for But<D> {
 }
 
 fn write(key: &Key, entry: Entry<String>) -> Write<String> {
-    Write { key: key.clone(), entry, ticket: Ticket::unconditional() }
+    Write::new(key.clone(), entry, Ticket::unconditional())
 }
 
 macro_rules! does {

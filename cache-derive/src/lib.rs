@@ -33,17 +33,19 @@ use proc_macro::TokenStream;
 ///     Search { text: String, page: u32 },
 /// }
 ///
-/// assert_eq!(Key::new(&Page::Home)?.as_bytes(), b"Home");
-/// assert_eq!(Key::new(&Page::Profile(UserId(42)))?.as_bytes(), b"Profile:42");
-/// assert_eq!(Key::new(&Page::Search { text: "a:b".into(), page: 2 })?.as_bytes(), b"Search:a\\:b:2");
-/// # Ok::<(), cache_core::Error>(())
+/// fn main() -> cache_core::Result<()> {
+///     assert_eq!(Key::new(&Page::Home)?.as_bytes(), b"Home");
+///     assert_eq!(Key::new(&Page::Profile(UserId(42)))?.as_bytes(), b"Profile:42");
+///     assert_eq!(Key::new(&Page::Search { text: "a:b".into(), page: 2 })?.as_bytes(), b"Search:a\\:b:2");
+///     Ok(())
+/// }
 /// ```
 #[proc_macro_derive(CacheKey)]
 pub fn cache_key(input: TokenStream) -> TokenStream {
     expand::derive(input.into(), &quote::quote!(::cache_core)).into()
 }
 
-/// The same for applications that depend on cache-chain alone.
+/// Derives the trait for applications that depend on cache-chain and not on cache-core.
 #[doc(hidden)]
 #[proc_macro_derive(CacheKeyOfCacheChain)]
 pub fn cache_key_of_cache_chain(input: TokenStream) -> TokenStream {

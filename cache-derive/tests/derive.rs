@@ -1,4 +1,4 @@
-//! What derived keys write, and that no two values of a derived type write the same.
+//! The bytes of derived keys. No two values of a derived type have the same bytes.
 
 use std::borrow::Cow;
 

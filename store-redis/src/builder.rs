@@ -36,11 +36,12 @@ impl<V> RedisStore<V> {
     /// ```no_run
     /// use store_redis::{RedisStore, redis};
     ///
-    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let client = redis::Client::open("redis://app:secret@cache.example/3")?;
-    /// let users: RedisStore<String> = RedisStore::builder(&client).namespace("users").connect().await?;
-    /// # Ok(())
-    /// # }
+    /// #[tokio::main]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let client = redis::Client::open("redis://app:secret@cache.example/3")?;
+    ///     let users: RedisStore<String> = RedisStore::builder(&client).namespace("users").connect().await?;
+    ///     Ok(())
+    /// }
     /// ```
     pub fn builder(target: impl Into<RedisTarget>) -> RedisStoreBuilder<V, DefaultCodec, RedisConnectionBuilder> {
         RedisStoreBuilder::new(RedisConnection::builder(target))

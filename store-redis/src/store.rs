@@ -21,6 +21,26 @@ use crate::{
 ///
 /// Clones share one store. The [crate's documentation](crate) lists the guarantees and the limits.
 ///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use cache_core::DelegateCache;
+/// use store_redis::RedisStore;
+///
+/// #[tokio::main]
+/// async fn main() -> cache_core::Result<()> {
+///     let store: RedisStore<String> = RedisStore::builder("redis://127.0.0.1/").namespace("users").connect().await?;
+///
+///     // Alone, or as a tier of a chain: `ChainCache::builder().tier(memory).tier(store)`.
+///     let users = DelegateCache::new(store);
+///     users.set_with_ttl(42, "Ada".to_owned(), Duration::from_secs(60)).await?;
+///     assert_eq!(users.get(42).await?.as_deref(), Some("Ada"));
+///     Ok(())
+/// }
+/// ```
+///
 /// # Errors
 ///
 /// The methods of [`Store`] return errors of these kinds: `Timeout` after the timeout;

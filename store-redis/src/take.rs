@@ -19,7 +19,7 @@ pub(crate) async fn take_record<V, C: Codec<V>>(
     key: &Key,
 ) -> Result<Option<Entry<V>>> {
     let (call, link) = (keyspace.call(), keyspace.link_of(key));
-    // Whatever can fail before the record is removed comes first.
+    // The snapshot is taken first: if that fails, the record must still be there.
     let server = call.take_snapshot(link).await?;
     let name = keyspace.namespace.key(key);
     let asked = keyspace.now();

@@ -69,12 +69,13 @@ impl<V> SqlStore<V> {
     ///
     /// use store_sql::{SqlStore, sqlx};
     ///
-    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let options = sqlx::mysql::MySqlPoolOptions::new().max_connections(20).acquire_timeout(Duration::from_secs(3));
-    /// let pool = options.connect("mysql://app:secret@db.example/shop").await?;
-    /// let users: SqlStore<String> = SqlStore::on_mysql(pool).namespace("users").create_table().connect().await?;
-    /// # Ok(())
-    /// # }
+    /// #[tokio::main]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let options = sqlx::mysql::MySqlPoolOptions::new().max_connections(20).acquire_timeout(Duration::from_secs(3));
+    ///     let pool = options.connect("mysql://app:secret@db.example/shop").await?;
+    ///     let users: SqlStore<String> = SqlStore::on_mysql(pool).namespace("users").create_table().connect().await?;
+    ///     Ok(())
+    /// }
     /// ```
     #[cfg(feature = "mysql")]
     pub fn on_mysql(pool: sqlx::MySqlPool) -> SqlStoreBuilder<V, DefaultCodec> {
@@ -93,12 +94,13 @@ impl<V> SqlStore<V> {
     ///
     /// use store_sql::{SqlStore, sqlx};
     ///
-    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let options = sqlx::postgres::PgPoolOptions::new().max_connections(20).acquire_timeout(Duration::from_secs(3));
-    /// let pool = options.connect("postgres://app:secret@db.example/shop").await?;
-    /// let users: SqlStore<String> = SqlStore::on_postgres(pool).namespace("users").create_table().connect().await?;
-    /// # Ok(())
-    /// # }
+    /// #[tokio::main]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let options = sqlx::postgres::PgPoolOptions::new().max_connections(20).acquire_timeout(Duration::from_secs(3));
+    ///     let pool = options.connect("postgres://app:secret@db.example/shop").await?;
+    ///     let users: SqlStore<String> = SqlStore::on_postgres(pool).namespace("users").create_table().connect().await?;
+    ///     Ok(())
+    /// }
     /// ```
     #[cfg(feature = "postgres")]
     pub fn on_postgres(pool: sqlx::PgPool) -> SqlStoreBuilder<V, DefaultCodec> {
@@ -118,17 +120,18 @@ impl<V> SqlStore<V> {
     ///
     /// use store_sql::{SqlStore, sqlx};
     ///
-    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let file = sqlx::sqlite::SqliteConnectOptions::new()
-    ///     .filename("cache.db")
-    ///     .create_if_missing(true)
-    ///     .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
-    ///     .busy_timeout(Duration::from_secs(2));
-    /// let options = sqlx::sqlite::SqlitePoolOptions::new().acquire_timeout(Duration::from_secs(3));
-    /// let pool = options.connect_with(file).await?;
-    /// let users: SqlStore<String> = SqlStore::on_sqlite(pool).namespace("users").create_table().connect().await?;
-    /// # Ok(())
-    /// # }
+    /// #[tokio::main]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let file = sqlx::sqlite::SqliteConnectOptions::new()
+    ///         .filename("cache.db")
+    ///         .create_if_missing(true)
+    ///         .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
+    ///         .busy_timeout(Duration::from_secs(2));
+    ///     let options = sqlx::sqlite::SqlitePoolOptions::new().acquire_timeout(Duration::from_secs(3));
+    ///     let pool = options.connect_with(file).await?;
+    ///     let users: SqlStore<String> = SqlStore::on_sqlite(pool).namespace("users").create_table().connect().await?;
+    ///     Ok(())
+    /// }
     /// ```
     #[cfg(feature = "sqlite")]
     pub fn on_sqlite(pool: sqlx::SqlitePool) -> SqlStoreBuilder<V, DefaultCodec> {

@@ -15,14 +15,14 @@ const BATCH: usize = 500;
 
 struct RemoveBatch<'a> {
     rows: &'a Rows,
-    /// Whether expired rows of all namespaces are removed, instead of all rows of this namespace.
+    /// `true` to remove the expired rows of all namespaces, instead of all rows of this namespace.
     expired: bool,
-    /// Whether the batch waits for insertions that are not committed yet.
+    /// `true` if the batch waits for insertions that are not committed yet.
     waits: bool,
 }
 
 impl Work for RemoveBatch<'_> {
-    /// Whether there may be more rows.
+    /// `true` if there may be more rows.
     type Output = bool;
 
     fn mode(&self) -> Mode {
@@ -55,8 +55,8 @@ pub(crate) async fn clear(database: &Database, timeout: Duration, rows: &Rows) -
     Ok(())
 }
 
-/// Removes one batch of expired rows, in all namespaces of the table. Returns whether there may be
-/// more.
+/// Removes one batch of expired rows, in all namespaces of the table. Returns `true` if there may
+/// be more.
 pub(crate) async fn sweep_batch(database: &Database, timeout: Duration, rows: &Rows) -> Result<bool> {
     database.run(timeout, &RemoveBatch { rows, expired: true, waits: false }).await
 }

@@ -74,7 +74,7 @@ impl Keyspace {
         let millis = self.run(&ReadClock(&self.rows)).await?;
         let received = self.clock.now();
         let stamp = u64::try_from(millis).unwrap_or(0).saturating_mul(1000);
-        *lock(&self.server_clock) = Some(ServerClock { stamp, sent: local, received });
+        *lock(&self.server_clock) = Some(ServerClock::new(stamp, local, received));
         Ok(Now { local: received, database: stamp })
     }
 }

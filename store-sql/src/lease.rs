@@ -163,7 +163,7 @@ const CLAIM_ATTEMPTS: u32 = 3;
 /// The row that a key has after it was claimed.
 struct Claimed {
     write_id: u64,
-    /// Whether the row is a value. It is a claim's marker otherwise.
+    /// `true` if the row is a value. Otherwise it is the marker of a claim.
     is_value: bool,
 }
 

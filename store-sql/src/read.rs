@@ -58,7 +58,7 @@ pub(crate) fn open<V, C: Codec<V>>(
     Ok((!entry.is_expired(keyspace.clock.now())).then_some(entry))
 }
 
-/// Returns whether a row was written later than now, which means that the clock was set back.
+/// Returns `true` if a row was written later than now, which means that the clock was set back.
 fn is_future(row: &Row) -> bool {
     row.elapsed.is_some_and(|elapsed| elapsed < -AHEAD_MILLIS)
 }

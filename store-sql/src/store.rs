@@ -22,6 +22,31 @@ use crate::{
 ///
 /// Clones share one store. The [crate's documentation](crate) lists the guarantees and the limits.
 ///
+/// # Examples
+///
+/// A database in memory, with the feature `sqlite`:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_core::DelegateCache;
+/// use store_sql::{SqlStore, sqlx::sqlite::SqlitePoolOptions};
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     // The database exists as long as this connection.
+///     let one = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+///     let pool = one.connect("sqlite::memory:").await?;
+///     let store: SqlStore<String> = SqlStore::on_sqlite(pool).namespace("users").create_table().connect().await?;
+///
+///     // Alone, or as a tier of a chain: `ChainCache::builder().tier(memory).tier(store)`.
+///     let users = DelegateCache::new(store);
+///     users.set_with_ttl(42, "Ada".to_owned(), Duration::from_secs(60)).await?;
+///     assert_eq!(users.get(42).await?.as_deref(), Some("Ada"));
+///     Ok(())
+/// }
+/// ```
+///
 /// # Errors
 ///
 /// The methods of [`Store`] return errors of these kinds: `Timeout` after the timeout;
@@ -156,7 +181,7 @@ where
         let Some(ticket) = lease::of_value(&self.0.keyspace, key).await? else { return Ok(false) };
         match self.get(key).await? {
             Some(entry) if !entry.is_absent() && !entry.is_stale(now) => {
-                self.fill(Write { key: key.clone(), entry: entry.with_lifetime(lifetime), ticket }).await
+                self.fill(Write::new(key.clone(), entry.with_lifetime(lifetime), ticket)).await
             }
             _ => Ok(false),
         }

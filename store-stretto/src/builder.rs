@@ -38,11 +38,14 @@ const MAX_SEGMENTS: u32 = 8;
 /// ```
 /// use store_stretto::StrettoStore;
 ///
-/// let store = StrettoStore::<String>::builder()
-///     .capacity(64 * 1024 * 1024)
-///     .weigher(|key, text| (key.memory() + text.len()) as u64)
-///     .build()?;
-/// # Ok::<(), cache_core::Error>(())
+/// fn main() -> cache_core::Result<()> {
+///     let store = StrettoStore::<String>::builder()
+///         .capacity(64 * 1024 * 1024)
+///         .weigher(|key, text| (key.memory() + text.len()) as u64)
+///         .build()?;
+///     assert!(store.is_empty());
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone)]
 #[must_use]
@@ -65,9 +68,13 @@ impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
     /// # Examples
     ///
     /// ```
-    /// let store = store_stretto::StrettoStore::<String>::new(100_000)?;
-    /// assert_eq!(store.capacity(), 100_000);
-    /// # Ok::<(), cache_core::Error>(())
+    /// use store_stretto::StrettoStore;
+    ///
+    /// fn main() -> cache_core::Result<()> {
+    ///     let store = StrettoStore::<String>::new(100_000)?;
+    ///     assert_eq!(store.capacity(), 100_000);
+    ///     Ok(())
+    /// }
     /// ```
     pub fn new(capacity: u64) -> Result<Self> {
         Self::builder().capacity(capacity).build()
@@ -146,9 +153,12 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
     ///
     /// use store_stretto::StrettoStore;
     ///
-    /// let sessions =
-    ///     StrettoStore::<String>::builder().capacity(100_000).time_to_idle(Duration::from_secs(20 * 60)).build()?;
-    /// # Ok::<(), cache_core::Error>(())
+    /// fn main() -> cache_core::Result<()> {
+    ///     let idle = Duration::from_secs(20 * 60);
+    ///     let sessions = StrettoStore::<String>::builder().capacity(100_000).time_to_idle(idle).build()?;
+    ///     assert!(sessions.is_empty());
+    ///     Ok(())
+    /// }
     /// ```
     #[doc(alias = "sliding_expiration")]
     pub fn time_to_idle(mut self, time: Duration) -> Self {

@@ -24,6 +24,27 @@ pub(crate) type Weigher<V> = Arc<dyn Fn(&Key, &V) -> u64 + Send + Sync>;
 /// eviction, bounded by a number of entries or by their weight.
 ///
 /// Clones share one store. The [crate's documentation](crate) lists the guarantees and the limits.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_core::DelegateCache;
+/// use store_stretto::StrettoStore;
+///
+/// #[tokio::main]
+/// async fn main() -> cache_core::Result<()> {
+///     let store = StrettoStore::<String>::new(100_000)?;
+///
+///     // Alone, or as the first tier of a chain: `ChainCache::builder().tier(store).tier(redis)`.
+///     let users = DelegateCache::new(store.clone());
+///     users.set_with_ttl(42, "Ada".to_owned(), Duration::from_secs(60)).await?;
+///     assert_eq!(users.get(42).await?.as_deref(), Some("Ada"));
+///     assert_eq!((store.len(), store.capacity()), (1, 100_000));
+///     Ok(())
+/// }
+/// ```
 pub struct StrettoStore<V: Clone + Send + Sync + 'static> {
     inner: Arc<Inner<V>>,
 }
@@ -50,7 +71,7 @@ impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
         self.inner.segments.all().map(|segment| segment.ledger().rows()).sum()
     }
 
-    /// Returns whether the store holds no entries.
+    /// Returns `true` if the store holds no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -111,7 +132,7 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
 }
 
 impl<V: Send + Sync + 'static> Inner<V> {
-    /// Returns whether the row can be served, and moves its idle deadline if it can and the store
+    /// Returns `true` if the row can be served, and moves its idle deadline if it can and the store
     /// has a time to idle. Reads the clock only if the row can expire.
     #[inline]
     fn admits(&self, row: &Row<V>) -> bool {

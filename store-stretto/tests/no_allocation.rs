@@ -1,5 +1,4 @@
-//! A hit allocates nothing of ours: no more than stretto itself does, which is one small buffer
-//! every 64 reads.
+//! Allocations of a hit: only those of stretto itself, one small buffer every 64 reads.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What the store promises, and the traps of stretto that it must not fall into.
+//! The guarantees of the store, and the pitfalls of stretto that it avoids.
 
 use std::{
     sync::{
@@ -41,7 +41,7 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn write<V>(key: &Key, value: V, ticket: Ticket) -> Write<V> {
-    Write { key: key.clone(), entry: forever(value), ticket }
+    Write::new(key.clone(), forever(value), ticket)
 }
 
 /// Fails if `test` hangs. The bound is for liveness only.

@@ -1,4 +1,4 @@
-//! Every check of CI.
+//! The checks of CI.
 
 use std::{fs, process::Command, time::UNIX_EPOCH};
 
@@ -40,15 +40,15 @@ pub(crate) fn ci(steps: &mut Steps) -> Result {
     steps.step("licences, sources and bans", || deny(&workspace, &["bans", "licenses", "sources"]))
 }
 
-/// Checks the dependencies for known vulnerabilities. It fetches the advisory database, so it is no
-/// part of [`ci`].
+/// Checks the dependencies for known vulnerabilities. This is not a part of [`ci`], because it
+/// fetches the advisory database.
 pub(crate) fn advisories(steps: &mut Steps) -> Result {
     let workspace = Workspace::read()?;
     steps.step("advisories", || deny(&workspace, &["advisories"]))
 }
 
-/// Every published crate declares its oldest compiler, and no dependency that it always builds asks
-/// for a newer one.
+/// Checks that every published crate declares its oldest compiler, and that no dependency that it
+/// always builds needs a newer one.
 fn rust_versions_agree(workspace: &Workspace) -> Result {
     for package in workspace.published() {
         let name = &package.name;
@@ -74,7 +74,7 @@ fn core_is_light() -> Result {
     }
 }
 
-/// The files that everybody who gets the crate must get.
+/// The files that every package must contain.
 const IN_EVERY_PACKAGE: [&str; 3] = ["LICENSE-APACHE", "LICENSE-MIT", "README.md"];
 
 fn packages_are_complete(workspace: &Workspace) -> Result {
@@ -89,14 +89,15 @@ fn packages_are_complete(workspace: &Workspace) -> Result {
     Ok(())
 }
 
-/// All at once, so that those that are not published yet are found by those that depend on them.
+/// Packages and builds all published crates in one command, so that crates that are not published
+/// yet are found by the crates that depend on them.
 fn packages_build(workspace: &Workspace) -> Result {
-    // In a folder of a new name each time: cargo unpacks and builds what it has just packed as it
-    // does crates of a registry, which never change. In a known folder it would check against the
-    // cache-core of the last time.
+    // The folder has a new name each time. Cargo treats the unpacked packages like crates of a
+    // registry, which never change, so in an old folder it would build against the previous
+    // cache-core.
     let now = UNIX_EPOCH.elapsed().map_err(|error| error.to_string())?;
     let folder = workspace.target.join(format!("package-{}", now.as_nanos()));
-    // What is not committed is checked as well.
+    // Changes that are not committed are checked as well.
     let mut command = cargo(&["package", "--workspace", "--allow-dirty", "--target-dir"]);
     command.arg(&folder);
     for package in workspace.unpublished() {

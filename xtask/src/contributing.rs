@@ -46,7 +46,7 @@ fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// The block of code that begins like this.
+/// Returns the block of code that begins like this.
 fn block(document: &str, beginning: &str) -> Result<String> {
     let missing = || format!("CONTRIBUTING.md has no block that begins with {beginning:?}");
     let at = document.find(beginning).ok_or_else(missing)?;
@@ -55,7 +55,7 @@ fn block(document: &str, beginning: &str) -> Result<String> {
     Ok(code[..=end].to_owned())
 }
 
-/// The settings of this workspace, for another one with one member.
+/// Returns the settings of this workspace, for another workspace with one member.
 fn settings(manifest: &str) -> String {
     let shared = manifest.find("[workspace.package]").map_or("", |at| &manifest[at..]);
     let paths = shared.replace("{ path = \"", &format!("{{ path = \"{}/", root().display()));

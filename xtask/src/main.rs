@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use crate::steps::Steps;
 
-/// What went wrong, as it is shown.
+/// The message of an error.
 type Result<T = ()> = std::result::Result<T, String>;
 
 const USAGE: &str = "\

@@ -59,7 +59,7 @@ pub(crate) fn all(steps: &mut Steps) -> Result {
 }
 
 impl Server {
-    /// Returns the row of the table, and how many tests failed.
+    /// Returns the row of the table and the number of tests that failed.
     fn test(&self, tools: &Path) -> Result<(String, u32)> {
         let folder = self.install(tools)?;
         let in_folder = || file_in(&folder, &|name| ["redis-server", "valkey-server"].contains(&name));
@@ -115,20 +115,20 @@ impl Server {
     }
 }
 
-/// Whether a server is built with TLS: if it is, it ends for want of a certificate.
+/// Returns `true` if a server is built with TLS: started without a certificate, it then fails.
 fn speaks_tls(server: &mut Command) -> bool {
     let ended = server.args(["--port", "0", "--tls-port", "1", "--save", ""]).output();
     ended.is_ok_and(|ended| String::from_utf8_lossy(&ended.stdout).contains("No tls-cert-file configured"))
 }
 
-/// A file in the folder, or in one below it, of a wanted name.
+/// Returns a file with a wanted name in the folder or below it.
 fn file_in(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
     let paths = || fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_wanted = |path: &PathBuf| path.is_file() && path.file_name().and_then(OsStr::to_str).is_some_and(wanted);
     paths().find(is_wanted).or_else(|| paths().filter(|path| path.is_dir()).find_map(|path| file_in(&path, wanted)))
 }
 
-/// The sum of the numbers before this word in the results of the suites.
+/// Returns the sum of the numbers before this word in the results of the suites.
 fn sum(said: &str, outcome: &str) -> u32 {
     let results = said.lines().filter(|line| line.starts_with("test result: "));
     let parts = results.flat_map(|line| line.split(['.', ';']));

@@ -9,28 +9,27 @@ use std::{
 
 use crate::Result;
 
-/// The cargo that runs this, at work in the root of the repository.
+/// Returns a command of the cargo that runs this program, in the root of the repository.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
     command
 }
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub(crate) fn root() -> PathBuf {
     let xtask = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     xtask.parent().map_or_else(|| ".".into(), PathBuf::from)
 }
 
-/// Runs a command to its end; an error if it fails.
+/// Runs a command to its end. Returns an error if it fails.
 pub(crate) fn run(command: &mut Command) -> Result {
     println!("    {}", shown(command));
     let status = command.stdin(Stdio::null()).status().map_err(|error| cannot_start(command, &error))?;
     if status.success() { Ok(()) } else { Err(format!("`{}` failed ({status})", shown(command))) }
 }
 
-/// Runs a command to its end and returns what it wrote to its standard output; an error if it
-/// fails.
+/// Runs a command to its end and returns its standard output. Returns an error if it fails.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
@@ -43,13 +42,13 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).map_err(|_| format!("`{}` wrote no UTF-8", shown(command)))
 }
 
-/// Whether a command succeeds; it is not heard.
+/// Returns `true` if a command succeeds. Its output is discarded.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }
 
-/// Where on the path the program is.
+/// Returns the path of a program that is on `PATH`.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| candidate.is_file())

@@ -1,10 +1,10 @@
-//! Steps: each is named before it runs and timed after.
+//! Steps of a run. The name of a step is printed before it runs, and its time afterwards.
 
 use std::time::{Duration, Instant};
 
 use crate::Result;
 
-/// What has been done so far.
+/// The steps that have run.
 #[derive(Debug)]
 pub(crate) struct Steps {
     started: Instant,
@@ -32,7 +32,7 @@ impl Steps {
         Ok(())
     }
 
-    /// Prints the times of all steps and, as the last line, how the run ended.
+    /// Prints the times of all steps and, as the last line, the outcome of the run.
     pub(crate) fn sum_up(&self, command: &str, outcome: &Result) {
         println!();
         for (name, took) in &self.done {

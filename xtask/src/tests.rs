@@ -1,4 +1,4 @@
-//! Every test.
+//! The tests.
 
 use std::{env, ffi::OsString, process::Command};
 
@@ -20,7 +20,7 @@ pub(crate) fn all(steps: &mut Steps) -> Result {
     model(steps)
 }
 
-/// Where the models are: the crate, the module that holds them, and the checkers that it is for.
+/// The models: the crate, the module that contains them, and the checkers that run them.
 const MODELS: [(&str, &str, &[&str]); 3] = [
     ("cache-core", "fence::model", &["shuttle", "loom"]),
     ("cache-chain", "flight::model", &["shuttle"]),
@@ -38,7 +38,7 @@ pub(crate) fn model(steps: &mut Steps) -> Result {
                 let command = |last: &[&str]| -> Command {
                     let mut command = cargo(&["test", "--package", package, "--lib"]);
                     command.args(profile).arg(module).args(last);
-                    // A folder of its own, for the flags change every crate.
+                    // A folder of its own, because the flags change every crate.
                     command.env("CARGO_TARGET_DIR", workspace.target.join(checker));
                     command.env("RUSTFLAGS", flags(checker));
                     command

@@ -1,4 +1,4 @@
-//! What the tests and checks need from outside cargo.
+//! Programs that the tests and checks need.
 
 use std::{
     fs,
@@ -27,8 +27,8 @@ const PROGRAMS: [Program; 6] = [
     Program { name: "faketime", package: "faketime", why: "servers whose clocks differ" },
 ];
 
-/// Installs the programs that the tests start, as far as they are missing. It fails if it cannot;
-/// nothing is skipped.
+/// Installs the missing ones of the programs that the tests start. Returns an error if that fails,
+/// so that no test is skipped.
 pub(crate) fn install_programs() -> Result {
     let missing = missing();
     if missing.is_empty() {
@@ -70,14 +70,14 @@ fn missing() -> Vec<Program> {
         .collect()
 }
 
-/// Where Debian puts servers that nobody is to start by hand.
+/// The folder of Debian for servers that users do not start themselves.
 fn beside_the_path(program: &str) -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let folders = versions.map(|version| version.path().join("bin")).chain(["/usr/sbin".into()]);
     folders.map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
 }
 
-/// What to put before a command that only root may run; `None` if we may not run it.
+/// Returns the prefix of a command that only root may run, `None` if it cannot be run.
 fn privilege() -> Option<&'static [&'static str]> {
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
     if is_root {

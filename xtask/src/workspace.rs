@@ -1,4 +1,4 @@
-//! The workspace as `cargo metadata` tells it.
+//! The workspace, from the output of `cargo metadata`.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ pub(crate) struct Workspace {
     /// The target folder.
     pub(crate) target: PathBuf,
     members: Vec<Package>,
-    /// Every package of the dependency graph that declares one: its name and `rust-version`.
+    /// The name and the `rust-version` of every package of the dependency graph that declares one.
     rust_versions: Vec<(String, RustVersion)>,
 }
 
@@ -25,10 +25,10 @@ pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) features: Vec<String>,
     pub(crate) rust_version: Option<RustVersion>,
-    /// Names of the dependencies that everybody who depends on it builds.
+    /// The names of its normal dependencies that are not optional.
     pub(crate) dependencies: Vec<String>,
     published: bool,
-    /// Whether it says so: `outside-ci = true` under `[package.metadata.xtask]`.
+    /// `true` if the manifest has `outside-ci = true` under `[package.metadata.xtask]`.
     outside_ci: bool,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Package {
 pub(crate) type RustVersion = [u64; 3];
 
 impl Workspace {
-    /// Asks cargo.
+    /// Reads the workspace from cargo.
     pub(crate) fn read() -> Result<Self> {
         let json = output(&mut cargo(&["metadata", "--format-version", "1", "--all-features"]))?;
         let metadata: Value = serde_json::from_str(&json).map_err(|error| format!("cargo metadata: {error}"))?;
@@ -52,25 +52,25 @@ impl Workspace {
         })
     }
 
-    /// The members that are published.
+    /// Returns the members that are published.
     pub(crate) fn published(&self) -> impl Iterator<Item = &Package> {
         self.members.iter().filter(|package| package.published)
     }
 
-    /// The members that are not.
+    /// Returns the members that are not published.
     pub(crate) fn unpublished(&self) -> impl Iterator<Item = &Package> {
         self.members.iter().filter(|package| !package.published)
     }
 
-    /// What makes a cargo command, or cargo-deny, work on all members but those that are kept
-    /// outside CI because of what it takes to build them.
+    /// Returns the arguments by which cargo and cargo-deny work on all members except those outside
+    /// CI, which are expensive to build.
     pub(crate) fn in_ci(&self) -> Vec<&str> {
         let outside = self.members.iter().filter(|package| package.outside_ci);
         let excluded = outside.flat_map(|package| ["--exclude", &package.name]);
         ["--workspace"].into_iter().chain(excluded).collect()
     }
 
-    /// The oldest compiler that some version of this package in the graph asks for.
+    /// Returns the oldest compiler that any version of this package in the graph needs.
     pub(crate) fn rust_version_of(&self, name: &str) -> Option<RustVersion> {
         self.rust_versions.iter().filter(|(of, _)| of == name).map(|(_, version)| *version).min()
     }

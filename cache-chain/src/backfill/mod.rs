@@ -44,7 +44,7 @@ pub(crate) type Held = Box<dyn Any + Send + Sync>;
 /// The backfill queue of a chain and its task.
 pub(crate) struct Backfills<V> {
     queue: Arc<Queue<V>>,
-    /// Up to which position the queue has been drained.
+    /// The position up to which the queue has been drained.
     drained: watch::Receiver<u64>,
     tiers: Arc<[Tier<V>]>,
     clock: SharedClock,
@@ -66,7 +66,7 @@ impl<V: Clone + Send + Sync + 'static> Backfills<V> {
         Self { queue, drained, tiers, clock, weigher }
     }
 
-    /// Queues a backfill, or drops it if the queue is full or closed. Returns whether it was
+    /// Queues a backfill, or drops it if the queue is full or closed. Returns `true` if it was
     /// queued. Never waits.
     pub(crate) fn enqueue(&self, backfill: Backfill<V>) -> bool {
         let weight = backfill.entry.value().map_or(0, |value| (self.weigher)(&backfill.key, value));

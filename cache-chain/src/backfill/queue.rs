@@ -73,12 +73,12 @@ impl<V> Queue<V> {
     }
 
     /// Queues a backfill whose value allocates `weight` bytes, in place of an older one of the same
-    /// key. Returns whether it was queued. Never waits.
+    /// key. Returns `true` if it was queued. Never waits.
     pub(super) fn push(&self, backfill: Backfill<V>, weight: usize) -> bool {
         // Besides the value: the backfill itself, and its key, which is in the index as well.
         let overhead = size_of::<Queued<V>>() + 2 * backfill.key.memory();
-        // What is not kept is dropped outside of the lock, because the `Drop` of a value is code of
-        // the application.
+        // The backfill that is not kept is dropped outside of the lock, because the `Drop` of a
+        // value is code of the application.
         let (is_queued, not_kept) = self.admit(Queued { backfill, bytes: weight.saturating_add(overhead) });
         if is_queued && not_kept.is_none() {
             self.ready.notify_one();
@@ -86,8 +86,8 @@ impl<V> Queue<V> {
         is_queued
     }
 
-    /// Returns whether the backfill was queued, and what was not kept: it or the one that it
-    /// replaced.
+    /// Queues the backfill if there is room. Returns `true` if it was queued, with the backfill
+    /// that is not kept: this one, or the one that it has replaced.
     fn admit(&self, new: Queued<V>) -> (bool, Option<Queued<V>>) {
         let mut state = self.state();
         let State { queued, first, positions, held, closed } = &mut *state;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{stats::BackfillCounters, tier::Tier, util::panics::caught};
 
-/// Drains the queue until it is closed. Reports through `applied` up to which position.
+/// Drains the queue until it is closed. Reports the position that it has reached through `applied`.
 pub(super) async fn drain<V: Clone + Send + Sync + 'static>(
     queue: Arc<Queue<V>>,
     tiers: Arc<[Tier<V>]>,
@@ -63,7 +63,7 @@ pub(super) async fn apply<V: Clone + Send + Sync + 'static>(
                     None => continue,
                 },
             };
-            writes.push(Write { key, entry: entry.expiring_by(expiry), ticket });
+            writes.push(Write::new(key, entry.expiring_by(expiry), ticket));
         }
         for filled in tier.fill(writes).await {
             match filled {

@@ -41,8 +41,9 @@ use crate::util::{
 
 pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// How many lookups of a chain may go on without waiters. The breaker learns from them that a tier
-/// does not answer, although no caller has that much time; more of them would tell nothing new.
+/// The largest number of lookups of a chain that may go on without waiters. From them the breaker
+/// learns that a tier does not answer, although no caller has that much time. More of them would
+/// tell nothing new.
 const LOOKUPS_WITHOUT_WAITERS: usize = 64;
 
 /// Starts the flights of one chain.
@@ -94,7 +95,7 @@ pub(crate) struct FlightGroup<T>(Arc<Group<T>>);
 
 struct Group<T> {
     shards: Box<[Shard<T>]>,
-    /// How many flights have ended, by buckets of keys.
+    /// The number of flights that have ended, by buckets of keys.
     ended: Box<[AtomicU32]>,
     starter: FlightStarter,
     background: Option<Arc<Semaphore>>,
@@ -121,7 +122,7 @@ impl<T: Send + Sync + 'static> FlightGroup<T> {
         lock(&self.0.shards[low(key) % SHARDS])
     }
 
-    /// Joins the flight of the key, or starts one with this work. Returns whether it was started.
+    /// Joins the flight of the key, or starts one with this work. Returns `true` if it was started.
     pub(crate) fn join(&self, key: &Key, work: impl FnOnce() -> Work<T>) -> (Waiter<T>, bool) {
         let Group { starter, background, .. } = &*self.0;
         // `work` holds code of the application, so it is called and dropped outside of the lock. So
@@ -146,13 +147,13 @@ impl<T: Send + Sync + 'static> FlightGroup<T> {
         Mark(self.0.ended[low(key) % BUCKETS].load(Ordering::Acquire))
     }
 
-    /// Whether a flight of the key may have ended since the mark. Keys share buckets, so it may be
-    /// that of another key.
+    /// Returns `true` if a flight of the key may have ended since the mark. Keys share buckets, so
+    /// it may be that of another key.
     pub(crate) fn has_ended_since(&self, key: &Key, mark: Mark) -> bool {
         self.mark(key).0 != mark.0
     }
 
-    /// How many keys have a flight.
+    /// Returns the number of keys that have a flight.
     pub(crate) fn len(&self) -> usize {
         self.0.shards.iter().map(|shard| lock(shard).len()).sum()
     }
@@ -266,8 +267,8 @@ fn panicked() -> Error {
     Error::new(ErrorKind::Panicked, "code of the application panicked during a lookup or a load")
 }
 
-/// Waits for the outcome of a flight: what the work returned, an error of kind `Panicked` if it
-/// panicked, or of kind `Closed` if the runtime has ended.
+/// Waits for the outcome of a flight: the result of the work, an error of kind `Panicked` if it
+/// panicked, or one of kind `Closed` if the runtime has ended.
 ///
 /// # Cancel safety
 ///

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::util::fault::{Fault, INJECTED};
 
-/// How the work goes.
+/// The course of the work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Plan {
     /// It yields so often, waking itself, and ends.
@@ -105,7 +105,7 @@ fn woken_elsewhere() -> impl Future<Output = ()> {
     })
 }
 
-/// What a caller does.
+/// The behaviour of a caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Caller {
     /// Waits to the end.
@@ -138,13 +138,13 @@ async fn polled<F: Future + Unpin>(times: usize, future: &mut F) -> Option<F::Ou
 struct Scenario {
     callers: &'static [Caller],
     plan: Plan,
-    /// Whether they are lookups, one of which may go on without waiters.
+    /// `true` if they are lookups, one of which may go on without waiters.
     lookups: bool,
-    /// Whether the runtime ends meanwhile.
+    /// `true` if the runtime ends meanwhile.
     runtime_ends: bool,
 }
 
-/// What the callers of one execution share.
+/// The state that the callers of one execution share.
 struct Execution {
     scenario: Scenario,
     flights: FlightGroup<u32>,
@@ -285,7 +285,7 @@ fn all() -> impl Iterator<Item = Scenario> {
             runtime_ends,
         })
     });
-    // What hangs must be left by all of its callers, or be dropped by its runtime.
+    // Work that hangs must be left by all of its callers, or be dropped by its runtime.
     scenarios.filter(|scenario| {
         let are_gone = !scenario.lookups && scenario.callers.iter().all(|caller| matches!(caller, Leaves(_)));
         scenario.plan != Plan::Hangs || are_gone || scenario.runtime_ends
@@ -313,12 +313,12 @@ fn g3_no_waiter_hangs_and_nothing_is_left() {
     }
 }
 
-/// How often the scenarios are searched for a fault; the first finding ends the search.
+/// The number of searches of the scenarios for a fault; the first finding ends the search.
 const ROUNDS: usize = 20;
 
 #[test]
 fn every_guard_that_is_taken_away_is_missed() {
-    // What is found is printed by shuttle; the assertion below is what matters.
+    // Shuttle prints its findings; only the assertion below matters.
     std::panic::set_hook(Box::new(|_| {}));
     let faults = [
         Fault::SilentEnd,

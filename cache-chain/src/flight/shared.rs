@@ -24,7 +24,7 @@ pub(super) struct State<T> {
     waiters: Vec<(u64, Option<Waker>)>,
     next_id: u64,
     task: Option<AbortHandle>,
-    /// Whether the work goes on without waiters and without a slot.
+    /// `true` if the work goes on without waiters and without a slot.
     pub(super) in_background: bool,
     /// The slot of work that goes on without waiters.
     pub(super) slot: Option<OwnedSemaphorePermit>,

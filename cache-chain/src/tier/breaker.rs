@@ -13,17 +13,31 @@ use tokio::time::Instant;
 
 use crate::util::{deadline::after, sync::lock};
 
-/// When a tier is skipped because it does not answer; see [`Tier::breaker`](crate::Tier::breaker).
+/// The settings of a circuit breaker, which skips a tier that does not answer; see
+/// [`Tier::breaker`](crate::Tier::breaker).
 ///
 /// # Examples
 ///
 /// ```
 /// use std::time::Duration;
-/// use cache_chain::{Breaker, Tier};
-/// use cache_core::testkit::MapStore;
 ///
-/// let breaker = Breaker::new().failures(3).probe_interval(Duration::from_millis(500));
-/// let tier = Tier::new(MapStore::<String>::new()).breaker(breaker);
+/// use cache_chain::{Breaker, ChainCache, Key, Origin, Tier, stretto::StrettoStore};
+///
+/// async fn find_user(key: Key) -> std::io::Result<Option<String>> {
+///     Ok((key.as_str() == Some("42")).then(|| "Ada".to_owned())) // your query
+/// }
+///
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     // After three failures in a row, the service is asked twice a second until it answers.
+///     let breaker = Breaker::new().failures(3).probe_interval(Duration::from_millis(500));
+///     let users: ChainCache<String> = ChainCache::builder()
+///         .tier(Tier::new(StrettoStore::new(10_000)?).default_ttl(Duration::from_secs(60)))
+///         .tier(Tier::new(Origin::new(find_user)).breaker(breaker))
+///         .build()?;
+///     assert_eq!(users.get(42).await?.as_deref(), Some("Ada"));
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Breaker {
@@ -32,19 +46,20 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Opens after 5 consecutive failures and probes every second.
+    /// Creates the default settings: the breaker opens after 5 consecutive failures and probes
+    /// every second.
     pub fn new() -> Self {
         Self { failures: 5, probe_interval: Duration::from_secs(1) }
     }
 
-    /// After how many consecutive failures the breaker opens. Default: 5. One lost connection does
-    /// not open it; a tier that hangs costs its timeout five times.
+    /// Sets the number of consecutive failures after which the breaker opens. Default: 5. One lost
+    /// connection does not open it; a tier that hangs costs its timeout five times.
     pub fn failures(mut self, failures: u32) -> Self {
         self.failures = failures;
         self
     }
 
-    /// How often an open breaker lets one call through as a probe. Default: 1 s.
+    /// Sets the interval at which an open breaker lets one call through as a probe. Default: 1 s.
     pub fn probe_interval(mut self, interval: Duration) -> Self {
         self.probe_interval = interval;
         self

@@ -12,7 +12,7 @@ use crate::util::deadline::after;
 /// One result per key. A single key needs no allocation.
 pub(crate) type Each<T> = SmallVec<[T; 1]>;
 
-/// What a call tells the breaker; `None` if the store was not asked.
+/// The report of a call to the breaker; `None` if the store was not asked.
 pub(super) type Verdict = Option<Result<()>>;
 
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
@@ -45,8 +45,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.counted(self.call_with_verdict(limit, count, checked).await, count)
     }
 
-    /// As [`call`](Self::call), for so many keys. The call returns what to tell the breaker as
-    /// well.
+    /// As [`call`](Self::call), for `count` keys. The call also returns its report to the breaker.
     pub(super) async fn call_with_verdict<T>(
         &self,
         limit: Duration,

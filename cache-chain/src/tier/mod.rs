@@ -36,19 +36,29 @@ pub(crate) type Places = SmallVec<[usize; 2]>;
 ///
 /// ```
 /// use std::time::Duration;
-/// use cache_chain::{ChainCache, Tier};
-/// use cache_core::testkit::MapStore;
 ///
-/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// let chain: ChainCache<String> = ChainCache::builder()
-///     .tier(Tier::new(MapStore::new()).max_ttl(Duration::from_secs(60)))
-///     .tier(MapStore::new())
-///     .build()?;
-/// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+/// use cache_chain::{Breaker, ChainCache, Tier, stretto::StrettoStore};
+///
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     let memory = Tier::new(StrettoStore::new(1_000)?).name("memory").max_ttl(Duration::from_secs(30));
+///     // In production this is a store that processes share, such as Redis.
+///     let shared = Tier::new(StrettoStore::new(100_000)?)
+///         .name("shared")
+///         .default_ttl(Duration::from_secs(3600))
+///         .timeout(Duration::from_millis(200))
+///         .breaker(Breaker::new().failures(3));
+///     let users: ChainCache<String> = ChainCache::builder().tier(memory).tier(shared).build()?;
+///
+///     users.set(42, "Ada".to_owned()).await?;
+///     let (name, ttl) = users.get_with_ttl(42).await?.expect("it was just set");
+///     assert!(name == "Ada" && ttl.as_duration() <= Some(Duration::from_secs(30)));
+///     Ok(())
+/// }
 /// ```
 pub struct Tier<V> {
     store: Arc<dyn ErasedStore<V>>,
-    /// Whether its leases are kept by the fence of this process, and the store is not called for
+    /// `true` if its leases are kept by the fence of this process, and the store is not called for
     /// them.
     is_fenced: bool,
     name: Arc<str>,
@@ -147,9 +157,9 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// Default: 65,536 keys. Their memory is limited to 256 bytes per key on average, 16 MiB by
     /// default.
     ///
-    /// Beyond that, nothing is read from the tier until it has recovered, and after that only
-    /// entries created since, until a `clear` succeeds. If the store does not keep when an entry
-    /// was created, nothing is read until then.
+    /// If more writes fail, nothing is read from the tier until it has recovered. After that, only
+    /// entries that were created since are read, until a `clear` succeeds. If the store does not
+    /// keep the creation times of entries, nothing is read until then.
     pub fn pending_deletes(mut self, keys: usize) -> Self {
         self.pending = PendingDeletes::new(keys);
         self
@@ -196,7 +206,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.counters.snapshot(self.pending.len(), self.name.to_string())
     }
 
-    /// The store's synchronous interface, if it is in this process.
+    /// Returns the synchronous interface of the store, if the store is in this process.
     #[inline]
     pub(crate) fn local(&self) -> Option<&dyn LocalStore<Value = V>> {
         self.store.local()
@@ -206,24 +216,24 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.local().is_some()
     }
 
-    /// Whether its leases leave something in the store that must be returned.
+    /// Returns `true` if its leases leave something in the store and must be released.
     pub(crate) fn has_markers(&self) -> bool {
         let profile = self.store.profile();
         profile.leases && profile.markers
     }
 
-    /// Whether it grants claims to one process at a time.
+    /// Returns `true` if it grants claims to one process at a time.
     pub(crate) fn grants_claims(&self) -> bool {
         self.store.profile().claims
     }
 
-    /// Whether its store is the application's own data, which a chain never writes on its own
-    /// account.
+    /// Returns `true` if its store is the application's own data, which a chain writes only for the
+    /// application.
     pub(crate) fn is_source(&self) -> bool {
         self.store.profile().origin
     }
 
-    /// When an entry with this expiry expires in this tier.
+    /// Returns when an entry with this expiry expires in this tier.
     pub(crate) fn limit(&self, expiry: Expiry, now: Moment) -> Expiry {
         self.lifetimes.limit(expiry, now)
     }

@@ -25,7 +25,7 @@ use crate::util::sync::lock;
 
 #[derive(Debug)]
 pub(crate) struct PendingDeletes {
-    /// Whether the list is empty, so that the lock is not needed.
+    /// `true` if the list is empty, so that the lock is not needed.
     empty: AtomicBool,
     state: Mutex<State>,
     pub(crate) capacity: usize,
@@ -46,13 +46,13 @@ struct State {
     /// The number of the last failure.
     now: u64,
     all: All,
-    /// Not before this moment are deletions tried again.
+    /// The moment before which deletions are not tried again.
     next_attempt: Option<Instant>,
-    /// Whether a caller is deleting.
+    /// `true` if a caller is deleting.
     is_deleting: bool,
 }
 
-/// What may be read of the keys that are not on the list.
+/// The entries that may be read of keys that are not on the list.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 enum All {
     #[default]
@@ -88,12 +88,12 @@ impl PendingDeletes {
         lock(&self.state)
     }
 
-    /// Whether everything in the tier may be read.
+    /// Returns `true` if everything in the tier may be read.
     pub(crate) fn is_empty(&self) -> bool {
         self.empty.load(Ordering::Acquire)
     }
 
-    /// Whether there is something to delete in the tier.
+    /// Returns `true` if there is something to delete in the tier.
     pub(crate) fn has_work(&self) -> bool {
         !self.is_empty() && self.state().has_work()
     }
@@ -170,18 +170,18 @@ impl PendingDeletes {
     }
 
     fn settle(&self, state: &mut State) {
-        // Under the lock, or it would hide what is noted meanwhile.
+        // Under the lock; otherwise it would hide a failure that is noted meanwhile.
         self.empty.store(state.keys.is_empty() && state.all == All::Everything, Ordering::Release);
     }
 
-    /// Whether the key must not be read from the tier.
+    /// Returns `true` if the key must not be read from the tier.
     pub(crate) fn awaits_delete(&self, key: &Key) -> bool {
         let state = self.state();
         matches!(state.all, All::Nothing(_)) || state.keys.contains_key(key)
     }
 
-    /// Whether this entry from the tier must not be read, because it may be older than a failed
-    /// write.
+    /// Returns `true` if this entry from the tier must not be read, because it may be older than a
+    /// failed write.
     pub(crate) fn rejects<V>(&self, entry: &Entry<V>) -> bool {
         if self.is_empty() {
             return false;
@@ -235,7 +235,7 @@ impl PendingDeletes {
 }
 
 impl State {
-    /// Whether the key is on the list by a failure before the mark.
+    /// Returns `true` if the key is on the list because of a failure before the mark.
     fn failed_before(&self, key: &Key, mark: Mark) -> bool {
         self.keys.get(key).is_some_and(|noted| *noted <= mark.0)
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::util::deadline::after;
 
-/// What a tier has of a key.
+/// The entry or the lease that a tier has of a key.
 pub(crate) struct TierLookup<V> {
     /// The entry, fresh or stale.
     pub(crate) entry: Option<Entry<V>>,
@@ -20,16 +20,16 @@ pub(crate) struct TierLookup<V> {
     pub(crate) ticket: Option<Ticket>,
 }
 
-/// What a local tier has answered before the lookup.
+/// The answer of a local tier from before the lookup.
 pub(crate) struct Peeked<V> {
     pub(crate) entry: Option<Entry<V>>,
-    /// Whether the statistics have counted it.
+    /// `true` if the statistics have counted it.
     pub(crate) is_counted: bool,
 }
 
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
-    /// Looks up the keys, and takes a lease for `lease` of each key without an acceptable entry, all
-    /// within `limit`. A tier that has been asked before gives its answers.
+    /// Looks up the keys, and takes a lease for `lease` of each key without an acceptable entry,
+    /// all within `limit`. A tier that has been asked before gives its answers.
     pub(crate) async fn look_up(
         &self,
         keys: &[Key],
@@ -135,8 +135,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.complete(found, keys.len())
     }
 
-    /// Classifies what was found: entries that must not be read and bytes that do not decode are
-    /// misses.
+    /// Classifies an answer: entries that must not be read and bytes that do not decode are misses.
     fn classify(&self, found: Result<Option<Entry<V>>>, counts: bool) -> Result<Option<Entry<V>>> {
         match found {
             Ok(Some(entry)) if !self.pending.rejects(&entry) => {

@@ -4,17 +4,17 @@ use cache_core::{Error, ErrorKind, Key, Result};
 
 use super::Tier;
 
-/// How many keys are deleted by one call of the store.
+/// The number of keys that one call of the store deletes.
 const BATCH: usize = 256;
 
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
-    /// Whether there is anything to repair.
+    /// Returns `true` if there is anything to repair.
     pub(crate) fn needs_repair(&self) -> bool {
         self.pending.has_work()
     }
 
-    /// Whether a failed write is repaired. A local tier has no failed writes, and an origin keeps
-    /// what it has.
+    /// Returns `true` if a failed write is repaired. A local tier has no failed writes, and an
+    /// origin keeps its values.
     pub(crate) fn is_repairable(&self) -> bool {
         !self.is_local() && !self.is_origin
     }
@@ -26,7 +26,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.call_with_verdict(self.write_timeout, 1, repair).await
     }
 
-    /// Deletes the pending keys, if it is time to and no other caller does. Returns whether the
+    /// Deletes the pending keys, if it is time to and no other caller does. Returns `true` if the
     /// store was asked.
     pub(super) async fn repair(&self, is_probe: bool) -> Result<bool> {
         if self.pending.is_empty() {

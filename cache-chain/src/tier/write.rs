@@ -77,14 +77,14 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
                 let lifetime =
                     Lifetime::new(entry.expiry().min(until)).fresh_until(entry.stale_at().min(Expiry::At(now)));
                 // As a write, it voids the leases of lookups that have read the fresh entry.
-                self.store.set(Write { key: key.clone(), entry: entry.with_lifetime(lifetime), ticket }).await
+                self.store.set(Write::new(key.clone(), entry.with_lifetime(lifetime), ticket)).await
             };
             Each::from_iter([expired.await])
         };
         self.write(std::slice::from_ref(key), expire).await.pop().unwrap_or(Ok(()))
     }
 
-    /// Gives the entry of a key a new lifetime. Returns whether there is one that may be read.
+    /// Gives the entry of a key a new lifetime. Returns `true` if there is one that may be read.
     pub(crate) async fn touch(&self, key: &Key, lifetime: Lifetime, now: Moment) -> Result<bool> {
         if self.withheld(key, &Ok(())).is_some() {
             return Ok(false);

@@ -31,7 +31,8 @@ std::thread_local! {
     pub(crate) static INJECTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
 }
 
-/// Whether the model injects this fault. Outside of the model it is the constant `false`.
+/// Returns `true` if the model injects this fault. Outside of the model, it is the constant
+/// `false`.
 #[cfg(all(test, shuttle))]
 macro_rules! injected {
     ($fault:ident) => {

@@ -139,7 +139,7 @@ mod tests {
         });
     }
 
-    /// Polls the future once; whether it is pending.
+    /// Polls the future once. Returns `true` if it is pending.
     async fn futures_poll<F: Future + Unpin>(future: &mut F) -> bool {
         std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context).is_pending())).await
     }

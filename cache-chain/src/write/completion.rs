@@ -22,9 +22,8 @@ impl Completion {
         Self { runtime, detached: Arc::default() }
     }
 
-    /// Runs a write of these keys, which takes so many bytes of memory, after the detached writes
-    /// of the same keys. `delete` deletes keys from all tiers; it runs if later writes were
-    /// refused.
+    /// Runs a write of these keys, whose keys and values take `bytes`, after the detached writes of
+    /// the same keys. `delete` deletes keys from all tiers; it runs if later writes were refused.
     ///
     /// # Cancel safety
     ///

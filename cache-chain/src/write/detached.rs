@@ -20,23 +20,24 @@ use tokio::{
 
 use crate::util::sync::lock;
 
-/// The most detached writes of one key; further writes of the key are refused. A tier that answers
-/// completes as many in well under a second.
+/// The largest number of detached writes of one key; further writes of the key are refused. A tier
+/// that answers completes as many in well under a second.
 const MAX_PER_KEY: usize = 128;
 
-/// The most detached writes of all keys; further writes are refused. Each holds its keys and values
-/// in memory.
+/// The largest number of detached writes of all keys; further writes are refused. Each holds its
+/// keys and values in memory.
 const MAX_TOTAL: usize = 16_384;
 
-/// The most bytes of the keys and values of all detached writes; further writes are refused.
+/// The largest number of bytes of the keys and values of all detached writes; further writes are
+/// refused.
 const MAX_BYTES: usize = 64 << 20;
 
-/// How long a write waits for its predecessors: longer than the default timeouts of several tiers
-/// together.
+/// The time for which a write waits for its predecessors: longer than the default timeouts of
+/// several tiers together.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// How long later writes wait for a detached `clear`. A `clear` can take minutes, and a write
-/// before its end loses its value at worst.
+/// The time for which later writes wait for a detached `clear`. A `clear` can take minutes, and a
+/// write before its end loses its value at worst.
 const CLEAR_GRACE: Duration = Duration::from_secs(1);
 
 /// The detached writes of a chain.
@@ -58,7 +59,7 @@ struct State {
     clear: Option<(Done, Instant)>,
 }
 
-/// What a write must wait for before it begins.
+/// The detached writes that a write must wait for before it begins.
 #[derive(Debug, Default)]
 pub(super) struct Predecessors {
     writes: Vec<Done>,
@@ -70,7 +71,7 @@ pub(super) struct Predecessors {
 struct Queue {
     last: Done,
     writes: usize,
-    /// Whether a later write was refused, so that what the queue leaves behind is outdated.
+    /// `true` if a later write was refused, so that the values of the queue are outdated.
     refused_later: bool,
 }
 
@@ -100,7 +101,7 @@ impl DetachedWrites {
         lock(&self.state)
     }
 
-    /// Returns what a write of these keys must wait for.
+    /// Returns the detached writes that a write of these keys must wait for.
     ///
     /// # Errors
     ///
@@ -176,7 +177,7 @@ impl DetachedWrites {
         Detached { writes: Arc::clone(self), number: None, keys, bytes: 0, predecessors, _ended: ended }
     }
 
-    /// Appends a write of these keys to their queues. Its keys and values take so many bytes.
+    /// Appends a write of these keys to their queues. `bytes` is the memory of its keys and values.
     pub(super) fn enter(self: &Arc<Self>, keys: Arc<[Key]>, bytes: usize) -> Detached {
         let (ended, done) = watch::channel(());
         // A weigher may return the largest number.

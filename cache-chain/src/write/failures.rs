@@ -8,7 +8,7 @@ use crate::tier::Tier;
 #[derive(Default)]
 pub(crate) struct Failures {
     failures: Vec<Failure>,
-    /// Whether a tier failed that is not repaired.
+    /// `true` if a tier failed that is not repaired.
     is_final: bool,
 }
 
@@ -29,8 +29,8 @@ impl Failures {
             .ok()
     }
 
-    /// The result of a write. Keys of its failed tiers are deleted there when the tiers answer
-    /// again.
+    /// Returns the result of a write. Its keys are deleted from the tiers that failed when these
+    /// answer again.
     pub(crate) fn of_write(self, operation: &str) -> Result<()> {
         let will_be_repaired = !self.is_final;
         self.result(operation).map_err(|error| error.repaired_later(will_be_repaired))

@@ -86,7 +86,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         self.complete(keys, 0, async move { writer.expire_all(&key).await }).await
     }
 
-    /// Gives the value of a key a new TTL in every tier. Returns whether the last tier has it.
+    /// Gives the value of a key a new TTL in every tier. Returns `true` if the last tier has it.
     pub(crate) async fn touch(self: &Arc<Self>, key: Key, ttl: Ttl) -> Result<bool> {
         let writer = Arc::clone(self);
         let touch = self.completion.runtime.run(async move { writer.touch_all(&key, ttl).await });
@@ -138,8 +138,8 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
     }
 
     /// Sets the last tier unconditionally, and those above with leases taken before. If a tier
-    /// fails, the key is deleted from the tiers above instead: it is not known what lies below
-    /// them.
+    /// fails, the key is deleted from the tiers above instead, because the value below them is
+    /// unknown.
     async fn set_all(&self, values: Vec<(Key, V)>, ttl: Ttl, unwritten: &[usize]) -> Result<()> {
         let keys: Vec<Key> = values.iter().map(|(key, _)| key.clone()).collect();
         let _forgetting = Forgetting { flights: &self.flights, keys: Some(&keys) };
@@ -147,7 +147,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         let mut failures = Failures::default();
         let mut tickets = self.lease_above(&keys, unwritten, &mut failures).await;
 
-        // For each key, whether every tier below holds the new value or nothing.
+        // For each key, `true` if every tier below holds the new value or nothing.
         let mut is_sound = vec![true; keys.len()];
         let now = self.clock.now();
         let mut lifetimes: Vec<_> = keys.iter().map(|_| self.lifetimes.of_value(ttl, now)).collect();
@@ -168,7 +168,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
                     Some(ticket) if is_sound[at] => {
                         let entry = Entry::new(value, expiry).fresh_until(fresh_until).created_at(now);
                         set.0.push(at);
-                        set.1.push(Write { key, entry, ticket });
+                        set.1.push(Write::new(key, entry, ticket));
                     }
                     _ => {
                         deleted.0.push(at);
@@ -195,7 +195,8 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         copies
     }
 
-    /// For each tier, a ticket per key; `None` if the tier granted no lease or is not to be written.
+    /// For each tier, a ticket per key; `None` if the tier granted no lease or is not to be
+    /// written.
     async fn lease_above(
         &self,
         keys: &[Key],

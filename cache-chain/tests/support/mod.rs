@@ -1,4 +1,4 @@
-//! What the tests of the chain share.
+//! Helpers that the tests of the chain share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use cache_chain::{ChainBuilder, ChainCache, Tier};
@@ -54,7 +54,7 @@ impl Rig {
     /// Puts a value into one tier only.
     pub(crate) fn put(&self, tier: usize, key: &str, value: &str, expiry: Expiry) {
         let entry = Entry::new(value.to_owned(), expiry);
-        let write = Write { key: Key::new(key).unwrap(), entry, ticket: Ticket::unconditional() };
+        let write = Write::new(Key::new(key).unwrap(), entry, Ticket::unconditional());
         block_on(self.stores[tier].inner().set(write)).unwrap();
     }
 }

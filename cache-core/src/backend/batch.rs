@@ -21,8 +21,8 @@ pub fn refused_for_room<T>(results: &[Result<T>]) -> Vec<usize> {
     (0..results.len()).filter(|&at| is_full(&results[at])).collect()
 }
 
-/// Returns the error of a write that was refused for want of room, extended by whether the older
-/// entry was removed.
+/// Returns the error of a write that was refused because there was no room. The message also tells
+/// whether the older entry was removed.
 pub fn with_removal(error: &Error, removed: bool) -> Error {
     let outcome = if removed {
         "the older entry was removed"

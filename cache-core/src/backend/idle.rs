@@ -7,8 +7,8 @@ use std::{
 
 use crate::Moment;
 
-/// The moment from which an entry in memory is idle: its last read, or the write of it, plus the
-/// store's time to idle.
+/// The moment from which an entry in memory is idle: its last read or its write, plus the time to
+/// idle of the store.
 ///
 /// A store keeps one beside each entry, and serves the entry only while neither this deadline nor
 /// the entry's own expiry is past. A read moves the deadline of this entry and locks nothing.
@@ -39,7 +39,7 @@ impl IdleDeadline {
         Self(AtomicU64::new(time_to_idle.map_or(Self::NEVER, |time_to_idle| now.plus(time_to_idle).as_nanos())))
     }
 
-    /// Returns whether the entry is idle at `now`.
+    /// Returns `true` if the entry is idle at `now`.
     #[inline]
     pub fn is_past(&self, now: Moment) -> bool {
         let deadline = self.0.load(Ordering::Relaxed);

@@ -11,12 +11,9 @@ use crate::Moment;
 /// lives longer than it was meant to.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerClock {
-    /// The time by the server's clock, in Unix microseconds.
-    pub stamp: u64,
-    /// The local time before the request was sent.
-    pub sent: Moment,
-    /// The local time after the reply was received.
-    pub received: Moment,
+    stamp: u64,
+    sent: Moment,
+    received: Moment,
 }
 
 impl ServerClock {
@@ -24,7 +21,13 @@ impl ServerClock {
     /// clock may be set.
     const FRESH: Duration = Duration::from_secs(60);
 
-    /// Returns whether the reading can still be used.
+    /// Creates a reading: the time by the server's clock, in Unix *micro*seconds, and the local times
+    /// before the request was sent and after the reply was received.
+    pub const fn new(stamp: u64, sent: Moment, received: Moment) -> Self {
+        Self { stamp, sent, received }
+    }
+
+    /// Returns `true` if the reading is recent enough to be used.
     pub fn is_fresh(&self, now: Moment) -> bool {
         now.since(self.received) < Self::FRESH
     }
@@ -51,7 +54,7 @@ mod tests {
     #[test]
     fn the_time_is_known_within_the_round_trip_of_the_measurement() {
         let at = |ms: u64| Moment::from_nanos(ms * 1_000_000);
-        let clock = ServerClock { stamp: 5_000_300, sent: at(100), received: at(140) };
+        let clock = ServerClock::new(5_000_300, at(100), at(140));
         assert_eq!(clock.earliest_micros(at(140)), 5_000_300);
         assert_eq!(clock.latest(at(140)), 5041);
         assert_eq!(clock.earliest_micros(at(1140)), 6_000_300);

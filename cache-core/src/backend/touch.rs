@@ -30,7 +30,7 @@ where
                 return untouched.map(|_| false);
             }
         };
-        if store.fill(Write { key: key.clone(), entry, ticket }).await? {
+        if store.fill(Write::new(key.clone(), entry, ticket)).await? {
             return Ok(true);
         }
     }

@@ -1,4 +1,4 @@
-//! Ids of writes: a ticket remembers one, and a bit of it tells a claim from a plain lease.
+//! Ids of writes. A ticket holds one, and a bit of the id distinguishes a claim from a plain lease.
 
 use std::{
     collections::hash_map::RandomState,
@@ -15,9 +15,8 @@ use crate::{Key, Ticket};
 /// can have it as well.
 const CLAIM: u64 = 1 << 63;
 
-/// Returns an id that no other write has, in this process or another, and that is no claim's: a
-/// counter, hashed with a random seed. The standard library draws the seed, so no further
-/// dependency is needed.
+/// Returns an id that no other write has, in this process or another, and that is not the id of a
+/// claim. It is a counter, hashed with a random seed of the standard library.
 pub fn next() -> u64 {
     static SEED: OnceLock<RandomState> = OnceLock::new();
     static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -29,8 +28,8 @@ pub fn next_claim() -> u64 {
     next() | CLAIM
 }
 
-/// Returns whether the id is a claim's: its top bit is set. In eight bytes, little-endian, the last
-/// one is 128 or more; as a signed number it is negative.
+/// Returns `true` if the id is that of a claim, by its top bit. As eight little-endian bytes, the
+/// last byte of such an id is 128 or more; as a signed number, it is negative.
 pub const fn is_claim(id: u64) -> bool {
     id & CLAIM != 0
 }

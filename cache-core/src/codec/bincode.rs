@@ -5,13 +5,13 @@ use crate::{Error, ErrorKind, Result};
 
 /// [bincode](https://docs.rs/bincode/2) 2, little-endian, integers of fixed width.
 ///
-/// Fixed width is what makes decoding safe: bincode allocates what a length says before it reads,
-/// up to a limit that is counted in decoded bytes, and only with fixed widths no value decodes to
-/// more bytes than its encoding has.
+/// Integers have a fixed width so that decoding is safe. Bincode allocates for a length before it
+/// reads the elements, up to a limit that counts decoded bytes. Only with fixed widths, no value
+/// decodes to more bytes than its encoding has.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bincode;
 
-// The hint of `Codec` says what is missing, and more than serde can.
+// The compiler shows the hint of `Codec` instead, which names what is missing.
 #[diagnostic::do_not_recommend]
 impl<V: Serialize + DeserializeOwned> Codec<V> for Bincode {
     const ID: u8 = 1;
@@ -20,7 +20,7 @@ impl<V: Serialize + DeserializeOwned> Codec<V> for Bincode {
         let config = bincode::config::legacy();
         let bytes = bincode::serde::encode_to_vec(value, config).map_err(cannot_encode)?;
         if bytes.len() > MAX_PAYLOAD {
-            // `decode` would refuse it.
+            // `decode` would reject it.
             return Err(Error::new(ErrorKind::Codec, "the encoded value is larger than 16 MiB"));
         }
         out.extend_from_slice(&bytes);
@@ -28,7 +28,7 @@ impl<V: Serialize + DeserializeOwned> Codec<V> for Bincode {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<V> {
-        // The limit is a constant of the type; take the least that fits.
+        // The limit is a constant of the type, so the least one that fits is chosen here.
         match bytes.len().div_ceil(MIB) {
             0..=1 => decode::<V, { MIB }>(bytes),
             2 => decode::<V, { 2 * MIB }>(bytes),

@@ -3,16 +3,16 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Codec, cannot_decode, cannot_encode};
 use crate::Result;
 
-/// [JSON](https://docs.rs/serde_json/1), for values that others read. Nesting is bounded at 128
-/// levels.
+/// [JSON](https://docs.rs/serde_json/1), for values that other programs read. Nesting is limited to
+/// 128 levels.
 ///
-/// JSON has no words for some values: NaN and the infinities are written as `null` and do not
+/// JSON cannot represent some values: NaN and the infinities are written as `null` and do not
 /// decode as a float; `Some(None)` decodes as `None`; a map needs keys that are strings or numbers.
 /// White space after the value is ignored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
 
-// The hint of `Codec` says what is missing, and more than serde can.
+// The compiler shows the hint of `Codec` instead, which names what is missing.
 #[diagnostic::do_not_recommend]
 impl<V: Serialize + DeserializeOwned> Codec<V> for Json {
     const ID: u8 = 3;

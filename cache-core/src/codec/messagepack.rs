@@ -3,14 +3,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Codec, cannot_decode, cannot_encode, trailing_bytes};
 use crate::Result;
 
-/// [MessagePack](https://docs.rs/rmp-serde/1), with the names of fields, so that fields may be
-/// added with a default.
+/// [MessagePack](https://docs.rs/rmp-serde/1), with the names of fields, so that fields with a default
+/// may be added.
 ///
-/// `Some(None)` decodes as `None`: the format has but one `nil`.
+/// `Some(None)` decodes as `None`, because the format has only one `nil`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MessagePack;
 
-// The hint of `Codec` says what is missing, and more than serde can.
+// The compiler shows the hint of `Codec` instead, which names what is missing.
 #[diagnostic::do_not_recommend]
 impl<V: Serialize + DeserializeOwned> Codec<V> for MessagePack {
     const ID: u8 = 4;

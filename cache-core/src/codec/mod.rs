@@ -1,4 +1,4 @@
-//! Codecs: how stores that keep bytes turn values into them and back.
+//! Codecs, by which stores that keep bytes convert values into bytes and back.
 //!
 //! | codec | feature | id | choose it for |
 //! |---|---|---|---|
@@ -7,38 +7,38 @@
 //! | `Json` | `json` | 3 | values that others read, recursive types, `#[serde(flatten)]`, untagged enums |
 //! | `MessagePack` | `messagepack` | 4 | compact and self-describing |
 //!
-//! The id stands in the [`Envelope`](crate::backend::Envelope), so a switch of codecs reads old
-//! records as errors of kind `Codec` (in a chain: as misses), never as other values.
+//! The [`Envelope`](crate::backend::Envelope) stores the id. So after a change of the codec, old
+//! records are errors of kind `Codec` (in a chain: misses), never other values.
 //!
 //! # Changed types
 //!
-//! `Bincode` and `Postcard` write neither names nor types of fields. [`Codec::shape`] tells a type
-//! from what it was before a field was swapped, renamed or retyped; stores put it into the tag of
-//! each record.
+//! `Bincode` and `Postcard` write neither names nor types of fields. [`Codec::shape`] differs when
+//! a field of the type was swapped, renamed or retyped; stores put it into the tag of each record.
 //!
-//! # What decoding may cost
+//! # Memory of a decoder
 //!
-//! A *length that lies* is not believed. At any time, decoding has allocated no more than
+//! A record that claims to hold more elements than it has bytes for does not make a decoder
+//! allocate for them. At any time, a decoder has allocated at most the sum of
 //!
 //! - twice the input and 1 MiB,
-//! - 4 MiB for each collection that encloses what is being read, itself included: serde reserves up
-//!   to 1 MiB ahead for each, and a hash table rounds that up, and
-//! - what the elements that were really there take in memory, three times that while a vector
-//!   grows. An empty `String` is one byte in a record of `Postcard` and 24 in memory, so the
-//!   element type says what 16 MiB of input may become.
+//! - 4 MiB for each collection that is being read, with those around it: serde reserves up to 1 MiB
+//!   ahead for each, and a hash table rounds that up, and
+//! - the memory of the elements that were read, three times that while a vector grows. An empty
+//!   `String` is one byte in a record of `Postcard` and 24 in memory, so the element type
+//!   determines how much memory 16 MiB of input may take.
 //!
-//! `Json` adds up to 18 times the length of a string that stands where another type should: serde
-//! puts it into the error.
+//! `Json` adds up to 18 times the length of a string that was found in place of another type,
+//! because serde puts the string into the error.
 //!
-//! Three things are *not* bounded; mind them if you do not trust who writes to the store:
+//! Three things are *not* bounded. Mind them if you do not trust the writers of the store:
 //!
 //! - Depth, except in JSON: a recursive type such as a tree overflows the stack on a few kilobytes.
 //!   Use `Json`.
-//! - The count of elements that have no bytes, in `Bincode` and `Postcard`: `Vec<()>`, or a `Vec`
-//!   of a struct whose fields are all skipped, has nothing but its length, so a record that claims
-//!   2^63 of them is decoded for as long as that takes, and into as much memory as they have. Use
+//! - The number of elements without bytes, in `Bincode` and `Postcard`. A `Vec<()>`, or a `Vec` of
+//!   a struct whose fields are all skipped, is encoded as its length alone. So a record that claims
+//!   2^63 elements is decoded for as long as that takes, and into as much memory as they need. Use
 //!   `Json` or `MessagePack`, or store the count.
-//! - What your own `Deserialize` does.
+//! - The work of your own `Deserialize`.
 
 #[cfg(feature = "bincode")]
 mod bincode;
@@ -64,14 +64,46 @@ use crate::Result;
 #[cfg(any(feature = "bincode", feature = "json", feature = "messagepack", feature = "postcard"))]
 use crate::{Error, ErrorKind};
 
-/// The most bytes of an encoded value: 16 MiB.
+/// The length of the longest encoded value, in bytes: 16 MiB.
 pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 
-/// Turns values into bytes and back.
+/// Converts values into bytes and back.
 ///
-/// `decode(encode(v))` is `v`, and `decode` reports every input that is no encoding as an error of
-/// kind [`Codec`](crate::ErrorKind::Codec): it must not panic, must not allocate out of proportion
-/// to the input, and must check that it consumed every byte.
+/// `decode(encode(v))` is `v`. `decode` returns an error of kind
+/// [`Codec`](crate::ErrorKind::Codec) for every input that is not an encoding. It must not panic,
+/// must not allocate out of proportion to the input, and must check that it consumed every byte.
+///
+/// # Examples
+///
+/// A codec that stores text unchanged. A store takes it with `.codec(Utf8)`:
+///
+/// ```
+/// use cache_core::{Codec, Error, ErrorKind, Result};
+///
+/// struct Utf8;
+///
+/// impl Codec<String> for Utf8 {
+///     const ID: u8 = 128;
+///
+///     fn encode(&self, value: &String, out: &mut Vec<u8>) -> Result<()> {
+///         out.extend_from_slice(value.as_bytes());
+///         Ok(())
+///     }
+///
+///     fn decode(&self, bytes: &[u8]) -> Result<String> {
+///         let text = str::from_utf8(bytes);
+///         text.map(str::to_owned).map_err(|_| Error::new(ErrorKind::Codec, "the stored bytes are not text"))
+///     }
+/// }
+///
+/// fn main() -> Result<()> {
+///     let mut bytes = Vec::new();
+///     Utf8.encode(&"Ada".to_owned(), &mut bytes)?;
+///     assert_eq!(Utf8.decode(&bytes)?, "Ada");
+///     assert_eq!(Utf8.decode(b"\xff").unwrap_err().kind(), ErrorKind::Codec);
+///     Ok(())
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "the codec `{Self}` cannot encode and decode `{V}`",
     label = "`{V}` has no encoding",
@@ -81,8 +113,8 @@ pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
     note = "if the codec is `()`, choose one with `.codec(…)`, or enable the feature `bincode`"
 )]
 pub trait Codec<V>: Send + Sync + 'static {
-    /// Distinguishes the records of this codec from those of others. Ids below 128 belong to this
-    /// crate; other crates use ids from 128 on.
+    /// The id in the records of this codec. Ids below 128 are reserved for this crate; other crates
+    /// use ids from 128 on.
     const ID: u8;
 
     /// Appends the encoded value to `out`.
@@ -92,19 +124,19 @@ pub trait Codec<V>: Send + Sync + 'static {
     /// Returns an error of kind `Codec` if the value has no encoding.
     fn encode(&self, value: &V, out: &mut Vec<u8>) -> Result<()>;
 
-    /// The value that `bytes` encode, all of them.
+    /// Decodes the value from all of `bytes`.
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `Codec` if they do not.
+    /// Returns an error of kind `Codec` if the bytes are not the encoding of a value.
     fn decode(&self, bytes: &[u8]) -> Result<V>;
 
     /// Returns a hash of the names and types that `V` consists of, if its encoding depends on them
     /// without naming them.
     ///
     /// Stores put it into the tag of each record, with the name of the schema, so that a record of
-    /// another shape is an error of kind `Codec` and not another value. By default there is none: a
-    /// format that names the fields tells them apart itself, and may accept records from before a
+    /// another shape is an error of kind `Codec` and not another value. Default: `None`. A format
+    /// that writes the names of the fields needs no shape, and may accept records from before a
     /// field was added.
     fn shape(&self) -> Option<u32> {
         None

@@ -3,11 +3,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Codec, cannot_decode, cannot_encode, shape::shape_of, trailing_bytes};
 use crate::Result;
 
-/// [postcard](https://docs.rs/postcard/1): small, stable, `no_std` by birth.
+/// [postcard](https://docs.rs/postcard/1), a small and stable format.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Postcard;
 
-// The hint of `Codec` says what is missing, and more than serde can.
+// The compiler shows the hint of `Codec` instead, which names what is missing.
 #[diagnostic::do_not_recommend]
 impl<V: Serialize + DeserializeOwned> Codec<V> for Postcard {
     const ID: u8 = 2;

@@ -134,7 +134,7 @@ fn round_trips(codec: &(impl Codec<Rich> + Clone), value: &Rich) {
 
     let life = Life::new(1, Some(u64::MAX));
     let envelope = Envelope::new(codec.clone(), Envelope::schema_tag("rich"));
-    let record = envelope.seal(Binding { key: b"k", epoch: 0 }, value, life, 7).unwrap();
+    let record = envelope.seal(Binding::new(b"k", 0), value, life, 7).unwrap();
     assert_eq!(&record[42..], encoded, "the payload is what the codec wrote");
     assert_eq!(envelope.open::<Rich>(b"k", &record).unwrap(), Opened::Record(Record::new(value.clone(), life)));
 }
@@ -220,7 +220,7 @@ proptest! {
     }
 }
 
-/// What the codecs' docs warn of.
+/// The cases that the docs of the codecs warn of.
 #[test]
 fn what_self_describing_formats_cannot_tell_apart() {
     type Nested = Option<Option<u8>>;

@@ -14,10 +14,10 @@ const LIFE_FLAGS: u8 = EXPIRES | STALES | AGELESS | EXTENDED;
 pub enum Peeked {
     /// The head of a record with a value.
     Value(Head),
-    /// The mark of a lease, or the record of an entry that has no value.
+    /// The marker of a lease, or the record of a key that has no value.
     NoValue,
     /// Anything else, such as a record of an earlier format version or of another codec or schema.
-    /// [`Envelope::open`] tells what it is, from the whole record.
+    /// [`Envelope::open`] reads the whole record and returns its content or the error.
     Unknown,
 }
 
@@ -37,7 +37,7 @@ pub struct Head {
 }
 
 impl Envelope<()> {
-    /// The number of bytes at the beginning of a record that [`peek`](Self::peek) needs at most.
+    /// The largest number of bytes that [`peek`](Self::peek) needs from the beginning of a record.
     pub const MAX_HEAD: usize = HEADER + EXTENSION;
 }
 

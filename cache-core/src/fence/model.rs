@@ -26,7 +26,7 @@ use crate::sync::{
     atomic::{AtomicU64, Ordering::SeqCst},
 };
 
-/// What guards the upper cells. The closures write them.
+/// A guard of the upper cells, which the closures write.
 trait Protocol: Send + Sync + 'static {
     fn lease(&self, key: &Key) -> Ticket;
     fn fill(&self, key: &Key, ticket: Ticket, install: impl FnOnce(), take_back: impl FnOnce());
@@ -37,12 +37,12 @@ trait Protocol: Send + Sync + 'static {
     /// Called before a writer or a deleter writes below.
     fn before_writing_below(&self, _key: &Key) {}
 
-    /// Whether a reader takes its lease before it reads below.
+    /// Returns `true` if a reader takes its lease before it reads below.
     fn leases_first(&self) -> bool {
         true
     }
 
-    /// Whether a deleter removes below before it removes above.
+    /// Returns `true` if a deleter removes below before it removes above.
     fn deletes_bottom_up(&self) -> bool {
         true
     }
@@ -253,7 +253,7 @@ fn side(key: &Key) -> usize {
     usize::from(key.fingerprint().low & 1 == 1)
 }
 
-/// What one thread does.
+/// The work of one thread.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Read(usize),

@@ -1,4 +1,4 @@
-//! Keys: how an application's key becomes bytes and a fingerprint.
+//! Keys, and their conversion into bytes and a fingerprint.
 
 use std::{
     fmt,
@@ -17,45 +17,55 @@ mod types;
 
 pub use self::types::DisplayKey;
 
-/// Bytes that a key holds without allocating; with the fingerprint, a `Key` fills one cache line.
+/// The number of bytes that a key holds without an allocation. With the fingerprint, a `Key` then
+/// fills one cache line.
 const INLINE: usize = 40;
 
-/// Something that identifies a cached value: a string, a number, a tuple of those, or a type of
-/// one's own.
+/// A type that identifies a cached value: a string, a number, a tuple of those, or a type of your
+/// own.
 ///
-/// A key *is* the bytes that [`write_key`](Self::write_key) writes: two keys that write the same
-/// bytes are the same key, whatever their types, so `42` and `"42"` are one key. Numbers are
-/// written in decimal, so that the people who operate a store can read them.
+/// A key is the bytes that [`write_key`](Self::write_key) writes. Two keys that write the same
+/// bytes are the same key, also if their types differ: `42` and `"42"` are one key. Numbers are
+/// written in decimal, so that operators can read the keys in a store.
 ///
 /// The fields of a tuple are joined by `:`; a `:` or `\` inside a field is escaped with `\`. So
 /// `("a:b", "c")` and `("a", "b:c")` differ, and tuples of the same types are equal only if their
 /// fields are.
 ///
 /// The feature `derive` implements this trait for structs and enums: `#[derive(CacheKey)]`. The
-/// feature `uuid` implements it for `uuid::Uuid`, and [`DisplayKey`] for whatever implements
-/// [`Display`](fmt::Display).
+/// feature `uuid` implements it for `uuid::Uuid`. [`DisplayKey`] makes a key of any type that
+/// implements [`Display`](fmt::Display).
 ///
 /// # Examples
 ///
-/// A key of one's own, as one writes `Display`:
+/// A type of your own; the implementation is similar to that of `Display`:
 ///
 /// ```
-/// use cache_core::{CacheKey, Key, KeyWriter};
+/// use cache_core::{CacheKey, DelegateCache, Key, KeyWriter};
+/// use store_stretto::StrettoStore;
 ///
-/// struct NamespacedKey {
-///     namespace: String,
-///     key: String,
+/// struct UserKey {
+///     tenant: String,
+///     id: u64,
 /// }
 ///
-/// impl CacheKey for NamespacedKey {
+/// impl CacheKey for UserKey {
 ///     fn write_key(&self, out: &mut KeyWriter) {
-///         out.field("namespace").field(&self.namespace).field(&self.key);
+///         out.field("user").field(&self.tenant).field(&self.id);
 ///     }
 /// }
 ///
-/// let key = Key::new(&NamespacedKey { namespace: "users".into(), key: "42".into() })?;
-/// assert_eq!(key.as_bytes(), b"namespace:users:42");
-/// # Ok::<(), cache_core::Error>(())
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> cache_core::Result<()> {
+///     let key = UserKey { tenant: "acme".into(), id: 42 };
+///     assert_eq!(Key::new(&key)?.as_bytes(), b"user:acme:42");
+///
+///     let users = DelegateCache::new(StrettoStore::new(10_000)?);
+///     users.set(key, "Ada".to_owned()).await?;
+///     // A tuple of the same fields is the same key.
+///     assert_eq!(users.get(("user", "acme", 42)).await?.as_deref(), Some("Ada"));
+///     Ok(())
+/// }
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a cache key",
@@ -65,19 +75,19 @@ const INLINE: usize = 40;
     note = "a type of another crate that implements `Display` is a key if you wrap it in `DisplayKey`"
 )]
 pub trait CacheKey {
-    /// Writes the bytes of this key. It must write the same bytes each time.
+    /// Writes the bytes of this key. Each call must write the same bytes.
     fn write_key(&self, out: &mut KeyWriter);
 }
 
-/// Where a [`CacheKey`] writes its bytes.
+/// The buffer that a [`CacheKey`] writes its bytes to.
 ///
-/// It also implements [`fmt::Write`], for `write!`. It keeps at most [`Key::MAX_LEN`] bytes and
-/// one; a longer key is refused by [`Key::new`].
+/// It also implements [`fmt::Write`], for `write!`. It keeps one byte more than [`Key::MAX_LEN`],
+/// by which [`Key::new`] recognizes a key that is too long.
 pub struct KeyWriter {
     bytes: SmallVec<[u8; INLINE]>,
-    /// How many tuples surround what is being written: so often `:` and `\` are escaped.
+    /// The number of tuples around the current field. `:` and `\` are escaped once for each.
     depth: u32,
-    /// Whether a field was already written at this depth.
+    /// `true` if a field was written at this depth.
     has_field: bool,
 }
 
@@ -102,8 +112,8 @@ impl KeyWriter {
         self
     }
 
-    /// Appends a field: a `:` before it unless it is the first, and what it writes escaped so that
-    /// its end stays plain.
+    /// Appends a field: a `:` unless it is the first field, then the bytes of the field. A `:` or a
+    /// `\` in these bytes is escaped, so the end of the field is unambiguous.
     pub fn field<K: CacheKey + ?Sized>(&mut self, field: &K) -> &mut Self {
         if self.has_field {
             self.put(b':', self.depth);
@@ -116,8 +126,8 @@ impl KeyWriter {
         self
     }
 
-    /// Puts one byte that `depth` tuples surround. Escaping at one depth may write bytes that the
-    /// next escapes again.
+    /// Appends one byte that is inside `depth` tuples. Each depth escapes the bytes of the depth
+    /// within.
     fn put(&mut self, byte: u8, depth: u32) {
         if self.bytes.len() > Key::MAX_LEN {
             return;
@@ -148,10 +158,27 @@ impl fmt::Debug for KeyWriter {
 
 /// The bytes of a key and their fingerprint, computed once and used by every tier.
 ///
-/// - It has 1 to [`Key::MAX_LEN`] bytes, any bytes.
-/// - Keys of up to 40 bytes do not allocate; longer ones do when they are made, and when they are
-///   cloned.
-/// - Keys are equal if their bytes are; a fingerprint only finds them faster.
+/// - A key has 1 to [`Key::MAX_LEN`] bytes of any value.
+/// - A key of up to 40 bytes does not allocate. A longer one allocates when it is created and when
+///   it is cloned.
+/// - Keys are equal if their bytes are equal. The fingerprint only speeds up the comparison.
+///
+/// Caches take any [`CacheKey`] and convert it themselves. Applications get a `Key` in loaders and
+/// in the closures of an [`Origin`](crate::Origin).
+///
+/// # Examples
+///
+/// ```
+/// use cache_core::{ErrorKind, Key};
+///
+/// fn main() -> cache_core::Result<()> {
+///     let key = Key::new(&("users", 42))?;
+///     assert_eq!(key.as_str(), Some("users:42"));
+///     assert_eq!(key, Key::new("users:42")?);
+///     assert_eq!(Key::new("").unwrap_err().kind(), ErrorKind::InvalidInput);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Key {
     bytes: SmallVec<[u8; INLINE]>,
@@ -160,8 +187,8 @@ pub struct Key {
 
 /// A 128-bit hash of a key's bytes: `SipHash`-1-3, keyed by a random seed of this process.
 ///
-/// Nobody outside the process can craft keys that collide. It differs between processes: never
-/// store or send it.
+/// Without the seed, an attacker cannot find keys that collide. The fingerprint of a key differs
+/// between processes, so do not store it or send it to another process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fingerprint {
     /// The first half.
@@ -171,14 +198,15 @@ pub struct Fingerprint {
 }
 
 impl Key {
-    /// The most bytes that a key may have: 64 KiB.
+    /// The length of the longest key, in bytes: 64 KiB.
     pub const MAX_LEN: usize = 64 * 1024;
 
-    /// The key that `key` writes.
+    /// Converts a key.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if it is empty or longer than [`Key::MAX_LEN`].
+    /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput) if the key is empty or
+    /// longer than [`Key::MAX_LEN`].
     #[inline]
     pub fn new<K: CacheKey + ?Sized>(key: &K) -> Result<Self> {
         let mut writer = KeyWriter::new();
@@ -210,22 +238,22 @@ impl Key {
         Ok(Self { bytes, fingerprint })
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The bytes as text, if they are UTF-8.
+    /// Returns the bytes as text, `None` if they are not UTF-8.
     pub fn as_str(&self) -> Option<&str> {
         str::from_utf8(&self.bytes).ok()
     }
 
-    /// The fingerprint.
+    /// Returns the fingerprint.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// How many bytes of memory this key takes: itself and what it allocated.
+    /// Returns the number of bytes of memory that this key takes, with its allocation.
     pub fn memory(&self) -> usize {
         let spilled = if self.bytes.spilled() { self.bytes.capacity() } else { 0 };
         size_of::<Self>() + spilled
@@ -268,7 +296,7 @@ impl Hash for Key {
     }
 }
 
-/// Shows the key as text, what is not UTF-8 escaped.
+/// Shows the key as text, in which bytes outside of printable ASCII are escaped.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key(\"{}\")", self.bytes.escape_ascii())

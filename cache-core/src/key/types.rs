@@ -1,4 +1,4 @@
-//! The types that are keys.
+//! Implementations of `CacheKey`.
 
 use std::{
     borrow::Cow,
@@ -113,22 +113,29 @@ impl CacheKey for uuid::Uuid {
     }
 }
 
-/// A key that is what a value displays, for types of other crates that implement
+/// A wrapper that makes a key of the text of a value, for types of other crates that implement
 /// [`Display`](fmt::Display) but not [`CacheKey`].
 ///
-/// Two values that display the same text are the same key. So wrap only types whose text identifies
-/// them: an address or a version, but not a float that is displayed with two decimals. The text is
-/// written as it is; nothing is allocated for it.
+/// Two values with the same text are the same key. Wrap only types whose text identifies the value:
+/// an address or a version, but not a float that is displayed with two decimals. The text is
+/// written unchanged and without an allocation.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::net::IpAddr;
-/// use cache_core::{DisplayKey, Key};
 ///
-/// let address = IpAddr::from([192, 0, 2, 1]);
-/// assert_eq!(Key::new(&("hosts", DisplayKey(address)))?.as_bytes(), b"hosts:192.0.2.1");
-/// # Ok::<(), cache_core::Error>(())
+/// use cache_core::{DelegateCache, DisplayKey};
+/// use store_stretto::StrettoStore;
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> cache_core::Result<()> {
+///     let hosts = DelegateCache::new(StrettoStore::new(10_000)?);
+///     let address = IpAddr::from([192, 0, 2, 1]);
+///     hosts.set(("host", DisplayKey(address)), "example.com".to_owned()).await?;
+///     assert_eq!(hosts.get("host:192.0.2.1").await?.as_deref(), Some("example.com"));
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct DisplayKey<T>(pub T);

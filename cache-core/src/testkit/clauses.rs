@@ -67,7 +67,7 @@ fn fault(doing: &str) -> impl Fn(crate::Error) -> String + use<'_> {
 impl<H: Harness> Test<'_, H> {
     fn write(&self, name: &str, value: &str, ttl: Ttl, ticket: Ticket) -> Write<String> {
         let entry = Entry::new(value.to_owned(), Expiry::after(self.clock.now(), ttl));
-        Write { key: key(name), entry, ticket }
+        Write::new(key(name), entry, ticket)
     }
 
     async fn set(&self, name: &str, value: &str, ttl: Ttl) -> Verdict {
@@ -164,7 +164,7 @@ impl<H: Harness> Test<'_, H> {
         let at_once = self.value("k").await?;
         ensure!(at_once.as_deref() == Some("c"), "right after a set, get gave {at_once:?}");
         if let Some(oversized) = self.harness.oversized() {
-            // Whether that is an error is the store's choice; that the old value is gone is not.
+            // The store may return an error or not; the old value must be gone.
             let _ = self.put("k", &oversized).await;
             self.expect("k", None, "after an overwrite that the store has no room for").await?;
         }
@@ -238,10 +238,8 @@ impl<H: Harness> Test<'_, H> {
             &other_long,
         ];
         let keys = Key::many(bytes).map_err(fault("making a key"))?;
-        let writes = keys.iter().enumerate().map(|(at, key)| Write {
-            key: key.clone(),
-            entry: Entry::new(at.to_string(), Expiry::Never),
-            ticket: Ticket::unconditional(),
+        let writes = keys.iter().enumerate().map(|(at, key)| {
+            Write::new(key.clone(), Entry::new(at.to_string(), Expiry::Never), Ticket::unconditional())
         });
         let set = self.store.set_many(writes.collect()).await;
         ensure!(set.len() == keys.len(), "set_many gave {} results for {} keys", set.len(), keys.len());
@@ -304,11 +302,11 @@ impl<H: Harness> Test<'_, H> {
             let _ = self.store.set(self.write("k", "v", Ttl::Never, foreign)).await;
             let _ = self.store.fill(self.write("k", "v", Ttl::Never, foreign)).await;
         }
-        // Expired before it is written: outcome and error are the store's choice.
+        // Expired before it is written: the store may return any outcome or error.
         let past = Entry::new("v".to_owned(), Expiry::At(crate::Moment::from_nanos(0)));
         let ticket = Ticket::unconditional();
-        let _ = self.store.set(Write { key: key("past"), entry: past.clone(), ticket }).await;
-        let _ = self.store.fill(Write { key: key("past"), entry: past, ticket }).await;
+        let _ = self.store.set(Write::new(key("past"), past.clone(), ticket)).await;
+        let _ = self.store.fill(Write::new(key("past"), past, ticket)).await;
         self.store.clear().await.map_err(fault("clear"))?;
         self.store.clear().await.map_err(fault("clear of an empty store"))
     }
@@ -390,7 +388,7 @@ impl<H: Harness> Test<'_, H> {
     async fn secrets(&self) -> Verdict {
         let (value, validator) = ("a-value-that-is-nobody's-business", "a-secret-validator");
         let entry = Entry::new(value.to_owned(), Expiry::Never).with_validator(Some(validator.into()));
-        let write = Write { key: key("k"), entry, ticket: Ticket::unconditional() };
+        let write = Write::new(key("k"), entry, Ticket::unconditional());
         self.store.set(write).await.map_err(fault("set"))?;
         let entry = self.store.get(&key("k")).await.map_err(fault("get"))?;
         let mut shown = format!("{:?} {:#?} {entry:?}", self.store, self.store);
@@ -451,7 +449,7 @@ impl<H: Harness> Test<'_, H> {
         Ok(())
     }
 
-    /// Of a batch, each fill by its own ticket.
+    /// In a batch, each fill depends on its own ticket.
     async fn mixed_fills(&self) -> Verdict {
         let names = ["k", "l", "m"];
         for name in names {
@@ -529,7 +527,7 @@ impl<H: Harness> Test<'_, H> {
         let filled = self.store.fill(self.write("k", "filled", Ttl::Never, ticket)).await.map_err(fault("fill"))?;
         ensure!(filled, "a fill was refused after another lease was given back");
 
-        // Neither what was filled with the ticket goes with it, nor what was written since.
+        // The release removes neither an entry that was filled with the ticket nor a later one.
         release(ticket).await?;
         self.expect("k", Some("filled"), "after a lease was given back that has filled the key").await?;
         self.put("k", "written").await?;
@@ -538,7 +536,7 @@ impl<H: Harness> Test<'_, H> {
         release(self.lease("k").await?).await?;
         self.expect("k", Some("written"), "after a lease of a key with a value was given back").await?;
 
-        // A claim is given back by its holder alone, also where a lease is given its ticket.
+        // Only its holder releases a claim, even if a lease has the same ticket.
         self.store.del(&key("k")).await.map_err(fault("del"))?;
         let claim = self.claim("k").await?;
         release(claim.ticket).await?;
@@ -592,10 +590,10 @@ impl<H: Harness> Test<'_, H> {
         let (unconditional, resolution) = (Ticket::unconditional(), self.store.profile().ttl_resolution);
         for (name, entry) in entries {
             let lease = self.lease(name).await?;
-            let fill = Write { key: key(name), entry: entry.clone(), ticket: lease };
+            let fill = Write::new(key(name), entry.clone(), lease);
             self.store.fill(fill).await.map_err(fault("fill"))?;
             self.faceted(name, &entry, resolution).await?;
-            let write = Write { key: key(name), entry: entry.clone(), ticket: unconditional };
+            let write = Write::new(key(name), entry.clone(), unconditional);
             self.store.set(write.clone()).await.map_err(fault("set"))?;
             self.faceted(name, &entry, resolution).await?;
             self.store.set_many(vec![write]).await.remove(0).map_err(fault("set_many"))?;
@@ -604,7 +602,7 @@ impl<H: Harness> Test<'_, H> {
         Ok(())
     }
 
-    /// What the store has of the entry, if it has it, is the entry.
+    /// If the store returns the entry, it returns all of it.
     async fn faceted(&self, name: &str, written: &Entry<String>, resolution: Duration) -> Verdict {
         self.store.wait().await.map_err(fault("wait"))?;
         let Some(found) = self.store.get(&key(name)).await.map_err(fault("get"))? else { return Ok(()) };

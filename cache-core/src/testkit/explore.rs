@@ -43,7 +43,7 @@ impl Schedules {
         Self { random: Some(Random { state: seed, left: count }), ..Self::all() }
     }
 
-    /// How many were tried.
+    /// Returns the number of schedules that were tried.
     pub fn tried(&self) -> usize {
         self.tried
     }

@@ -23,22 +23,22 @@ struct Inner<V> {
 }
 
 impl<V: Clone + Send + Sync + 'static> MapStore<V> {
-    /// An empty store on the system's clock.
+    /// Creates an empty store on the system's clock.
     pub fn new() -> Self {
         Self::with_clock(SystemClock::shared())
     }
 
-    /// An empty store on this clock.
+    /// Creates an empty store on this clock.
     pub fn with_clock(clock: SharedClock) -> Self {
         Self { inner: Arc::new(Inner { rows: Mutex::default(), fence: Fence::with_stripes(64), clock }) }
     }
 
-    /// How many entries it holds, expired ones included.
+    /// Returns the number of entries, with expired ones.
     pub fn len(&self) -> usize {
         self.rows().len()
     }
 
-    /// Whether it holds none.
+    /// Returns `true` if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

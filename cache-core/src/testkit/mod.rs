@@ -72,10 +72,10 @@ pub use self::{
 };
 use crate::{LocalStore, SharedClock, Store};
 
-/// What the suite needs to test a backend.
+/// The parts of a test that depend on the backend.
 ///
-/// [`store`](Self::store) is called once per clause and gives an empty store with room for some
-/// hundred entries of up to 1 MiB: what the suite writes must not be evicted.
+/// The suite calls [`store`](Self::store) once per clause. It needs an empty store with room for
+/// some hundred entries of up to 1 MiB, because its entries must not be evicted.
 pub trait Harness: Send + Sync + 'static {
     /// The backend.
     type Store: Store<Value = String> + Clone + Debug;
@@ -92,13 +92,13 @@ pub trait Harness: Send + Sync + 'static {
     /// Lets time pass for the store: advances its manual clock, or sleeps.
     fn pass(&self, time: Duration) -> impl Future<Output = ()> + Send;
 
-    /// A value that the store has no room for, if there is one: for clause S5.
+    /// Returns a value that the store has no room for, if there is one. For clause S5.
     fn oversized(&self) -> Option<String> {
         None
     }
 
-    /// Puts bytes under the key that are no value, if the store keeps bytes; whether it did. For
-    /// clause S10.
+    /// Replaces the value of the key by bytes that are no value, and returns `true`. Returns
+    /// `false` if the store does not keep bytes. For clause S10.
     fn corrupt(&self, store: &Self::Store, key: &crate::Key) -> impl Future<Output = bool> + Send {
         let _ = (store, key);
         async { false }
@@ -115,8 +115,8 @@ pub trait Harness: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// How long dropping the last handle may take before it counts as blocking, and a write before
-    /// it counts as a deadlock: for clauses S15 and S22.
+    /// Returns the time after which the drop of the last handle counts as blocking, and a write as
+    /// a deadlock. For clauses S15 and S22.
     fn drop_bound(&self) -> Duration {
         Duration::from_secs(5)
     }
@@ -186,8 +186,8 @@ impl Clause {
     ///
     /// # Errors
     ///
-    /// How the backend breaks it: what it did, that it panicked, or that it did not come to an end
-    /// within a minute.
+    /// Returns a description of the violation: the behaviour of the backend, its panic, or a
+    /// timeout after a minute.
     pub fn check<H: Harness>(self, harness: H) -> Result<(), String> {
         let (report, verdict) = mpsc::channel();
         // A store that hangs must fail the clause and not the whole run, so the test has a thread

@@ -3,7 +3,7 @@ use std::sync::Mutex;
 use super::{Schedules, Turnstile, join_all};
 use crate::{Cache, Result};
 
-/// What a task of a [`race`] does with the one key.
+/// An operation of a task of a [`race`] on the one key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the methods of `Cache` say what each is")]
 pub enum Do {
@@ -15,7 +15,7 @@ pub enum Do {
     Clear,
 }
 
-/// An operation that has ended, and when, counted in operations that ended before.
+/// An operation that has ended, with the number of operations that ended before it.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     what: Do,
@@ -77,8 +77,8 @@ fn check(history: &[Span], path: &[usize]) {
     for read in history.iter().filter(is_read) {
         let Some(value) = read.result else { continue };
         let origin = history.iter().find(|span| span.what == Do::Set(value));
-        // What no task wrote was there from the start. A write that has not ended is not older than
-        // anything.
+        // A value that no task wrote was there from the start. A write that has not ended is older
+        // than none.
         let written = origin.map_or(0, |write| write.ended);
         for other in history.iter().filter(|span| !is_read(span) && span.what != Do::Set(value)) {
             let is_newer = other.started >= written;

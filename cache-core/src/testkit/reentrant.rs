@@ -37,20 +37,16 @@ impl Drop for Reentrant {
     fn drop(&mut self) {
         let Some(Calls { store, own, other }) = self.0.take() else { return };
         let Some(store) = store.upgrade().map(Shared) else { return };
-        let write = || Write {
-            key: other.clone(),
-            entry: Entry::new(Self(None), Expiry::Never),
-            ticket: Ticket::unconditional(),
-        };
+        let write = || Write::new(other.clone(), Entry::new(Self(None), Expiry::Never), Ticket::unconditional());
         drop(LocalStore::get(&store, &own));
-        // What they return is of no interest, only that they do.
+        // Their results do not matter, only that they return.
         let _ = block_on(store.set(write()));
         let _ = block_on(store.fill(write()));
         let _ = block_on(store.del(&other));
     }
 }
 
-/// A store behind a pointer, which is a [`Store`], too.
+/// A store behind a pointer, which is a [`Store`] as well.
 struct Shared(Arc<dyn LocalStore<Value = Reentrant>>);
 
 #[deny(clippy::missing_trait_methods)]
@@ -108,8 +104,7 @@ pub(super) fn replace_in_each_way(store: Arc<dyn LocalStore<Value = Reentrant>>)
     drop(neighbours);
 
     let calls = |own: &Key| Some(Calls { store: Arc::downgrade(&store), own: own.clone(), other: other.clone() });
-    let write =
-        |key: &Key, ticket| Write { key: key.clone(), entry: Entry::new(Reentrant(calls(key)), Expiry::Never), ticket };
+    let write = |key: &Key, ticket| Write::new(key.clone(), Entry::new(Reentrant(calls(key)), Expiry::Never), ticket);
     let (always, void) = (Ticket::unconditional(), Ticket::at(u64::MAX));
     let shared = Shared(Arc::clone(&store));
     let all = |results: Vec<Result<()>>| results.into_iter().collect::<Result<()>>();

@@ -103,7 +103,7 @@ impl Broken {
         state.corrupt.remove(&key);
         state.claimed.remove(&key);
         state.last.insert(key.clone(), (entry.clone(), ttl));
-        Write { key, entry, ticket }
+        Write::new(key, entry, ticket)
     }
 
     async fn install(&self, mut write: Write<String>) -> Result<()> {
@@ -245,7 +245,7 @@ impl Store for Broken {
         let key = self.key(key);
         if let Some(entry) = self.found(&key) {
             let ticket = Ticket::unconditional();
-            self.state().removed.push(Write { key: key.clone(), entry, ticket });
+            self.state().removed.push(Write::new(key.clone(), entry, ticket));
         }
         self.state().corrupt.remove(&key);
         self.state().claimed.remove(&key);
@@ -279,7 +279,7 @@ impl Store for Broken {
         {
             yield_now().await;
             let entry = entry.with_lifetime(lifetime);
-            return self.map.fill(Write { key, entry, ticket: Ticket::unconditional() }).await;
+            return self.map.fill(Write::new(key, entry, Ticket::unconditional())).await;
         }
         let touched = self.map.touch(&key, lifetime, now).await?;
         if touched && let Some((entry, ttl)) = self.state().last.get_mut(&key) {

@@ -19,7 +19,7 @@ use crate::{Claim, Entry, Error, ErrorKind, Key, Lifetime, Moment, Profile, Resu
 pub struct ScriptedStore<S> {
     store: S,
     script: Arc<Script>,
-    /// Whether the profile says that it keeps leases, and whether it does.
+    /// The leases that the profile reports, and those that the store keeps.
     leases: (bool, bool),
     /// Its own, as every scripted store holds data of its own.
     domain: u64,
@@ -45,13 +45,13 @@ pub enum Operation {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Call {
-    /// What was called.
+    /// The operation.
     pub operation: Operation,
-    /// For these keys.
+    /// The keys.
     pub keys: Vec<Key>,
 }
 
-/// Where in a call a step is.
+/// The position of a step in a call.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Phase {
     /// Before its effect.

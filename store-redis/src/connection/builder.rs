@@ -41,17 +41,18 @@ impl RedisConnection {
     /// ```no_run
     /// use store_redis::{RedisConnection, redis};
     ///
-    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let by_url = RedisConnection::builder("redis://app:secret@cache.example/3").connect().await?;
+    /// #[tokio::main]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let by_url = RedisConnection::builder("redis://app:secret@cache.example/3").connect().await?;
     ///
-    /// let client = redis::Client::open("redis://app:secret@cache.example/3")?;
-    /// let by_client = RedisConnection::builder(&client).connect().await?;
+    ///     let client = redis::Client::open("redis://app:secret@cache.example/3")?;
+    ///     let by_client = RedisConnection::builder(&client).connect().await?;
     ///
-    /// let login = redis::RedisConnectionInfo::default().set_db(3).set_username("app").set_password("secret");
-    /// let info: redis::ConnectionInfo = "redis://cache.example".parse()?;
-    /// let by_info = RedisConnection::builder(info.set_redis_settings(login)).connect().await?;
-    /// # Ok(())
-    /// # }
+    ///     let login = redis::RedisConnectionInfo::default().set_db(3).set_username("app").set_password("secret");
+    ///     let info: redis::ConnectionInfo = "redis://cache.example".parse()?;
+    ///     let by_info = RedisConnection::builder(info.set_redis_settings(login)).connect().await?;
+    ///     Ok(())
+    /// }
     /// ```
     pub fn builder(target: impl Into<RedisTarget>) -> RedisConnectionBuilder {
         RedisConnectionBuilder::new(target.into())

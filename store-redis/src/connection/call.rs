@@ -194,7 +194,7 @@ impl<'a> Call<'a> {
         let stamp = unix_micros(self.ask(link, &time).await?)?;
         // A link that was replaced meanwhile may lead to another server.
         if server.validity() == validity {
-            server.set_clock(ServerClock { stamp, sent, received: self.connection.clock().now() });
+            server.set_clock(ServerClock::new(stamp, sent, self.connection.clock().now()));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The handshake: what a new connection asks before it carries a call.
+//! The handshake of a new connection with the server, before the connection carries a call.
 
 use std::sync::Mutex;
 
@@ -40,9 +40,9 @@ impl LastClient {
         if self.generation > generation { Err(error::superseded()) } else { Ok(self.id.clone()) }
     }
 
-    /// Replaces `previous` by the connection of this generation. Returns whether it did: another
-    /// connection may have completed its handshake meanwhile, and must be closed as well if it is
-    /// of an earlier generation.
+    /// Replaces `previous` by the connection of this generation. Returns `false` if another connection
+    /// has completed its handshake meanwhile. That one must be closed as well if it is of an earlier
+    /// generation.
     fn replace(&mut self, generation: u64, previous: Option<&ClientId>, next: Option<&ClientId>) -> bool {
         let is_expected = self.generation <= generation && self.id.as_ref() == previous;
         if is_expected {
@@ -57,7 +57,7 @@ pub(super) struct Handshake<'a> {
     pub(super) server: &'a Server,
     /// The generation of the link.
     pub(super) generation: u64,
-    /// Whether the link was connected before.
+    /// `true` if the link was connected before.
     pub(super) reconnected: bool,
     /// The last working connection of the link. It is replaced after the server has answered the
     /// request to close it.
@@ -87,7 +87,7 @@ impl Handshake<'_> {
         let next = run_id.clone().zip(integer(id).ok()).map(|(run_id, id)| ClientId { run_id, id });
         self.close_predecessor(connection, next.as_ref()).await?;
         self.server.identify(Identity { run_id, epoch }, self.reconnected, stamp / 1000, received);
-        self.server.set_clock(ServerClock { stamp, sent, received });
+        self.server.set_clock(ServerClock::new(stamp, sent, received));
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use redis::ConnectionAddr;
 
-/// Returns what to check if no connection could be set up. A server that receives the wrong
+/// Returns the advice for a connection that could not be set up. A server that receives the wrong
 /// protocol closes the connection or waits for more; it does not report the reason.
 pub(super) fn for_address(address: &ConnectionAddr) -> &'static str {
     match address {
@@ -18,7 +18,7 @@ pub(super) fn for_address(address: &ConnectionAddr) -> &'static str {
     }
 }
 
-/// Returns what is wrong with the certificate of the server or of the client, and the remedy.
+/// Returns the defect of the certificate of the server or of the client, and the remedy.
 /// `cause` is the message of rustls.
 pub(super) fn for_certificate(cause: &str) -> Option<&'static str> {
     let hints = [

@@ -61,7 +61,7 @@ pub(super) struct Link {
     pub(super) generation: u64,
     /// The time of the last reply or replacement.
     pub(super) last_reply: Instant,
-    /// Whether an earlier generation was connected.
+    /// `true` if an earlier generation was connected.
     reconnected: bool,
     last: Arc<Mutex<LastClient>>,
 }

@@ -9,8 +9,8 @@ pub(super) fn current() -> Result<Handle> {
     Handle::try_current().map_err(|_| Error::new(ErrorKind::Closed, outside))
 }
 
-/// Returns whether the runtime has been shut down. It then drops new tasks at once, and its timers
-/// panic.
+/// Returns `true` if the runtime has been shut down. It then drops new tasks at once, and its
+/// timers panic.
 pub(super) fn has_ended(runtime: &Handle) -> bool {
     let task = runtime.spawn(std::future::pending::<()>());
     let dropped = task.is_finished();

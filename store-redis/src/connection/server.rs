@@ -1,4 +1,4 @@
-//! The server behind a connection: its identity, its clock, and which records are valid on it.
+//! The server behind a connection: its identity, its clock, and the validity of its records.
 
 use std::sync::Mutex;
 
@@ -7,7 +7,7 @@ use cache_core::{
     backend::{Binding, Life, ServerClock, lock},
 };
 
-/// Tells which records are valid: those of the current run of the server.
+/// The validity of records: those of the current run of the server are valid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Validity {
     /// The run of the server that records are bound to. `None` if it is unknown or irrelevant;
@@ -21,10 +21,10 @@ pub(crate) struct Validity {
 impl Validity {
     /// Returns the binding of a new record.
     pub(crate) fn binding(self, key: &[u8]) -> Binding<'_> {
-        Binding { key, epoch: self.epoch.unwrap_or_default() }
+        Binding::new(key, self.epoch.unwrap_or_default())
     }
 
-    /// Returns whether a record is valid that is bound to this epoch and was written at this time
+    /// Returns `true` if a record is valid that is bound to this epoch and was written at this time
     /// of the server's clock. Records of format versions without an epoch are valid until the
     /// connection leads to a second server.
     pub(crate) fn admits(self, epoch: Option<u32>, created: u64) -> bool {
@@ -60,7 +60,7 @@ impl ServerSnapshot {
         self.clock.latest(now)
     }
 
-    /// Returns whether a record of this epoch and life counts at this time of the server.
+    /// Returns `true` if a record of this epoch and life counts at this time of the server.
     ///
     /// The age of a record from the future is unknown. If its life has an end, it counts as
     /// expired.
@@ -78,7 +78,7 @@ impl ServerSnapshot {
 /// before it carries anything else, and every record is bound to one.
 pub(crate) struct Server {
     pub(super) clock: SharedClock,
-    /// Whether restarts are trusted to lose nothing.
+    /// `true` if restarts are trusted to lose nothing.
     trusted: bool,
     state: Mutex<State>,
 }
@@ -89,7 +89,7 @@ struct State {
     validity: Validity,
     /// The last reading of a server's clock.
     reading: Option<ServerClock>,
-    /// Whether the links still lead to the server whose clock was read.
+    /// `true` if the links still lead to the server whose clock was read.
     is_current: bool,
 }
 
@@ -203,7 +203,7 @@ mod tests {
     fn across_clocks(run_ids: [Option<&str>; 2], next: u64) -> Validity {
         let server = Server::new(SystemClock::shared(), false);
         identify(&server, run_ids[0], false, 50_000, at(0));
-        server.set_clock(ServerClock { stamp: 50_000_000, sent: at(0), received: at(1) });
+        server.set_clock(ServerClock::new(50_000_000, at(0), at(1)));
         server.invalidate_clock();
         identify(&server, run_ids[1], true, next * 1000, at(40_000));
         server.validity()

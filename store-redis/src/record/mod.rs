@@ -1,4 +1,4 @@
-//! How entries are stored in Redis: keys, bytes and the scripts that compare them.
+//! Entries in Redis: their keys, their bytes and the scripts that compare them.
 
 pub(crate) mod layout;
 pub(crate) mod namespace;

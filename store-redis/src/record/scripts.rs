@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn the_scripts_use_the_offsets_of_the_envelope() {
         assert_eq!((Envelope::WRITE_ID, Envelope::CREATED, Envelope::EPOCH), (10..18, 18..26, 34..38));
-        let lease = Envelope::lease(Binding { key: b"k", epoch: u32::MAX }, u64::MAX, 1);
+        let lease = Envelope::lease(Binding::new(b"k", u32::MAX), u64::MAX, 1);
         assert_eq!(lease[10..19], [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
         assert_eq!(lease[34..38], [0xff; 4]);
         // The version and the flags, which distinguish a marker from a value, follow the magic.

@@ -22,7 +22,7 @@ const MAX_CONFLICTS: u32 = 10;
 /// A failed attempt.
 struct Failed {
     error: sqlx::Error,
-    /// Whether a lost connection must not be retried: the work may be done, or there was no
+    /// `true` if a lost connection must not be retried: the work may be done, or there was no
     /// connection at all.
     is_final_if_lost: bool,
 }

@@ -18,7 +18,7 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Returns whether the runtime has been shut down. It then drops new tasks at once.
+/// Returns `true` if the runtime has been shut down. It then drops new tasks at once.
 fn has_ended(runtime: &Handle) -> bool {
     let task = runtime.spawn(std::future::pending::<()>());
     let dropped = task.is_finished();

@@ -1,6 +1,6 @@
 //! Classes of errors of databases and drivers.
 
-/// What an error means for the caller.
+/// The meaning of an error for the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     /// The transaction conflicted with another one and was rolled back.

@@ -84,7 +84,7 @@ pub(crate) trait Dialect: Debug + Send + Sync {
          RETURNING id, full_key, write_id"
     }
 
-    /// Returns whether the `INSERT` of markers returns the rows that it has written.
+    /// Returns `true` if the `INSERT` of markers returns the rows that it has written.
     fn insert_returns_rows(&self) -> bool {
         true
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// What differs between the databases in the text of every statement.
+/// The differences between the databases in the text of every statement.
 #[derive(Debug)]
 pub(crate) struct Syntax {
     /// The time by the database's clock when the statement began, in whole Unix milliseconds.
@@ -11,7 +11,7 @@ pub(crate) struct Syntax {
     pub(crate) least: &'static str,
     /// The function that returns the larger of two numbers.
     pub(crate) greatest: &'static str,
-    /// Whether placeholders of arguments are numbered, as in `$1`. If not, each is a `?`.
+    /// `true` if placeholders of arguments are numbered, as in `$1`. Otherwise each is a `?`.
     pub(crate) numbered: bool,
 }
 

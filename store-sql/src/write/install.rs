@@ -56,7 +56,7 @@ pub(super) struct Install<'a> {
 }
 
 impl Work for Install<'_> {
-    /// Whether each key was written.
+    /// For each key, `true` if it was written.
     type Output = Vec<bool>;
 
     fn mode(&self) -> Mode {

@@ -73,7 +73,7 @@ pub(crate) async fn remove(keyspace: &Keyspace, keys: &[Key]) -> Result<()> {
 /// Returns the entry as a record whose times count from zero, which is the row's `written_at`.
 fn seal<V, C: Codec<V>>(envelope: &Envelope<C>, write: &Write<V>, life: Life, now: Now, write_id: u64) -> Result<Put> {
     // A database that is restored from a backup goes back as a whole, so one epoch is enough.
-    let binding = Binding { key: write.key.as_bytes(), epoch: 0 };
+    let binding = Binding::new(write.key.as_bytes(), 0);
     let record = envelope.seal_entry(binding, &write.entry, life, write_id)?;
     Ok(Put { record, written: now.database / 1000, millis: life.ttl_millis(), write_id })
 }

@@ -78,8 +78,8 @@ impl<V> Ledger<V> {
         &self.reaper
     }
 
-    /// Charges `weight` in exchange for `credit`, which is charged already. Returns whether the sum
-    /// stays within the limit; if not, nothing changes.
+    /// Charges `weight` in exchange for `credit`, which is charged already. Returns `true` if the
+    /// sum stays within the limit; if not, nothing changes.
     pub(crate) fn charge(&self, weight: u64, credit: u64) -> bool {
         let exchange =
             |charged: u64| charged.saturating_sub(credit).checked_add(weight).filter(|&sum| sum <= self.limit);
@@ -91,7 +91,7 @@ impl<V> Ledger<V> {
         self.charged.fetch_sub(weight, Ordering::AcqRel);
     }
 
-    /// Returns whether more is charged than stretto keeps in the long run.
+    /// Returns `true` if more is charged than stretto keeps in the long run.
     pub(crate) fn is_over(&self, budget: u64) -> bool {
         self.charged.load(Ordering::Relaxed) > budget
     }

@@ -1,4 +1,4 @@
-//! Rows: what the store keeps for each key.
+//! Rows, one for each key in the store.
 
 use std::{
     mem::needs_drop,
@@ -31,7 +31,7 @@ impl<V> Row<V> {
         self.entry.as_ref().expect("only `drop` takes the entry")
     }
 
-    /// Returns whether the entry has expired or is idle.
+    /// Returns `true` if the entry has expired or is idle.
     #[inline]
     pub(crate) fn is_expired(&self, now: Moment) -> bool {
         self.entry().expiry().is_past(now) || self.idle_deadline.is_past(now)

@@ -53,7 +53,7 @@ pub(crate) struct Segment<V: Send + Sync + 'static> {
     sent: AtomicU64,
     /// The number of messages that the processor is known to have processed.
     confirmed: AtomicU64,
-    /// Whether a flush has been requested and has not begun.
+    /// `true` if a flush has been requested and has not begun.
     flush_requested: AtomicBool,
 }
 
@@ -117,7 +117,7 @@ impl<V: Send + Sync + 'static> Segment<V> {
         Ok(())
     }
 
-    /// Replaces the row of this key if it has the same weight. Returns whether it did.
+    /// Replaces the row of this key if it has the same weight. Returns `true` if it did.
     fn replace(&self, fingerprint: Fingerprint, row: &Arc<Row<V>>, weight: u64) -> bool {
         let Some(mut current) = self.rows.get_mut(&Index(fingerprint)) else { return false };
         let fits = current.value().weight == weight;
@@ -150,7 +150,8 @@ impl<V: Send + Sync + 'static> Segment<V> {
         Ok(())
     }
 
-    /// Charges `weight`, and removes other rows if there is no room. Returns whether it succeeded.
+    /// Charges `weight`, and removes other rows if there is no room. Returns `true` if it
+    /// succeeded.
     fn make_room(&self, weight: u64, now: Moment, slot: &CaptureSlot) -> Result<bool, CacheError> {
         for _ in 0..MAX_VICTIMS {
             if self.charge(weight, slot) {
@@ -162,7 +163,7 @@ impl<V: Send + Sync + 'static> Segment<V> {
         Ok(self.charge(weight, slot))
     }
 
-    /// Charges `weight` in exchange for the credit in the slot. Returns whether it succeeded.
+    /// Charges `weight` in exchange for the credit in the slot. Returns `true` if it succeeded.
     fn charge(&self, weight: u64, slot: &CaptureSlot) -> bool {
         let charged = self.ledger.charge(weight, slot.credit());
         if charged {
@@ -171,7 +172,7 @@ impl<V: Send + Sync + 'static> Segment<V> {
         charged
     }
 
-    /// Returns whether the processor's channel is sure to have room.
+    /// Returns `true` if the processor's channel is sure to have room.
     fn may_send(&self) -> bool {
         self.unconfirmed() < MAX_UNCONFIRMED
     }
@@ -186,7 +187,8 @@ impl<V: Send + Sync + 'static> Segment<V> {
         if weight > self.budget { None } else { i64::try_from(weight).ok() }
     }
 
-    /// Returns whether a flush is due and has not been requested yet. The caller then requests it.
+    /// Returns `true` if a flush is due and has not been requested yet. The caller then requests
+    /// it.
     pub(crate) fn needs_flush(&self) -> bool {
         let due = self.unconfirmed() >= MAX_UNCONFIRMED / 2 || self.ledger.is_over(self.budget);
         due && !self.flush_requested.swap(true, Ordering::AcqRel)

@@ -1,4 +1,4 @@
-//! Nested calls: which flight waits for which.
+//! Nested calls: the graph of the flights that wait for each other.
 //!
 //! A loader, or the closure of an `Origin`, may call a chain. The flight in which this code runs
 //! then waits for another flight. Every such wait is an edge of one graph per process, because
@@ -49,8 +49,8 @@ fn graph() -> MutexGuard<'static, Graph> {
     lock(&GRAPH)
 }
 
-/// How many batches may be looked up inside of each other. More is taken for an `Origin` that reads
-/// itself.
+/// The largest depth of lookups of batches inside of each other. A deeper one counts as an `Origin`
+/// that reads itself.
 const MAX_DEPTH: usize = 128;
 
 /// The identity of a chain.
@@ -77,9 +77,9 @@ pub(crate) struct Node {
     chain: ChainId,
     /// `None` if it is for several keys.
     pub(crate) key: Option<Key>,
-    /// In how many lookups of batches this one is nested.
+    /// The number of lookups of batches that this one is nested in.
     depth: usize,
-    /// Whether its loader has begun to run.
+    /// `true` if its loader has begun to run.
     is_admitted: AtomicBool,
     /// Locked after the graph, if both are.
     lent: Mutex<Lent>,
@@ -100,8 +100,8 @@ impl Node {
         }
     }
 
-    /// The node of a lookup of several keys. Nobody can join it, so a recursion through it is found
-    /// by its depth.
+    /// The node of a lookup of several keys. No caller can join it, so a recursion through it is
+    /// detected by its depth.
     pub(crate) fn of_batch_lookup(chain: ChainId) -> Self {
         Self { depth: current().map_or(0, |current| current.depth + 1), ..Self::new(chain, None) }
     }

@@ -1,4 +1,4 @@
-//! Which loads run without a permit of their own.
+//! Loads that run without a permit of their own.
 //!
 //! A load that runs lends its permit to the loads of its chain that it waits for, directly or
 //! through others. A load of another chain needs a permit of that chain, so that the bound of that
@@ -24,12 +24,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{ChainId, Graph, Node, current, graph};
 
-/// What the loads that wait for a flight lend it.
+/// The permits that a flight may use of the loads that wait for it.
 #[derive(Default)]
 pub(super) struct Lent {
     /// The chains of which they hold a permit.
     pub(super) passes: Vec<ChainId>,
-    /// Whether the flight waits for a permit.
+    /// `true` if the flight waits for a permit.
     is_queued: bool,
 }
 
@@ -171,7 +171,7 @@ impl<'a> Place<'a> {
             lent.is_queued = true;
             lent.passes.clone()
         };
-        // What is lent after this is added to the links by the lender.
+        // Permits that are lent after this are added to the links by the lender.
         if !lenders.is_empty() {
             graph().links.add(load, &lenders);
         }

@@ -49,8 +49,8 @@ impl SharedFence {
         self.fence.lease(key)
     }
 
-    /// Whether a ticket is valid. The caller holds the key's lock, so the ticket stays valid until
-    /// the caller voids it or a key of the same stripe is written.
+    /// Returns `true` if a ticket is valid. The caller holds the key's lock, so the ticket stays
+    /// valid until the caller voids it or a key of the same stripe is written.
     pub(super) fn is_current(&self, key: &Key, ticket: Ticket) -> bool {
         self.fence.fill(key, ticket, || ()).is_some()
     }

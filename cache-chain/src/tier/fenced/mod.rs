@@ -232,7 +232,7 @@ mod tests {
 
     fn write(name: &str, ticket: Ticket) -> Write<String> {
         let entry = Entry::new("v".to_owned(), cache_core::Expiry::Never);
-        Write { key: Key::new(name).unwrap(), entry, ticket }
+        Write::new(Key::new(name).unwrap(), entry, ticket)
     }
 
     #[test]
@@ -285,7 +285,7 @@ mod tests {
         store.del(&Key::new("k").unwrap()).await.unwrap();
     }
 
-    /// What it gives when polled once, if anything.
+    /// Polls the future once and returns its output, if it is ready.
     async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
         std::future::poll_fn(|context| {
             std::task::Poll::Ready(match std::pin::Pin::new(&mut *future).poll(context) {

@@ -70,7 +70,7 @@ impl Store for Slow {
     }
 }
 
-/// What a task does. Keys are `0` and `1`.
+/// The work of a task. Keys are `0` and `1`.
 #[derive(Clone, Copy, Debug)]
 enum Do {
     Fill(usize),
@@ -146,7 +146,7 @@ impl Execution {
 }
 
 fn write(key: &Key, value: u32, ticket: Ticket) -> Write<u32> {
-    Write { key: key.clone(), entry: Entry::new(value, Expiry::Never), ticket }
+    Write::new(key.clone(), Entry::new(value, Expiry::Never), ticket)
 }
 
 fn run(tasks: &'static [Do]) {
@@ -196,7 +196,7 @@ fn no_execution_brings_back_what_was_written_over() {
 
 #[test]
 fn every_fault_is_found() {
-    // Shuttle prints what it finds; the assertion below is what matters.
+    // Shuttle prints its findings; only the assertion below matters.
     std::panic::set_hook(Box::new(|_| {}));
     let missed: Vec<Fault> = [Fault::UnsharedLocks, Fault::HastyClear]
         .into_iter()

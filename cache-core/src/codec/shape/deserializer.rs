@@ -26,7 +26,7 @@ const TEXTS: [&str; 9] = [
 const BYTES: [&[u8]; 4] = [&[1; 16], &[1; 4], &[1; 32], &[]];
 
 impl Probe<'_> {
-    /// Writes `head` and gives so many elements of a value that is open already.
+    /// Writes `head` and gives the elements of a value that is open already.
     pub(super) fn elements<'de, V: Visitor<'de>>(
         self,
         head: &str,
@@ -48,7 +48,7 @@ impl Probe<'_> {
         value
     }
 
-    /// How many elements a collection has.
+    /// Returns the number of elements of a collection.
     fn some(&self) -> usize {
         usize::from(!self.0.must_end())
     }
@@ -91,7 +91,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         deserialize_byte_buf visit_bytes "bytes" BYTES;
     }
 
-    /// A type that asks the format what there is has no shape of its own.
+    /// A type that depends on the format for the next type has no shape of its own.
     fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Refused> {
         self.0.write("any");
         self.0.give_up()

@@ -1,4 +1,4 @@
-//! The shape of a type: what a format that is not self-describing relies on.
+//! The shape of a type: the names and types that a format that is not self-describing relies on.
 //!
 //! `bincode` and `postcard` write neither names nor types, so a record of `{ first, last }` decodes
 //! as `{ last, first }`. The probe finds the names and types: it deserializes the type from dummy
@@ -13,10 +13,11 @@ use serde::de::DeserializeOwned;
 
 use self::{deserializer::Probe, state::State};
 
-/// At most so many dummy values are made of one type.
+/// The largest number of dummy values that are made of one type.
 const PASSES: usize = 1024;
 
-/// So many passes in a row may show nothing new although there are variants that were not seen.
+/// The largest number of consecutive passes that show nothing new, although there are variants that
+/// were not seen.
 const IDLE_PASSES: usize = 64;
 
 /// Returns a hash of the names and types that `V` consists of. The same type has the same shape in

@@ -1,4 +1,4 @@
-//! What a probe knows.
+//! The state of a probe.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -11,22 +11,22 @@ const STEPS: usize = 1 << 16;
 /// The deepest nesting.
 const DEPTH: usize = 64;
 
-/// What a probe knows of the type that it probes. Types are told apart by their Rust names, which
-/// are not part of the description.
+/// The knowledge of a probe about the type that it probes. Types are distinguished by their Rust
+/// names, which are not a part of the description.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) description: String,
     enums: BTreeMap<&'static str, Enum>,
-    /// How many dummy values each type has refused.
+    /// The number of dummy values that each type has refused.
     refused: BTreeMap<&'static str, usize>,
-    /// The type that got the last dummy value, and how many there are.
+    /// The type that got the last dummy value, and the number of its dummy values.
     last: Option<(&'static str, usize)>,
     /// The types that are being deserialized.
     open: Vec<&'static str>,
-    /// How many of them are inside themselves.
+    /// The number of open types that are inside a value of the same type.
     recursing: usize,
     steps: usize,
-    /// Whether the probe itself gave up.
+    /// `true` if the probe itself gave up.
     gave_up: bool,
 }
 
@@ -39,7 +39,7 @@ struct Enum {
     shallow: Option<usize>,
 }
 
-/// What was known before a pass.
+/// The state before a pass.
 pub(super) struct Start {
     length: usize,
     enums: BTreeMap<&'static str, Enum>,
@@ -73,8 +73,8 @@ impl State {
         start
     }
 
-    /// Returns whether another dummy value is left for the type that refused the last one; the pass
-    /// is undone then.
+    /// Returns `true` if another dummy value is left for the type that refused the last one. The
+    /// pass is undone then.
     pub(super) fn try_another_value(&mut self, start: &Start) -> bool {
         let Some((kind, values)) = self.last.filter(|_| !self.gave_up) else { return false };
         let refused = self.refused.entry(kind).or_default();
@@ -107,14 +107,14 @@ impl State {
         }
     }
 
-    /// Adds names to the description. They are quoted, since `rename` may put anything into them.
+    /// Adds names to the description. They are quoted, because `rename` allows any name.
     pub(super) fn write_names(&mut self, names: &[&str]) {
         for name in names {
             self.write(&format!("{name:?} "));
         }
     }
 
-    /// Counts a value; an error if there were too many.
+    /// Counts a value. Returns an error if there were too many.
     pub(super) fn step(&mut self) -> Result<(), Refused> {
         self.steps += 1;
         if self.steps > STEPS || self.open.len() > DEPTH || self.is_full() { self.give_up() } else { Ok(()) }
@@ -126,7 +126,7 @@ impl State {
         Err(Refused)
     }
 
-    /// Returns the place of the dummy value for this type, of which there are so many.
+    /// Returns the position of the dummy value to use for this type, which has `values` of them.
     pub(super) fn choose_value<T>(&mut self, values: usize) -> usize {
         let kind = std::any::type_name::<T>();
         self.last = Some((kind, values));
@@ -134,7 +134,7 @@ impl State {
         self.refused.get(kind).map_or(0, |refused| refused % values)
     }
 
-    /// Begins a value of this type, and returns whether it is inside another of the same type.
+    /// Begins a value of this type. Returns `true` if it is inside another value of the same type.
     pub(super) fn enter<T>(&mut self) -> bool {
         let kind = std::any::type_name::<T>();
         let recursive = self.open.contains(&kind);
@@ -149,12 +149,12 @@ impl State {
         self.recursing -= usize::from(recursive);
     }
 
-    /// Whether collections must be empty, so that a recursive type comes to an end.
+    /// Returns `true` if collections must be empty, so that a value of a recursive type is finite.
     pub(super) fn must_end(&self) -> bool {
         self.recursing > 0
     }
 
-    /// Returns the variant to deserialize: one that was not seen, or else one after the other.
+    /// Returns the variant to deserialize: one that was not seen, else each in turn.
     pub(super) fn choose_variant<T>(&mut self, variants: usize, recursive: bool) -> usize {
         let of = self.enums.entry(std::any::type_name::<T>()).or_default();
         of.variants = variants;

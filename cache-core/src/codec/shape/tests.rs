@@ -1,4 +1,4 @@
-//! What the probe sees, and what it does not.
+//! Changes of a type that the probe sees, and changes that it does not see.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -286,7 +286,7 @@ fn fails<V: serde::Serialize + DeserializeOwned>(value: &V) {
     assert!(encoded.is_err() || Codec::<V>::decode(&Bincode, &bytes).is_err());
 }
 
-/// What the READMEs say is not detected.
+/// The changes that the READMEs list as undetected.
 #[test]
 fn what_accepts_no_dummy_has_a_partial_shape() {
     // What comes before is seen, and so are the names after it.
@@ -329,7 +329,7 @@ where
     C: Codec<before::User> + Codec<swapped::User> + Copy,
 {
     let user: before::User = serde_json::from_str(r#"{"first":"Ada","last":"Lovelace","age":36}"#).unwrap();
-    let (binding, life) = (Binding { key: b"k", epoch: 0 }, Life::new(1, None));
+    let (binding, life) = (Binding::new(b"k", 0), Life::new(1, None));
     let sealing = Envelope::new(codec, tag(Codec::<before::User>::shape(&codec)));
     let record = sealing.seal(binding, &user, life, 1).unwrap();
     Envelope::new(codec, tag(Codec::<swapped::User>::shape(&codec))).open(b"k", &record)

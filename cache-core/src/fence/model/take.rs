@@ -2,7 +2,7 @@
 
 use super::{Arc, AssertUnwindSafe, AtomicU64, Fence, Key, SeqCst, Ticket, catch_unwind, explore, keys, thread};
 
-/// How a taker takes its lease.
+/// The way in which a taker takes its lease.
 type Lease = fn(&Fence, &Key) -> Ticket;
 
 const TWICE: &str = "a value was taken twice, or lost";
@@ -42,7 +42,7 @@ fn race(lease: Lease, writes: bool) {
     let other = if writes { cell.write() } else { cell.take(lease) };
     let ends = [taker.join().unwrap(), other, cell.value.load(SeqCst)];
     let count = |value| ends.iter().filter(|end| **end == value).count();
-    // What is written is taken or stays. What was there is taken, unless it was replaced.
+    // The new value is taken or stays. The old value is taken, unless it was replaced.
     assert!(count(NEW) == usize::from(writes) && count(OLD) <= 1 && (writes || count(OLD) == 1), "{TWICE}: {ends:?}");
 }
 

@@ -33,7 +33,7 @@ impl<H: Harness> Test<'_, H> {
             ("never", Entry::new("v".to_owned(), Expiry::Never)),
         ];
         for (name, entry) in entries {
-            let write = Write { key: key(name), entry: entry.clone(), ticket: Ticket::unconditional() };
+            let write = Write::new(key(name), entry.clone(), Ticket::unconditional());
             self.store.set(write).await.map_err(fault("set"))?;
             let found = self.store.get(&key(name)).await.map_err(fault("get"))?;
             let taken = self.take(name).await?;
@@ -57,7 +57,7 @@ impl<H: Harness> Test<'_, H> {
     async fn take_voids(&self) -> Verdict {
         let profile = self.store.profile();
         for present in [true, false] {
-            // What does either with a void ticket is told by S17 or S18.
+            // S17 and S18 test either with a void ticket.
             let mut ignored = 0;
             for fills in [true, false] {
                 self.put("k", "old").await?;
@@ -109,8 +109,8 @@ impl<H: Harness> Test<'_, H> {
         Ok(())
     }
 
-    /// Checks what concurrent takes of a key with this value gave; `there` tells whether a read found
-    /// it before.
+    /// Checks what concurrent takes of a key with this value gave; `there` tells whether a read
+    /// found it before.
     async fn taken_once(&self, value: &str, there: bool, taken: Vec<crate::Result<Option<Entry<String>>>>) -> Verdict {
         let profile = self.store.profile();
         let mut count = 0;

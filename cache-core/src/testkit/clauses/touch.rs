@@ -38,7 +38,7 @@ impl<H: Harness> Test<'_, H> {
     async fn touched(&self, name: &str, old: Expiry, new: Lifetime, now: Moment) -> Verdict {
         let load_time = Duration::from_millis(1500);
         let entry = Entry::new("v".to_owned(), old).created_at(now).loaded_in(load_time);
-        let write = Write { key: key(name), entry, ticket: Ticket::unconditional() };
+        let write = Write::new(key(name), entry, Ticket::unconditional());
         self.store.set(write).await.map_err(fault("set"))?;
         self.store.wait().await.map_err(fault("wait"))?;
         // So that the entry has an age.
@@ -84,7 +84,7 @@ impl<H: Harness> Test<'_, H> {
 
         let stale = Entry::new("v".to_owned(), end).fresh_until(Expiry::At(now));
         for (name, entry) in [("stale", stale), ("absent", Entry::absent(end))] {
-            let write = Write { key: key(name), entry, ticket: Ticket::unconditional() };
+            let write = Write::new(key(name), entry, Ticket::unconditional());
             self.store.set(write).await.map_err(fault("set"))?;
             let is_fresh = |entry: &Entry<String>| !entry.is_absent() && !entry.is_stale(self.clock.now());
             if self.entry_of(name).await?.as_ref().is_some_and(is_fresh) {
