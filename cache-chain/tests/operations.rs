@@ -358,6 +358,7 @@ async fn the_statistics_count_writes() {
     rig.stores[1].fail(Operation::Set, ErrorKind::Unavailable);
     rig.chain.set("d", "v".to_owned()).await.unwrap_err();
     assert_eq!(rig.chain.stats().writes.set, 3, "a failed write does not count");
+}
 
 /// It has no TTL to change, and is not asked for its data.
 #[tokio::test]
