@@ -74,7 +74,8 @@ impl Store for Claiming {
         }
         let ticket = Store::lease(&self.map, key).await?;
         let granted = self.claims.lock().unwrap().insert(key.clone(), ticket).is_none();
-        Ok(if granted { Claim::granted(ticket) } else { Claim::refused(ticket) })
+        let vacant = LocalStore::get(&self.map, key).is_none();
+        Ok(if granted { Claim::granted(ticket).vacant(vacant) } else { Claim::refused(ticket) })
     }
 
     async fn release(&self, key: &Key, _ticket: Ticket) -> Result<()> {
@@ -696,4 +697,183 @@ async fn a_dropped_caller_leaves_no_claim_and_no_load() {
             }
         }
     }
+}
+
+/// Before, a peer would not find the value, and load again.
+#[tokio::test(start_paused = true)]
+async fn the_claim_of_a_refresh_is_held_until_the_value_is_stored() {
+    for has_memory in [false, true] {
+        let clock = ManualClock::new();
+        let shared = claiming(&clock);
+        let remote = ScriptedStore::new(shared.clone());
+        let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
+        let builder = ChainCache::builder().clock(clock.shared());
+        let builder = if has_memory { builder.tier(MapStore::with_clock(clock.shared())) } else { builder };
+        let chain = builder.tier(remote.clone()).read_through(settings).build().unwrap();
+        chain.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+        clock.advance(SECOND);
+        let gate = remote.stall(Operation::Fill);
+        let open = Gate::default();
+        open.open();
+        assert_eq!(load(&chain, "new", &open).await.unwrap(), "new");
+        settle().await;
+        assert_eq!(shared.claimed(), 1, "memory: {has_memory}");
+        gate.open();
+        settle().await;
+        assert_eq!(shared.claimed(), 0);
+    }
+}
+
+/// The claim is the lease, and the value that is stored ends it.
+#[tokio::test]
+async fn a_claim_is_neither_leased_nor_returned_as_well() {
+    for is_batch in [false, true] {
+        let remote = ScriptedStore::new(Claiming::default());
+        let below = ScriptedStore::new(MapStore::new());
+        let chain = ChainCache::builder().tier(remote.clone()).tier(below.clone()).build().unwrap();
+        if is_batch {
+            let load = |keys: Vec<&'static str>| async {
+                Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "v".to_owned())))
+            };
+            chain.get_or_load_many(["k"], load).await.unwrap();
+        } else {
+            let open = Gate::default();
+            open.open();
+            load(&chain, "v", &open).await.unwrap();
+        }
+        chain.wait().await.unwrap();
+        settle().await;
+        let calls = [Operation::Claim, Operation::Release].map(|operation| remote.calls_of(operation));
+        assert_eq!(calls, [1, 0], "batch: {is_batch}");
+        assert_eq!(LocalStore::get(&remote.inner().map, &key("k")).and_then(Entry::into_value).as_deref(), Some("v"));
+    }
+    // Of the last tier, which is not leased by a lookup.
+    for is_batch in [false, true] {
+        let remote = ScriptedStore::new(Claiming::default());
+        let chain = ChainCache::builder().tier(remote.clone()).build().unwrap();
+        if is_batch {
+            let load = |keys: Vec<&'static str>| async {
+                Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "v".to_owned())))
+            };
+            chain.get_or_load_many(["k"], load).await.unwrap();
+        } else {
+            let open = Gate::default();
+            open.open();
+            load(&chain, "v", &open).await.unwrap();
+        }
+        assert_eq!(remote.calls_of(Operation::Lease), 0, "batch: {is_batch}");
+    }
+}
+
+/// Another process was just about to store what it has loaded.
+#[tokio::test(start_paused = true)]
+async fn a_batch_with_granted_claims_looks_again() {
+    for is_stale in [false, true] {
+        let clock = ManualClock::new();
+        let shared = claiming(&clock);
+        let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
+        let [one, _] = stale_pair(&shared, &clock, &settings);
+        if is_stale {
+            one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+            clock.advance(SECOND);
+        }
+        let entry = Entry::new("theirs".to_owned(), Expiry::Never);
+        let write = Write { key: key("k"), entry, ticket: Ticket::unconditional() };
+        let peer = shared.clone();
+        *shared.on_claim.lock().unwrap() = Some(Box::new(move || {
+            cache_core::testkit::block_on(Store::set(&peer.map, write)).unwrap();
+        }));
+        let load = |keys: Vec<&'static str>| async {
+            Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "ours".to_owned())))
+        };
+        assert_eq!(one.get_or_load_many(["k"], load).await.unwrap(), [Some("theirs".to_owned())], "stale: {is_stale}");
+        assert_eq!((one.stats().loads.started, one.stats().loads.loaded_by_peer), (0, 1));
+        settle().await;
+        assert_eq!(shared.claimed(), 0);
+    }
+}
+
+/// It must load, whatever other processes do.
+#[tokio::test(start_paused = true)]
+async fn a_reload_claims_nothing() {
+    for options in [CallOptions::new().reload(), CallOptions::new().max_age(SECOND)] {
+        for is_batch in [false, true] {
+            let clock = ManualClock::new();
+            let shared = claiming(&clock);
+            let [one, _] = stale_pair(&shared, &clock, &ReadThrough::new());
+            one.set("k", "old".to_owned()).await.unwrap();
+            clock.advance(60 * SECOND);
+            *shared.on_claim.lock().unwrap() = Some(Box::new(|| panic!("it is claimed")));
+            let chain = one.with(&options);
+            let value = if is_batch {
+                let load = |keys: Vec<&'static str>| async {
+                    Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "new".to_owned())))
+                };
+                chain.get_or_load_many(["k"], load).await.unwrap().pop().unwrap().unwrap()
+            } else {
+                chain.get_or_load("k", || async { Ok::<_, io::Error>("new".to_owned()) }).await.unwrap()
+            };
+            assert_eq!(value, "new");
+        }
+    }
+}
+
+/// Two copies of one entry differ a little in age.
+#[tokio::test(start_paused = true)]
+async fn another_copy_of_a_value_about_to_expire_is_no_newer_one() {
+    let clock = ManualClock::new();
+    let shared = claiming(&clock);
+    let [one, _] = stale_pair(&shared, &clock, &ReadThrough::new().early_refresh(1e6));
+    let slow = clock.clone();
+    let first = move || async move {
+        slow.advance(SECOND);
+        Ok::<_, io::Error>(Loaded::new("old".to_owned()).ttl(60 * SECOND))
+    };
+    one.get_or_load("k", first).await.unwrap();
+    one.wait().await.unwrap();
+    let entry = LocalStore::get(&shared.map, &key("k")).unwrap();
+    let copy = |age: Duration| entry.clone().created_at(entry.created().unwrap().plus(age));
+    for (difference, is_newer) in [(Duration::from_millis(50), false), (Duration::from_millis(51), true)] {
+        let write = Write { key: key("k"), entry: copy(difference), ticket: Ticket::unconditional() };
+        Store::set(&shared.map, write).await.unwrap();
+        let before = one.stats().loads;
+        let failing = || async { Err::<Loaded<String>, _>(io::Error::other("down")) };
+        assert_eq!(one.get_or_load("k", failing).await.unwrap().as_deref(), Some("old"));
+        settle().await;
+        let loads = one.stats().loads;
+        let (started, by_peer) = (loads.started - before.started, loads.loaded_by_peer - before.loaded_by_peer);
+        assert_eq!((started, by_peer), if is_newer { (0, 1) } else { (1, 0) }, "{difference:?}");
+        // The cooldown.
+        clock.advance(SECOND);
+    }
+}
+
+/// The one that a peer is loading is waited for in the background, and then is in memory.
+#[tokio::test(start_paused = true)]
+async fn a_batch_fills_memory_with_what_a_peer_has_refreshed() {
+    let clock = ManualClock::new();
+    let shared = claiming(&clock);
+    let [one, two] = stale_pair(&shared, &clock, &ReadThrough::new().early_refresh(1e6));
+    let slow = clock.clone();
+    let first = move || async move {
+        slow.advance(SECOND);
+        Ok::<_, io::Error>(Loaded::new("old".to_owned()).ttl(60 * SECOND))
+    };
+    one.get_or_load("k", first).await.unwrap();
+    one.wait().await.unwrap();
+    assert_eq!(two.get("k").await.unwrap().as_deref(), Some("old"));
+    two.wait().await.unwrap();
+    clock.advance(30 * SECOND);
+    let gate = Gate::default();
+    assert_eq!(load(&one, "new", &gate).await.unwrap(), "old");
+    settle().await;
+    let never =
+        |keys: Vec<&'static str>| async { Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "never".to_owned()))) };
+    assert_eq!(two.get_or_load_many(["k"], never).await.unwrap(), [Some("old".to_owned())]);
+    settle().await;
+    gate.open();
+    tokio::time::sleep(SECOND).await;
+    two.wait().await.unwrap();
+    assert_eq!(two.get("k").await.unwrap().as_deref(), Some("new"));
+    assert_eq!((two.stats().loads.started, two.stats().loads.loaded_by_peer), (0, 1));
 }

@@ -4,17 +4,19 @@ mod support;
 
 use std::{
     io,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    task::Poll,
     time::Duration,
 };
 
 use cache_chain::{CallOptions, ChainCache, ErrorKind, Found, LoadStats, ReadThrough, ServeStale, Source};
 use cache_core::{
     ManualClock, Result,
-    testkit::{MapStore, Operation, ScriptedStore},
+    testkit::{MapStore, Operation, Phase, ScriptedStore},
 };
 use support::settle;
 use tokio::time::Instant;
@@ -360,6 +362,11 @@ async fn a_call_ends_within_the_timeout_of_its_chain() {
             let chain = chain.read_through(settings).timeout(SECOND).build().unwrap();
             chain.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
             clock.advance(SECOND);
+            remote.at_every_step(|operation, phase| async move {
+                if operation == Operation::Get && phase == Phase::Before {
+                    tokio::time::sleep(100 * MILLI).await;
+                }
+            });
             let started = Instant::now();
             let stalls = remote.clone();
             let call = async {
@@ -378,7 +385,7 @@ async fn a_call_ends_within_the_timeout_of_its_chain() {
                 }
             };
             let (found, ()) = tokio::join!(call, async {
-                settle().await;
+                tokio::time::sleep(200 * MILLI).await;
                 if is_stalled {
                     stalls.stall(Operation::Get);
                 }
@@ -434,5 +441,96 @@ async fn cycles_of_stale_keys_end() {
         let error = rig.chain.with(&options).get_or_load("k", reload).await.unwrap_err();
         assert_eq!(error.source_as::<cache_chain::Error>().unwrap().kind(), ErrorKind::Cycle, "{error:#}");
         assert_eq!(rig.stats().in_flight, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_serves_stale_values_leaves_its_load_running() {
+    let rig = Rig::new(ServeStale::After(100 * MILLI)).await;
+    let load = |keys: Vec<&'static str>| async {
+        tokio::time::sleep(SECOND).await;
+        Ok::<_, io::Error>(keys.into_iter().map(|key| (key, "new".to_owned())))
+    };
+    assert_eq!(rig.chain.get_or_load_many(["k"], load).await.unwrap(), [Some("old".to_owned())]);
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("new"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_keeps_to_the_cooldown() {
+    let rig = Rig::new(ServeStale::IfLoadFails).await;
+    let calls = Arc::clone(&rig.calls);
+    let load = move |_: Vec<&'static str>| async move {
+        calls.fetch_add(1, SeqCst);
+        Err::<[(&'static str, String); 0], _>(io::Error::other("down"))
+    };
+    for (pause, calls) in [(Duration::ZERO, 1), (SECOND / 2, 1), (SECOND / 2, 2)] {
+        rig.clock.advance(pause);
+        assert_eq!(rig.chain.get_or_load_many(["k"], load.clone()).await.unwrap(), [Some("old".to_owned())]);
+        assert_eq!(rig.calls.load(SeqCst), calls);
+    }
+}
+
+/// Another process has found out that there is no value.
+#[tokio::test(start_paused = true)]
+async fn the_news_that_there_is_no_value_does_not_replace_a_failed_load() {
+    let rig = Rig::new(ServeStale::IfLoadFails).await;
+    let (found, ()) = tokio::join!(rig.get(Load::Fails(SECOND)), async {
+        settle().await;
+        let none = || async { Ok::<_, io::Error>(None::<String>) };
+        rig.chain.del("k").await.unwrap();
+        assert_eq!(rig.chain.get_or_load("k", none).await.unwrap(), None);
+    });
+    assert_eq!(found.unwrap_err().kind(), ErrorKind::Loader);
+}
+
+#[tokio::test]
+async fn a_plain_read_gets_no_stale_value_that_is_too_old() {
+    let rig = Rig::new(ServeStale::AtOnce).await;
+    let options = CallOptions::new().serve_stale(ServeStale::AtOnce);
+    let (old, young) = (options.clone().max_age(MINUTE), options.max_age(59 * SECOND));
+    assert_eq!(rig.chain.with(&old).get("k").await.unwrap().as_deref(), Some("old"));
+    assert_eq!(rig.chain.with(&young).get("k").await.unwrap(), None);
+    assert_eq!(rig.chain.with(&young).get_many(["k"]).await.unwrap(), [None]);
+}
+
+/// Polls the call, and lets everything else go on.
+async fn poll<T>(call: &mut Pin<Box<dyn Future<Output = T> + '_>>) -> Option<T> {
+    let polled = std::future::poll_fn(|context| match call.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    });
+    let output = polled.await;
+    settle().await;
+    output
+}
+
+/// It expires when it has been read, and before the caller is polled.
+#[tokio::test]
+async fn a_value_that_expires_while_its_caller_is_not_polled_is_not_served() {
+    for fails in [false, true] {
+        let clock = ManualClock::new();
+        let remote = ScriptedStore::new(MapStore::with_clock(clock.shared()));
+        let settings = ReadThrough::new().stale_for(MINUTE).serve_stale(ServeStale::IfLoadFails);
+        let chain = ChainCache::<String>::builder().clock(clock.shared()).tier(remote.clone()).read_through(settings);
+        let chain = chain.build().unwrap();
+        chain.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+        clock.advance(SECOND);
+        let asked = remote.calls_of(Operation::Get);
+        let mut call: Pin<Box<dyn Future<Output = _> + '_>> = if fails {
+            let down = || async { Err::<String, _>(io::Error::other("down")) };
+            Box::pin(async move { chain.get_or_load("k", down).await.map(Some) })
+        } else {
+            let options = CallOptions::new().serve_stale(ServeStale::AtOnce);
+            Box::pin(async move { chain.with(&options).get("k").await })
+        };
+        // The last read is that before the value is served.
+        let reads = if fails { 2 } else { 1 };
+        while remote.calls_of(Operation::Get) < asked + reads {
+            assert!(poll(&mut call).await.is_none());
+        }
+        clock.advance(MINUTE);
+        let found = call.await.map_err(|error| error.kind());
+        assert_eq!(found, if fails { Err(ErrorKind::Loader) } else { Ok(None) });
     }
 }
