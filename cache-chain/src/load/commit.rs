@@ -15,10 +15,10 @@ use crate::{
     read::Leases,
 };
 
-/// How long a load waits until its entry is stored, if no tier is local.
+/// The time for which a load waits until its entry is stored, if no tier is local.
 const FILL_WAIT: Duration = Duration::from_millis(50);
 
-/// How long the replacement of a withdrawn entry lives. No read serves it, so the time need only
+/// The TTL of the replacement of a withdrawn entry. No read serves it, so the time need only
 /// suffice to write it.
 const WITHDRAWN_TTL: Duration = Duration::from_secs(1);
 
@@ -32,7 +32,7 @@ pub(super) struct Commit<'a, V: Clone + Send + Sync + 'static> {
     old: Option<Entry<V>>,
     /// The TTL that the caller has set, `Never` if none.
     ttl: Ttl,
-    /// Whether the tiers are written as by a `set`.
+    /// `true` if the tiers are written as by a `set`.
     is_reload: bool,
     claim: Option<ClaimGuard<V>>,
 }
@@ -145,7 +145,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     /// value.
     async fn replace(&self, key: &Key, entry: Option<Entry<V>>, tickets: &Tickets) {
         let reader = &self.reader;
-        // Whether every tier below holds the new entry or nothing.
+        // `true` if every tier below holds the new entry or nothing.
         let mut is_sound = true;
         let mut entry = entry;
         for (place, tier) in reader.tiers.iter().enumerate().rev().filter(|(_, tier)| !tier.is_source()) {
