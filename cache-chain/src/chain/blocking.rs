@@ -19,22 +19,23 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// # Examples
     ///
     /// ```
-    /// use cache_chain::ChainCache;
-    /// use cache_core::testkit::MapStore;
+    /// use cache_chain::{ChainCache, stretto::StrettoStore};
     ///
-    /// // The chain works on this runtime, which must run as long as the chain is used.
-    /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    /// let users: ChainCache<String> = {
-    ///     let _entered = runtime.enter();
-    ///     ChainCache::builder().tier(MapStore::new()).build()?
-    /// };
+    /// fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     // The chain works on this runtime, which must run as long as the chain is used.
+    ///     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    ///     let users: ChainCache<String> = {
+    ///         let _entered = runtime.enter();
+    ///         ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?
+    ///     };
     ///
-    /// let users = users.blocking();
-    /// users.set(42, "Ada".to_owned())?;
-    /// assert_eq!(users.get(42)?.as_deref(), Some("Ada"));
-    /// let name = users.get_or_load(7, || Ok::<_, std::io::Error>("Grace".to_owned()))?;
-    /// assert_eq!(name, "Grace");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    ///     let users = users.blocking();
+    ///     users.set(42, "Ada".to_owned())?;
+    ///     assert_eq!(users.get(42)?.as_deref(), Some("Ada"));
+    ///     let name = users.get_or_load(7, || Ok::<_, std::io::Error>("Grace".to_owned()))?;
+    ///     assert_eq!(name, "Grace");
+    ///     Ok(())
+    /// }
     /// ```
     pub fn blocking(&self) -> BlockingChain<V> {
         BlockingChain(self.clone())

@@ -20,6 +20,29 @@ use crate::{
 
 /// Builds a [`ChainCache`]; see [`ChainCache::builder`]. Setters cannot fail;
 /// [`build`](Self::build) checks the settings.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_chain::{ChainCache, ReadThrough, stretto::StrettoStore};
+///
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     let users: ChainCache<String> = ChainCache::builder()
+///         .tier(StrettoStore::new(100_000)?)
+///         .default_ttl(Duration::from_secs(60))
+///         .jitter(0.1)
+///         .timeout(Duration::from_millis(500))
+///         .read_through(ReadThrough::new().stale_for(Duration::from_secs(3600)))
+///         .build()?;
+///     users.set(42, "Ada".to_owned()).await?;
+///     let (name, ttl) = users.get_with_ttl(42).await?.expect("it was just set");
+///     assert!(name == "Ada" && ttl.as_duration() <= Some(Duration::from_secs(60)));
+///     Ok(())
+/// }
+/// ```
 #[must_use = "call `build`"]
 pub struct ChainBuilder<V> {
     tiers: Vec<Tier<V>>,

@@ -58,21 +58,22 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// # Examples
     ///
     /// ```
-    /// use cache_chain::ChainCache;
-    /// use cache_core::testkit::MapStore;
+    /// use cache_chain::{ChainCache, stretto::StrettoStore};
     ///
     /// async fn name_of(id: u64) -> std::io::Result<String> {
     ///     Ok(format!("user {id}")) // your query
     /// }
     ///
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-    /// let names: ChainCache<String> = ChainCache::builder().tier(MapStore::new()).build()?;
-    /// let name = names.get_or_load(("name", 42), || name_of(42)).await?;
-    /// assert_eq!(name, "user 42");
+    /// #[tokio::main]
+    /// async fn main() -> cache_chain::Result<()> {
+    ///     let names: ChainCache<String> = ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?;
+    ///     let name = names.get_or_load(("name", 42), || name_of(42)).await?;
+    ///     assert_eq!(name, "user 42");
     ///
-    /// let error = names.get_or_load(7, || async { Err::<String, _>(std::fmt::Error) }).await.unwrap_err();
-    /// assert_eq!(error.source_as::<std::fmt::Error>(), Some(&std::fmt::Error));
-    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+    ///     let error = names.get_or_load(7, || async { Err::<String, _>(std::fmt::Error) }).await.unwrap_err();
+    ///     assert_eq!(error.source_as::<std::fmt::Error>(), Some(&std::fmt::Error));
+    ///     Ok(())
+    /// }
     /// ```
     #[doc(alias = "get_with")]
     #[doc(alias = "fetch")]
@@ -125,9 +126,10 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         }
     }
 
-    /// As [`get_or_load`](Self::get_or_load), with a loader that gets the key and the previous value
-    /// in a [`LoadContext`]. It may answer [`Loaded::not_modified`](crate::Loaded::not_modified),
-    /// and store a [validator](crate::Loaded::validator) for the next load.
+    /// As [`get_or_load`](Self::get_or_load), with a loader that gets the key and the previous
+    /// value in a [`LoadContext`]. It may answer
+    /// [`Loaded::not_modified`](crate::Loaded::not_modified), and store a
+    /// [validator](crate::Loaded::validator) for the next load.
     ///
     /// There is a previous value if a tier still has it: a stale one, within
     /// [`ReadThrough::stale_for`](crate::ReadThrough::stale_for), or one that is loaded again
@@ -142,8 +144,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use cache_chain::{ChainCache, LoadContext, Loaded, ReadThrough};
-    /// use cache_core::testkit::MapStore;
+    ///
+    /// use cache_chain::{ChainCache, LoadContext, Loaded, ReadThrough, stretto::StrettoStore};
     ///
     /// /// Asks a server for a page, with `If-None-Match` if there is a previous one.
     /// async fn fetch(context: LoadContext<String>) -> std::io::Result<Loaded<String>> {
@@ -154,16 +156,18 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///     Ok(Loaded::new("a page".to_owned()).validator("\"v1\"").ttl(Duration::from_secs(60)))
     /// }
     ///
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-    /// let pages: ChainCache<String> = ChainCache::builder()
-    ///     .tier(MapStore::new())
-    ///     .read_through(ReadThrough::new().stale_for(Duration::from_secs(3600)))
-    ///     .build()?;
-    /// assert_eq!(pages.get_or_load_with("/", fetch).await?.as_deref(), Some("a page"));
-    /// pages.expire("/").await?;
-    /// assert_eq!(pages.get_or_load_with("/", fetch).await?.as_deref(), Some("a page"));
-    /// # pages.wait().await?;
-    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+    /// #[tokio::main]
+    /// async fn main() -> cache_chain::Result<()> {
+    ///     let pages: ChainCache<String> = ChainCache::builder()
+    ///         .tier(StrettoStore::new(10_000)?)
+    ///         .read_through(ReadThrough::new().stale_for(Duration::from_secs(3600)))
+    ///         .build()?;
+    ///     assert_eq!(pages.get_or_load_with("/", fetch).await?.as_deref(), Some("a page"));
+    ///     pages.expire("/").await?;
+    ///     assert_eq!(pages.get_or_load_with("/", fetch).await?.as_deref(), Some("a page"));
+    ///     pages.wait().await?;
+    ///     Ok(())
+    /// }
     /// ```
     pub fn get_or_load_with<T, E, F, Fut>(
         &self,
@@ -207,18 +211,20 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// ```
     /// use std::collections::HashMap;
-    /// use cache_chain::ChainCache;
-    /// use cache_core::testkit::MapStore;
+    ///
+    /// use cache_chain::{ChainCache, stretto::StrettoStore};
     ///
     /// async fn squares_of(numbers: Vec<u64>) -> std::io::Result<HashMap<u64, u64>> {
     ///     Ok(numbers.into_iter().map(|n| (n, n * n)).collect()) // your query
     /// }
     ///
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-    /// let squares: ChainCache<u64> = ChainCache::builder().tier(MapStore::new()).build()?;
-    /// let numbers: &[u64] = &[2, 3];
-    /// assert_eq!(squares.get_or_load_many(numbers, squares_of).await?, [Some(4), Some(9)]);
-    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+    /// #[tokio::main]
+    /// async fn main() -> cache_chain::Result<()> {
+    ///     let squares: ChainCache<u64> = ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?;
+    ///     let numbers: &[u64] = &[2, 3];
+    ///     assert_eq!(squares.get_or_load_many(numbers, squares_of).await?, [Some(4), Some(9)]);
+    ///     Ok(())
+    /// }
     /// ```
     pub fn get_or_load_many<K, T, E, I, F, Fut>(
         &self,

@@ -52,18 +52,23 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use cache_chain::ChainCache;
-/// use cache_core::testkit::MapStore;
 ///
-/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// let (memory, shared) = (MapStore::new(), MapStore::new());
-/// let users: ChainCache<String> = ChainCache::builder().tier(memory).tier(shared).build()?;
+/// use cache_chain::{ChainCache, Tier, stretto::StrettoStore};
 ///
-/// users.set_with_ttl(("acme", 42), "Ada".to_owned(), Duration::from_secs(60)).await?;
-/// assert_eq!(users.get(("acme", 42)).await?.as_deref(), Some("Ada"));
-/// users.del(("acme", 42)).await?;
-/// assert_eq!(users.get(("acme", 42)).await?, None);
-/// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     let users: ChainCache<String> = ChainCache::builder()
+///         .tier(Tier::new(StrettoStore::new(1_000)?).name("hot"))
+///         // In production the second tier is one that processes share, such as Redis.
+///         .tier(Tier::new(StrettoStore::new(100_000)?).name("warm"))
+///         .build()?;
+///
+///     users.set_with_ttl(("acme", 42), "Ada".to_owned(), Duration::from_secs(60)).await?;
+///     assert_eq!(users.get(("acme", 42)).await?.as_deref(), Some("Ada"));
+///     users.del(("acme", 42)).await?;
+///     assert_eq!(users.get(("acme", 42)).await?, None);
+///     Ok(())
+/// }
 /// ```
 pub struct ChainCache<V> {
     // Everything a hit needs is in the reader and the loader.

@@ -17,15 +17,16 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// # Examples
     ///
     /// ```
-    /// use cache_chain::ChainCache;
-    /// use cache_core::testkit::MapStore;
+    /// use cache_chain::{ChainCache, stretto::StrettoStore};
     ///
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-    /// let users: ChainCache<String> = ChainCache::builder().tier(MapStore::new()).build()?;
-    /// assert!(!users.contains(42).await?);
-    /// users.set(42, "Ada".to_owned()).await?;
-    /// assert!(users.contains(42).await?);
-    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+    /// #[tokio::main]
+    /// async fn main() -> cache_chain::Result<()> {
+    ///     let users: ChainCache<String> = ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?;
+    ///     assert!(!users.contains(42).await?);
+    ///     users.set(42, "Ada".to_owned()).await?;
+    ///     assert!(users.contains(42).await?);
+    ///     Ok(())
+    /// }
     /// ```
     pub fn contains(&self, key: impl CacheKey) -> impl Future<Output = Result<bool>> + Send {
         let key = Key::new(&key);
@@ -51,15 +52,16 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// # Examples
     ///
     /// ```
-    /// use cache_chain::ChainCache;
-    /// use cache_core::testkit::MapStore;
+    /// use cache_chain::{ChainCache, stretto::StrettoStore};
     ///
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-    /// let tokens: ChainCache<u64> = ChainCache::builder().tier(MapStore::new()).build()?;
-    /// tokens.set("xyz", 42).await?;
-    /// assert_eq!(tokens.take("xyz").await?, Some(42));
-    /// assert_eq!(tokens.take("xyz").await?, None);
-    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+    /// #[tokio::main]
+    /// async fn main() -> cache_chain::Result<()> {
+    ///     let tokens: ChainCache<u64> = ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?;
+    ///     tokens.set("xyz", 42).await?;
+    ///     assert_eq!(tokens.take("xyz").await?, Some(42));
+    ///     assert_eq!(tokens.take("xyz").await?, None);
+    ///     Ok(())
+    /// }
     /// ```
     #[doc(alias = "pull")]
     #[doc(alias = "getdel")]
@@ -92,16 +94,18 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use cache_chain::{ChainCache, Ttl};
-    /// use cache_core::testkit::MapStore;
     ///
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-    /// let sessions: ChainCache<String> = ChainCache::builder().tier(MapStore::new()).build()?;
-    /// sessions.set_with_ttl("xyz", "Ada".to_owned(), Duration::from_secs(60)).await?;
-    /// assert!(sessions.touch("xyz", Duration::from_secs(3600)).await?);
-    /// let (_, ttl) = sessions.get_with_ttl("xyz").await?.unwrap();
-    /// assert!(ttl > Ttl::After(Duration::from_secs(3000)));
-    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+    /// use cache_chain::{ChainCache, Ttl, stretto::StrettoStore};
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> cache_chain::Result<()> {
+    ///     let sessions: ChainCache<String> = ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?;
+    ///     sessions.set_with_ttl("xyz", "Ada".to_owned(), Duration::from_secs(60)).await?;
+    ///     assert!(sessions.touch("xyz", Duration::from_secs(3600)).await?);
+    ///     let (_, ttl) = sessions.get_with_ttl("xyz").await?.unwrap();
+    ///     assert!(ttl > Ttl::After(Duration::from_secs(3000)));
+    ///     Ok(())
+    /// }
     /// ```
     pub fn touch(&self, key: impl CacheKey, ttl: Duration) -> impl Future<Output = Result<bool>> + Send {
         let key = Key::new(&key);
@@ -129,22 +133,24 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use cache_chain::{ChainCache, ReadThrough, ServeStale};
-    /// use cache_core::testkit::MapStore;
     ///
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-    /// let hour = Duration::from_secs(3600);
-    /// let users: ChainCache<String> = ChainCache::builder()
-    ///     .tier(MapStore::new())
-    ///     .read_through(ReadThrough::new().stale_for(hour).serve_stale(ServeStale::IfLoadFails))
-    ///     .build()?;
-    /// users.set_with_ttl(42, "Ada".to_owned(), hour).await?;
+    /// use cache_chain::{ChainCache, ReadThrough, ServeStale, stretto::StrettoStore};
     ///
-    /// users.expire(42).await?;
-    /// assert_eq!(users.get(42).await?, None);
-    /// let down = || async { Err::<String, _>(std::io::Error::other("the database is down")) };
-    /// assert_eq!(users.get_or_load(42, down).await?, "Ada");
-    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+    /// #[tokio::main]
+    /// async fn main() -> cache_chain::Result<()> {
+    ///     let hour = Duration::from_secs(3600);
+    ///     let users: ChainCache<String> = ChainCache::builder()
+    ///         .tier(StrettoStore::new(10_000)?)
+    ///         .read_through(ReadThrough::new().stale_for(hour).serve_stale(ServeStale::IfLoadFails))
+    ///         .build()?;
+    ///     users.set_with_ttl(42, "Ada".to_owned(), hour).await?;
+    ///
+    ///     users.expire(42).await?;
+    ///     assert_eq!(users.get(42).await?, None);
+    ///     let down = || async { Err::<String, _>(std::io::Error::other("the database is down")) };
+    ///     assert_eq!(users.get_or_load(42, down).await?, "Ada");
+    ///     Ok(())
+    /// }
     /// ```
     pub fn expire(&self, key: impl CacheKey) -> impl Future<Output = Result<()>> + Send {
         let key = Key::new(&key);

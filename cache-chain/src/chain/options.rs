@@ -16,25 +16,27 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use cache_chain::{CallOptions, ChainCache, ReadThrough, ServeStale};
-/// use cache_core::testkit::MapStore;
 ///
-/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// let prices: ChainCache<u64> = ChainCache::builder()
-///     .tier(MapStore::new())
-///     .default_ttl(Duration::from_secs(60))
-///     .read_through(ReadThrough::new().stale_for(Duration::from_secs(3600)))
-///     .build()?;
+/// use cache_chain::{CallOptions, ChainCache, ReadThrough, ServeStale, stretto::StrettoStore};
 ///
-/// // A checkout wants a price that is at most five seconds old.
-/// let recent = CallOptions::new().max_age(Duration::from_secs(5));
-/// let price = prices.with(&recent).get_or_load("apple", || async { Ok::<_, std::io::Error>(7) }).await?;
-/// assert_eq!(price, 7);
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     let prices: ChainCache<u64> = ChainCache::builder()
+///         .tier(StrettoStore::new(10_000)?)
+///         .default_ttl(Duration::from_secs(60))
+///         .read_through(ReadThrough::new().stale_for(Duration::from_secs(3600)))
+///         .build()?;
 ///
-/// // A list of products shows what there is.
-/// let any = CallOptions::new().serve_stale(ServeStale::AtOnce);
-/// assert_eq!(prices.with(&any).get("apple").await?, Some(7));
-/// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+///     // A checkout wants a price that is at most five seconds old.
+///     let recent = CallOptions::new().max_age(Duration::from_secs(5));
+///     let price = prices.with(&recent).get_or_load("apple", || async { Ok::<_, std::io::Error>(7) }).await?;
+///     assert_eq!(price, 7);
+///
+///     // A list of products shows what there is.
+///     let any = CallOptions::new().serve_stale(ServeStale::AtOnce);
+///     assert_eq!(prices.with(&any).get("apple").await?, Some(7));
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone, PartialEq, Debug, Default)]
 #[must_use = "give it to `ChainCache::with`"]
@@ -47,7 +49,7 @@ pub struct CallOptions {
     unwritten: Vec<Cow<'static, str>>,
 }
 
-/// Whether a call gets stale values.
+/// The stale values that a call gets.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 enum Stale {
     /// As the chain is set.
@@ -153,7 +155,7 @@ impl CallOptions {
 #[derive(Clone, Debug)]
 pub(super) struct Resolved {
     pub(super) load: LoadCall,
-    /// Whether a plain read may return a stale value.
+    /// `true` if a plain read may return a stale value.
     pub(super) allows_stale: bool,
 }
 

@@ -21,19 +21,21 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// # Examples
     ///
     /// ```
-    /// use cache_chain::{CallOptions, ChainCache};
-    /// use cache_core::testkit::MapStore;
+    /// use cache_chain::{CallOptions, ChainCache, stretto::StrettoStore};
     ///
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-    /// let users: ChainCache<String> = ChainCache::builder().tier(MapStore::new()).build()?;
-    /// users.set(42, "Ada".to_owned()).await?;
+    /// #[tokio::main]
+    /// async fn main() -> cache_chain::Result<()> {
+    ///     let users: ChainCache<String> = ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?;
+    ///     users.set(42, "Ada".to_owned()).await?;
     ///
-    /// // After an administrator has edited the user elsewhere:
-    /// let reload = CallOptions::new().reload();
-    /// let user = users.with(&reload).get_or_load(42, || async { Ok::<_, std::io::Error>("Ada L.".to_owned()) }).await?;
-    /// assert_eq!(user, "Ada L.");
-    /// assert_eq!(users.get(42).await?.as_deref(), Some("Ada L."));
-    /// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+    ///     // After an administrator has edited the user elsewhere:
+    ///     let reload = CallOptions::new().reload();
+    ///     let load = || async { Ok::<_, std::io::Error>("Ada L.".to_owned()) };
+    ///     let user = users.with(&reload).get_or_load(42, load).await?;
+    ///     assert_eq!(user, "Ada L.");
+    ///     assert_eq!(users.get(42).await?.as_deref(), Some("Ada L."));
+    ///     Ok(())
+    /// }
     /// ```
     pub fn with(&self, options: &CallOptions) -> WithOptions<'_, V> {
         let resolved = options.resolve(&self.reader.tiers, &self.loader.call());

@@ -43,7 +43,7 @@ struct Requested<K, V> {
     is_reload: bool,
 }
 
-/// What one call has brought: the part of each key, which the flight of the key takes. A key that a
+/// The results of one call: the part of each key, which the flight of the key takes. A key that a
 /// peer is loading has none.
 type Batch<V> = Mutex<HashMap<Key, Part<V>>>;
 
@@ -224,7 +224,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         Ok(answers)
     }
 
-    /// Whether a call waits for the load that replaces this entry.
+    /// Returns `true` if a call waits for the load that replaces this entry.
     fn waits_for_fresh(&self, entry: Option<&Entry<V>>, call: &LoadCall) -> bool {
         let is_stale = entry.is_none_or(|entry| entry.is_stale(self.reader.clock.now()));
         is_stale && matches!(call.serve_stale, Some(ServeStale::After(_) | ServeStale::IfLoadFails))

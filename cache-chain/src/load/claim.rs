@@ -45,7 +45,7 @@ pub(super) struct ClaimGuard<V: Clone + Send + Sync + 'static> {
     is_fulfilled: bool,
 }
 
-/// How long a claim lives if it is not renewed.
+/// The life of a claim that is not renewed.
 const LIFE: Duration = Duration::from_secs(5);
 
 /// The time between two renewals.
@@ -134,8 +134,8 @@ pub(super) async fn claim_batch<V: Clone + Send + Sync + 'static>(
     outcomes
 }
 
-/// Whether this entry of a tier is what the query asks for, and the result of a later load than the
-/// old one, which is stale or about to expire.
+/// Returns `true` if this entry of a tier is acceptable to the query, and the result of a later load
+/// than the old one, which is stale or about to expire.
 fn replaces<V: Clone + Send + Sync + 'static>(
     reader: &Reader<V>,
     (place, entry): (usize, &Entry<V>),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cache_core::{Error, ErrorKind, Result};
 
-/// How a chain reads through to a loader; see
+/// The settings of loads by a chain; see
 /// [`ChainCache::get_or_load`](crate::ChainCache::get_or_load).
 ///
 /// The defaults suit production. Features that change which values a caller may get (stale values,
@@ -14,16 +14,23 @@ use cache_core::{Error, ErrorKind, Result};
 ///
 /// ```
 /// use std::time::Duration;
-/// use cache_chain::{ChainCache, ReadThrough};
-/// use cache_core::testkit::MapStore;
 ///
-/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// let users: ChainCache<String> = ChainCache::builder()
-///     .tier(MapStore::new())
-///     .default_ttl(Duration::from_secs(60))
-///     .read_through(ReadThrough::new().stale_for(Duration::from_secs(3600)).early_refresh(1.0))
-///     .build()?;
-/// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+/// use cache_chain::{ChainCache, ReadThrough, stretto::StrettoStore};
+///
+/// async fn find_user(id: u64) -> std::io::Result<Option<String>> {
+///     Ok((id == 42).then(|| "Ada".to_owned())) // your query
+/// }
+///
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     let users: ChainCache<String> = ChainCache::builder()
+///         .tier(StrettoStore::new(100_000)?)
+///         .default_ttl(Duration::from_secs(60))
+///         .read_through(ReadThrough::new().stale_for(Duration::from_secs(3600)).early_refresh(1.0))
+///         .build()?;
+///     assert_eq!(users.get_or_load(42, || find_user(42)).await?.as_deref(), Some("Ada"));
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone, Debug)]
 pub struct ReadThrough {
@@ -80,7 +87,7 @@ pub enum ServeStale {
     IfLoadFails,
 }
 
-/// How long a load waits for the load of a peer.
+/// The time for which a load waits for the load of a peer.
 #[derive(Clone, Copy, Debug)]
 enum PeerWait {
     Never,
@@ -106,7 +113,7 @@ impl Default for ReadThrough {
 }
 
 impl ReadThrough {
-    /// The default settings.
+    /// Creates the default settings.
     pub fn new() -> Self {
         Self::default()
     }

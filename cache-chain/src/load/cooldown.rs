@@ -39,7 +39,7 @@ impl Cooldowns {
         }
     }
 
-    /// Whether the key is cooling down. Removes a cooldown that is over.
+    /// Returns `true` if the key is cooling down. Removes a cooldown that is over.
     pub(super) fn holds(&self, key: &Key, now: Moment) -> bool {
         let mut until = self.until();
         match until.get(key) {

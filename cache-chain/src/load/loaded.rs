@@ -1,11 +1,11 @@
-//! What a loader gets and what it returns.
+//! The argument of a loader and its result.
 
 use std::{error::Error as StdError, fmt, pin::Pin, sync::Arc, time::Duration};
 
 use cache_core::{Entry, Error, ErrorKind, Key, Moment, Result};
 
 /// The key to load and the previous value, for the loaders of
-/// [`get_or_load_with`](crate::ChainCache::get_or_load_with).
+/// [`get_or_load_with`](crate::ChainCache::get_or_load_with), which has an example.
 ///
 /// `Debug` does not show the value.
 #[derive(Clone)]
@@ -63,11 +63,29 @@ impl<V> fmt::Debug for Previous<V> {
 ///
 /// ```
 /// use std::time::Duration;
-/// use cache_chain::Loaded;
 ///
-/// let cached_for_a_minute = Loaded::new("Ada").ttl(Duration::from_secs(60));
-/// let absent_for_a_second = Loaded::<&str>::absent().ttl(Duration::from_secs(1));
-/// let not_cached = Loaded::new("a partial answer").uncached();
+/// use cache_chain::{ChainCache, Loaded, stretto::StrettoStore};
+///
+/// /// Your query. A user who does not exist is looked for again after a second.
+/// async fn find_user(id: u64) -> std::io::Result<Loaded<String>> {
+///     Ok(match id {
+///         42 => Loaded::new("Ada".to_owned()).ttl(Duration::from_secs(60)),
+///         43 => Loaded::new("a partial answer".to_owned()).uncached(),
+///         _ => Loaded::absent().ttl(Duration::from_secs(1)),
+///     })
+/// }
+///
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     let users: ChainCache<String> = ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?;
+///     assert_eq!(users.get_or_load(42, || find_user(42)).await?.as_deref(), Some("Ada"));
+///     assert_eq!(users.get_or_load(43, || find_user(43)).await?.as_deref(), Some("a partial answer"));
+///     assert_eq!(users.get_or_load(44, || find_user(44)).await?, None);
+///
+///     // Only the first is in the cache.
+///     assert!(users.contains(42).await? && !users.contains(43).await? && !users.contains(44).await?);
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone)]
 pub struct Loaded<V> {
@@ -76,7 +94,7 @@ pub struct Loaded<V> {
     pub(super) validator: Option<Arc<str>>,
 }
 
-/// What a loader has found out about its key.
+/// The finding of a loader about its key.
 #[derive(Clone)]
 pub(super) enum News<V> {
     Value(V),
@@ -85,7 +103,7 @@ pub(super) enum News<V> {
     NotModified,
 }
 
-/// How a loaded value is cached.
+/// The caching of a loaded value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CachePolicy {
     /// With the default TTL of the chain.
@@ -157,8 +175,8 @@ impl<V> fmt::Debug for Loaded<V> {
     }
 }
 
-/// What a loader of values `V` may return, and what the caller of
-/// [`get_or_load`](crate::ChainCache::get_or_load) gets.
+/// A type that a loader of values `V` may return. It determines the result of
+/// [`get_or_load`](crate::ChainCache::get_or_load).
 ///
 /// | the loader returns | the caller gets |
 /// |---|---|
@@ -168,13 +186,37 @@ impl<V> fmt::Debug for Loaded<V> {
 ///
 /// If the caller's loader returns a plain `V` and the key is cached as absent, the caller gets an
 /// error of kind [`Absent`](ErrorKind::Absent).
+///
+/// # Examples
+///
+/// ```
+/// use std::{io, time::Duration};
+///
+/// use cache_chain::{ChainCache, Loaded, stretto::StrettoStore};
+///
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     let users: ChainCache<String> = ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?;
+///
+///     let value: String = users.get_or_load(1, || async { Ok::<_, io::Error>("Ada".to_owned()) }).await?;
+///     assert_eq!(value, "Ada");
+///
+///     let option: Option<String> = users.get_or_load(2, || async { Ok::<Option<String>, io::Error>(None) }).await?;
+///     assert_eq!(option, None);
+///
+///     let brief = || async { Ok::<_, io::Error>(Loaded::new("Bo".to_owned()).ttl(Duration::from_secs(1))) };
+///     let with_ttl: Option<String> = users.get_or_load(3, brief).await?;
+///     assert_eq!(with_ttl.as_deref(), Some("Bo"));
+///     Ok(())
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a loader of a cache of `{V}` cannot return `{Self}`",
     label = "expected `{V}`, `Option<{V}>` or `Loaded<{V}>`",
     note = "convert the value in the loader, or change the value type of the cache"
 )]
 pub trait Load<V> {
-    /// What the caller gets.
+    /// The type that the caller gets.
     type Output;
 
     /// Converts it into what is cached.

@@ -79,7 +79,7 @@ impl<V> LoadOutcome<V> {
 
 pub(crate) type LoadResult<V> = Result<LoadOutcome<V>>;
 
-/// How one call loads.
+/// The options of one call that loads.
 #[derive(Clone, Debug)]
 pub(crate) struct LoadCall {
     pub(crate) query: Query,
@@ -87,12 +87,13 @@ pub(crate) struct LoadCall {
     pub(crate) ttl: Ttl,
     /// When the call gets a stale value, `None` if never.
     pub(crate) serve_stale: Option<ServeStale>,
-    /// Whether the call gets no value that was cached or began to load before it.
+    /// `true` if the call gets no value that was cached or began to load before it.
     pub(crate) reload: bool,
 }
 
 impl LoadCall {
-    /// Whether the load of another caller, or what a tier has, may be too old for the call.
+    /// Returns `true` if the load of another caller, or the entry of a tier, may be too old for the
+    /// call.
     fn wants_new(&self) -> bool {
         self.reload || self.query.max_age.is_some()
     }
@@ -110,7 +111,7 @@ enum Reason<V> {
     Reload(Option<Entry<V>>),
 }
 
-/// What the first tier answered to a call, before anything else is asked.
+/// The answer of the first tier to a call, before anything else is asked.
 pub(crate) struct Start<V> {
     /// Drawn before the tier was asked.
     pub(crate) mark: Mark,
@@ -227,7 +228,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         }
     }
 
-    /// Whether the call may get this entry: it is young enough, and fresh or allowed to be stale.
+    /// Returns `true` if the call may get this entry: it is young enough, and fresh or allowed to
+    /// be stale.
     fn may_serve(&self, entry: &Entry<V>, call: &LoadCall) -> bool {
         let now = self.reader.clock.now();
         call.query.accepts_age(entry, || now) && (call.serve_stale.is_some() || !entry.is_stale(now))

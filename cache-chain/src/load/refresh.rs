@@ -12,13 +12,14 @@ use crate::{
 use cache_core::{Entry, Expiry, Key, Moment, Result};
 
 impl<V: Clone + Send + Sync + 'static> Loader<V> {
-    /// Whether the entry is to be loaded again: it is stale, or chance has it that it will be soon.
+    /// Returns `true` if the entry is to be loaded again: it is stale, or chosen for an early
+    /// refresh.
     #[inline]
     pub(super) fn is_due(&self, entry: &Entry<V>) -> bool {
         self.may_be_due(entry) && self.is_due_at(entry, self.reader.clock.now())
     }
 
-    /// Whether it depends on the time that the entry is due. Most hits need no clock.
+    /// Returns `true` if [`is_due`](Self::is_due) depends on the time. Most hits need no clock.
     #[inline]
     fn may_be_due(&self, entry: &Entry<V>) -> bool {
         entry.turns_stale() || (self.settings.early_refresh.is_some() && !entry.load_time().is_zero())

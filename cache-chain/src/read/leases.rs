@@ -34,7 +34,7 @@ impl Leases {
         }
     }
 
-    /// Whether there is a lease of the tier of this place.
+    /// Returns `true` if there is a lease of the tier of this place.
     pub(crate) fn has(&self, place: usize) -> bool {
         self.tickets.iter().any(|(of, _)| *of == place)
     }
@@ -103,7 +103,7 @@ impl Drop for Leases {
 pub(crate) struct LeaseReturns {
     /// `None` if the leases of no tier leave markers.
     returns: Option<Arc<Returns>>,
-    /// How many of the queued leases have been handled.
+    /// The number of queued leases that have been handled.
     handled: watch::Receiver<u64>,
 }
 
@@ -127,9 +127,9 @@ impl LeaseReturns {
         Leases { tickets: Tickets::new(), home }
     }
 
-    /// Whether there are so many leases to return that lookups should take no more of them.
-    /// Otherwise lookups that find nothing could take leases faster than they can be returned, and
-    /// fill the store with markers.
+    /// Returns `true` if there are so many leases to return that lookups should take no more of
+    /// them. Otherwise lookups that find nothing could take leases faster than they can be
+    /// returned, and fill the store with markers.
     pub(crate) fn are_behind(&self) -> bool {
         self.returns.as_ref().is_some_and(|returns| {
             let state = returns.state();
@@ -171,7 +171,7 @@ struct State {
     idle: VecDeque<(Key, usize)>,
     /// The bytes of the keys in `idle`.
     bytes: usize,
-    /// How many were ever added to `idle`.
+    /// The number of leases that were ever added to `idle`.
     queued: u64,
     closed: bool,
 }
@@ -189,8 +189,8 @@ const LIMIT: (usize, usize) = (65_536, 16 << 20);
 /// exceed it, for which [`LIMIT`] leaves room.
 const ENOUGH: usize = 16_384;
 
-/// How many leases are returned by one call, and how many bytes of keys, give or take one key. The
-/// calls follow one another, so small batches would return leases more slowly than a busy chain
+/// The largest batch of leases that one call returns, and its bytes of keys, give or take one key.
+/// The calls follow one another, so small batches would return leases more slowly than a busy chain
 /// takes them.
 const BATCH: (usize, usize) = (4096, 4 << 20);
 

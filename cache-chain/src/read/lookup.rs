@@ -14,12 +14,12 @@ use crate::{
     util::deadline::Deadline,
 };
 
-/// What the tiers have of one key.
+/// The result of a lookup of one key in the tiers.
 pub(crate) struct Lookup<V> {
     /// A fresh entry, and the place of its tier. The tiers above are being backfilled.
     pub(crate) hit: Option<(usize, Entry<V>)>,
-    /// The first entry above the hit that is stale, or older than the query accepts, and the place of
-    /// its tier.
+    /// The first entry above the hit that is stale, or older than the query accepts, and the place
+    /// of its tier.
     pub(crate) stale: Option<(usize, Entry<V>)>,
     /// Whether a tier above the hit has a fresh entry that is older than the query accepts.
     pub(crate) is_outdated: bool,
@@ -27,7 +27,7 @@ pub(crate) struct Lookup<V> {
     pub(crate) leases: Leases,
     /// The tiers that failed.
     pub(crate) failed: Vec<(usize, Error)>,
-    /// Whether a tier timed out that would have had more time if the caller's deadline had been
+    /// `true` if a tier timed out that would have had more time if the caller's deadline had been
     /// later.
     pub(crate) cut_short: bool,
 }
@@ -146,7 +146,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         }
     }
 
-    /// Whether a lookup takes leases of this tier. Without a lease, the tier is not backfilled.
+    /// Returns `true` if a lookup takes leases of this tier. Without a lease, the tier is not
+    /// backfilled.
     fn may_lease(&self, tier: &Tier<V>, purpose: Purpose) -> bool {
         purpose == Purpose::Load || !tier.has_markers() || !self.returns.are_behind()
     }
@@ -189,8 +190,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         }
     }
 
-    /// Whether a load may serve this entry although it is not fresh. An absence is not served:
-    /// there may be a value by now.
+    /// Returns `true` if a load may serve this entry although it is not fresh. An absence is not
+    /// served: there may be a value by now.
     fn may_be_served_stale(&self, entry: &Entry<V>) -> bool {
         !entry.is_absent() && !self.has_expired(entry)
     }

@@ -37,14 +37,14 @@ pub(crate) struct Reader<V> {
     pub(crate) returns: LeaseReturns,
     /// Limits one call of the chain.
     pub(crate) timeout: Option<Duration>,
-    /// How long a load may take, for which its leases are needed.
+    /// The time limit of a load, for which its leases are needed.
     load_timeout: Duration,
     /// The lookups in flight. With a timeout, those that leave time for a loader are apart.
     lookups: [FlightGroup<Lookup<V>>; 2],
 }
 
-/// How often a caller repeats a lookup that it joined when the time of the caller that started it
-/// was nearly over.
+/// The number of times that a caller repeats a lookup that it joined when the time of the caller
+/// that started it was nearly over.
 const REPEATS: usize = 3;
 
 impl<V: Clone + Send + Sync + 'static> Reader<V> {
@@ -276,7 +276,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         Deadline::after(self.timeout).bound(&self.runtime, async { self.runtime.run(contains).await? }).await
     }
 
-    /// Whether an entry of this tier is what the query asks for.
+    /// Returns `true` if an entry of this tier is acceptable to the query.
     pub(crate) fn accepts(&self, tier: &Tier<V>, entry: &Entry<V>, query: &Query) -> bool {
         tier.is_fresh(entry) && query.accepts_age(entry, || self.clock.now())
     }
@@ -288,8 +288,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         }
     }
 
-    /// Whether an entry of this tier is fresh. It may have turned stale while its caller was not
-    /// polled.
+    /// Returns `true` if an entry of this tier is fresh. It may have turned stale while its caller
+    /// was not polled.
     pub(crate) fn is_served(&self, (place, entry): &(usize, Entry<V>)) -> bool {
         self.tiers[*place].is_fresh(entry) && !self.has_expired(entry)
     }

@@ -1,4 +1,4 @@
-//! How a lookup asks the tiers.
+//! The query of a lookup.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) enum Purpose {
     Load,
 }
 
-/// How a lookup asks the tiers.
+/// The tiers that a lookup asks, and the entries that it accepts.
 #[derive(Clone, Debug)]
 pub(crate) struct Query {
     pub(crate) purpose: Purpose,
@@ -32,17 +32,18 @@ impl Query {
         Self { purpose, unread: Places::new(), unwritten: Places::new(), max_age: None }
     }
 
-    /// Whether the tier of this place is not read or not written.
+    /// Returns `true` if the tier of this place is not read or not written.
     pub(crate) fn leaves_out(&self, place: usize) -> bool {
         self.unread.contains(&place) || self.unwritten.contains(&place)
     }
 
-    /// Whether lookups with this query may share their results with all other plain ones.
+    /// Returns `true` if lookups with this query may share their results with all other plain ones.
     pub(crate) fn is_plain(&self) -> bool {
         self.unread.is_empty() && self.unwritten.is_empty() && self.max_age.is_none()
     }
 
-    /// Whether the entry is young enough. An entry of unknown age is not, if the age is limited.
+    /// Returns `true` if the entry is young enough. An entry of unknown age is not, if the age is
+    /// limited.
     pub(crate) fn accepts_age<V>(&self, entry: &Entry<V>, now: impl FnOnce() -> Moment) -> bool {
         self.max_age.is_none_or(|limit| entry.created().is_some_and(|created| now().since(created) <= limit))
     }
