@@ -289,7 +289,7 @@ where
     T: Send + 'static,
     E: Into<Box<dyn StdError + Send + Sync>> + 'static,
 {
-    // What the loader loads is a part of its load, also on another thread.
+    // Loads that the loader starts are nested in its load, also on another thread.
     let work = nesting::carried(|| work().map_err(Into::into));
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,

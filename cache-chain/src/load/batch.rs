@@ -68,7 +68,7 @@ struct Wanted<V: Clone + Send + Sync + 'static> {
     lookup: Arc<Lookup<V>>,
     /// The entry that is loaded again.
     old: Option<Entry<V>>,
-    /// Whether it is loaded again although the tiers have a fresh entry.
+    /// `true` if it is loaded again although the tiers have a fresh entry.
     is_reload: bool,
     /// Loads the key alone.
     load: LoadFn<V>,
@@ -81,7 +81,7 @@ struct Awaited<V: Clone + Send + Sync + 'static> {
     waiter: Waiter<LoadResult<V>>,
     /// The place of the tier that has a stale entry, which is served if the load fails.
     stale: Option<usize>,
-    /// Whether this call has started the load.
+    /// `true` if this call has started the load.
     is_own: bool,
 }
 
@@ -89,7 +89,7 @@ struct Awaited<V: Clone + Send + Sync + 'static> {
 struct Ended<V> {
     at: usize,
     stale: Option<usize>,
-    /// Whether the load began too early for a call that wants new values.
+    /// `true` if the load began too early for a call that wants new values.
     is_too_early: bool,
     result: LoadResult<V>,
 }

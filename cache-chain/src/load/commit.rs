@@ -32,7 +32,7 @@ pub(super) struct Commit<'a, V: Clone + Send + Sync + 'static> {
     old: Option<Entry<V>>,
     /// The TTL that the caller has set, `Never` if none.
     ttl: Ttl,
-    /// Whether the tiers are written as by a `set`.
+    /// `true` if the tiers are written as by a `set`.
     is_reload: bool,
     claim: Option<ClaimGuard<V>>,
 }
@@ -218,7 +218,7 @@ async fn replace_in<V: Clone + Send + Sync + 'static>(
     // Cloned before anything is written: a `Clone` that panics must not leave a newer value below an
     // older one.
     let copies = vec![entry; reader.tiers.len()];
-    // Whether every tier below holds the new entry or nothing.
+    // `true` if every tier below holds the new entry or nothing.
     let mut is_sound = true;
     for ((place, tier), entry) in reader.tiers.iter().enumerate().zip(copies).rev() {
         if tier.is_source() {

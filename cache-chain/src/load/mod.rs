@@ -287,8 +287,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         1 + self.begun.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// Whether a call that wants a new value does not get this outcome of a load that it has joined,
-    /// because the load began too early. The first one that a call joins may have begun before it.
+    /// Returns `true` if the outcome of a load that a call has joined is too old for the call, because
+    /// the load began too early. The first one that a call joins may have begun before it.
     fn is_too_early(&self, outcome: &LoadResult<V>, is_first: bool, called: u64, call: &LoadCall) -> bool {
         match outcome {
             Ok(LoadOutcome { began, .. }) if call.reload => *began < called,

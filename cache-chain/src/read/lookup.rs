@@ -21,7 +21,7 @@ pub(crate) struct Lookup<V> {
     /// The first entry above the hit that is stale, or older than the query accepts, and the place
     /// of its tier.
     pub(crate) stale: Option<(usize, Entry<V>)>,
-    /// Whether a tier above the hit has a fresh entry that is older than the query accepts.
+    /// `true` if a tier above the hit has a fresh entry that is older than the query accepts.
     pub(crate) is_outdated: bool,
     /// The leases of the tiers without a fresh entry, except the last tier.
     pub(crate) leases: Leases,

@@ -254,7 +254,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
 
     /// Returns whether any tier has a fresh value of the key. Fills no tier.
     pub(crate) async fn contains(self: &Arc<Self>, key: Key) -> Result<bool> {
-        // What memory has needs no task.
+        // A hit in memory needs no task.
         if let Some(entry) = self.peek(&key).filter(|entry| self.tiers[0].is_fresh(entry)) {
             return Ok(!entry.is_absent());
         }
