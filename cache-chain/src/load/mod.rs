@@ -7,17 +7,16 @@ mod config;
 mod cooldown;
 mod loaded;
 mod refresh;
+mod reload;
+mod wait;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use cache_core::{Entry, Error, ErrorKind, Key, Result, Ttl};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::sync::Semaphore;
 
 pub(crate) use self::loaded::{LoadFn, load_fn};
 use self::{
@@ -38,11 +37,7 @@ use crate::{
     repair::Repairer,
     stats::{LoadCounters, LoadStats},
     tier::read::Peeked,
-    util::{
-        deadline::{Deadline, after},
-        panics::caught,
-        runtime::closed,
-    },
+    util::{deadline::Deadline, panics::caught},
 };
 
 /// Reads through a chain to the application's loaders.
@@ -248,92 +243,6 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         })
     }
 
-    /// Loads the key for a call that wants a new value. A load that was in flight before may have
-    /// read an older one; then the call waits for its end, and starts or joins the next one. So at
-    /// most two loads of the key follow one another, however many callers there are.
-    async fn load_new(
-        self: &Arc<Self>,
-        (key, mark): (&Key, Mark),
-        reason: Reason<V>,
-        (load, call): (LoadFn<V>, &LoadCall),
-        deadline: Deadline,
-    ) -> Result<Found<V>> {
-        let called = self.call_began();
-        // For both loads together.
-        let deadline = deadline.within(self.settings.soft_timeout);
-        let is_reload = matches!(reason, Reason::Reload(_));
-        let mut unused = Some((reason, load));
-        let mut is_first = true;
-        loop {
-            let (waiter, was_started) = self.loads.join(key, || {
-                let (loader, key, call, unused) = (Arc::clone(self), key.clone(), call.clone(), unused.take());
-                Box::pin(async move {
-                    let Some((reason, load)) = unused else { return Err(closed()) };
-                    loader.run((&key, mark), reason, load, &call).await
-                })
-            });
-            self.counters.joined.add(usize::from(!was_started));
-            self.counters.reloads.add(usize::from(was_started && is_reload));
-            let outcome = self.wait_for(waiter, deadline).await;
-            if was_started || !self.is_too_early(&outcome, is_first, called, call) {
-                return outcome.map(|LoadOutcome { entry, place, .. }| self.reader.found(place, entry));
-            }
-            is_first = false;
-        }
-    }
-
-    /// Returns the place of a call that begins now in the order of [`begun`](Self::begun).
-    fn call_began(&self) -> u64 {
-        1 + self.begun.fetch_add(1, Ordering::SeqCst)
-    }
-
-    /// Returns `true` if the outcome of a load that a call has joined is too old for the call, because
-    /// the load began too early. The first one that a call joins may have begun before it.
-    fn is_too_early(&self, outcome: &LoadResult<V>, is_first: bool, called: u64, call: &LoadCall) -> bool {
-        match outcome {
-            Ok(LoadOutcome { began, .. }) if call.reload => *began < called,
-            // A value that was just loaded is young.
-            Ok(LoadOutcome { place: None, .. }) => false,
-            Ok(LoadOutcome { entry, .. }) => !call.query.accepts_age(entry, || self.reader.clock.now()),
-            // These are errors of the wait.
-            Err(error) => {
-                is_first && !matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Closed | ErrorKind::Cycle)
-            }
-        }
-    }
-
-    /// Waits for a load, at most for the soft timeout. After that the load goes on in the
-    /// background.
-    async fn wait_for(&self, mut waiter: Waiter<LoadResult<V>>, deadline: Deadline) -> LoadResult<V> {
-        waiter.begin_wait()?;
-        let limit = deadline.share(1, self.settings.soft_timeout);
-        self.wait_until((limit, after(limit)), waiter).await
-    }
-
-    /// Waits for a load until this moment, when `limit` has passed.
-    async fn wait_until(
-        &self,
-        (limit, until): (Duration, Instant),
-        mut waiter: Waiter<LoadResult<V>>,
-    ) -> LoadResult<V> {
-        match self.reader.runtime.timeout_at(until, &mut waiter).await {
-            Some(outcome) => LoadResult::clone(&*outcome?),
-            None => Err(self.abandon(waiter, limit, until)),
-        }
-    }
-
-    /// Stops waiting for a load, and returns the error for the caller.
-    fn abandon(&self, waiter: Waiter<LoadResult<V>>, limit: Duration, until: Instant) -> Error {
-        if Instant::now() < until {
-            // The timer was dropped with the runtime.
-            return closed();
-        }
-        self.counters.abandoned.increment();
-        waiter.leave_in_background();
-        let message = format!("the load did not end within {limit:?}; it goes on in the background");
-        Error::new(ErrorKind::Timeout, message)
-    }
-
     /// Runs a load from beginning to end.
     async fn run(
         self: &Arc<Self>,
@@ -407,11 +316,6 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
             self.reader.backfills.enqueue(Backfill { key, entry, tickets, found_in: place, held: None });
         }
         LoadOutcome::of_tier(place, entry)
-    }
-
-    /// The present moment in the order of [`begun`](Self::begun).
-    fn began(&self) -> u64 {
-        self.begun.load(Ordering::SeqCst)
     }
 
     /// Takes the leases that a load lacks.

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use cache_core::{Entry, Expiry, Key, Moment, Result};
+
 use super::{LoadCall, LoadFn, LoadOutcome, LoadResult, Loader, Reason, config::ServeStale};
 use crate::{
     flight::{Mark, Waiter},
@@ -9,7 +11,6 @@ use crate::{
     read::Lookup,
     util::deadline::{Deadline, after},
 };
-use cache_core::{Entry, Expiry, Key, Moment, Result};
 
 impl<V: Clone + Send + Sync + 'static> Loader<V> {
     /// Returns `true` if the entry is to be loaded again: it is stale, or chosen for an early
