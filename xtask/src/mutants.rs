@@ -14,13 +14,15 @@ use crate::{
 const PACKAGES: [&str; 2] = ["cache-core", "cache-chain"];
 
 /// The files of the consistency core, as globs relative to the root of the workspace.
-const FILES: [&str; 13] = [
+const FILES: [&str; 15] = [
     "cache-core/src/fence.rs",
     "cache-chain/src/flight/mod.rs",
     "cache-chain/src/flight/nesting/*.rs",
     "cache-chain/src/flight/shared.rs",
+    "cache-chain/src/load/batch/*.rs",
     "cache-chain/src/load/claim.rs",
     "cache-chain/src/load/commit.rs",
+    "cache-chain/src/load/reload.rs",
     "cache-chain/src/read/leases.rs",
     "cache-chain/src/repair.rs",
     "cache-chain/src/tier/breaker.rs",

@@ -23,12 +23,12 @@ pub(super) struct Awaited<V: Clone + Send + Sync + 'static> {
 }
 
 /// A key whose load has ended.
-pub(super) struct Ended<V> {
-    pub(super) at: usize,
-    pub(super) stale: Option<usize>,
+struct Ended<V> {
+    at: usize,
+    stale: Option<usize>,
     /// `true` if the load began too early for a call that wants new values.
-    pub(super) is_too_early: bool,
-    pub(super) result: LoadResult<V>,
+    is_too_early: bool,
+    result: LoadResult<V>,
 }
 
 /// A call for several keys. One that wants new values has a second round, for the keys whose loads
