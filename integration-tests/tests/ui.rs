@@ -41,7 +41,8 @@ fn fault(folder: &Path, program: &Path) -> Option<String> {
     if checked.status.success() {
         return Some(format!("{} compiles", program.display()));
     }
-    let said = String::from_utf8_lossy(&checked.stderr);
+    // The compiler writes the path if another crate has a type of the same name.
+    let said = String::from_utf8_lossy(&checked.stderr).replace("std::string::String", "String");
     let mut rest = &*said;
     for line in fs::read_to_string(program.with_extension("stderr")).unwrap().lines() {
         let Some((_, after)) = rest.split_once(line) else {
