@@ -109,7 +109,7 @@ fn a_thread_that_runs_async_code_is_not_blocked() {
         let blocked = chain.clone();
         let spawned = runtime.spawn(async move { blocked.set("k", "w".to_owned()) });
         assert_eq!(other.block_on(spawned).unwrap().unwrap_err().kind(), ErrorKind::InvalidInput);
-        // Where tokio allows blocking, it works.
+        // It works on a thread where tokio allows blocking.
         let allowed = chain.clone();
         let found = other.block_on(async move { tokio::task::spawn_blocking(move || allowed.get("k")).await });
         assert_eq!(found.unwrap().unwrap().as_deref(), Some("v"));

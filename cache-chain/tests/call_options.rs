@@ -153,7 +153,7 @@ async fn a_reload_replaces_the_value_in_every_tier() {
     let load = |keys: Vec<&'static str>| async { Ok::<_, io::Error>(keys.into_iter().map(|key| (key, 7))) };
     assert_eq!(rig.chain.with(&reload).get_or_load_many(["k"], load).await.unwrap(), [Some(7)]);
     assert_eq!((rig.in_memory(), rig.below()), (Some(7), Some(7)));
-    // What is not to be cached leaves nothing older behind.
+    // An uncached result removes the older value.
     let uncached = || async { Ok::<_, io::Error>(Loaded::new(8).uncached()) };
     assert_eq!(rig.chain.with(&reload).get_or_load("k", uncached).await.unwrap(), Some(8));
     assert_eq!((rig.in_memory(), rig.below()), (None, None));
@@ -238,7 +238,7 @@ async fn a_reload_does_not_undo_a_write() {
     assert!(rig.below().is_none_or(|value| value == 2), "{:?}", rig.below());
 }
 
-/// Where the tier below failed, it is not known what it holds, so the tiers above hold nothing.
+/// The content of a tier that failed is unknown, so the tiers above it hold nothing.
 #[tokio::test]
 async fn a_reload_whose_write_fails_below_leaves_nothing_above() {
     let rig = Rig::new();
@@ -330,7 +330,7 @@ async fn an_unknown_tier_is_an_error_that_names_those_there_are() {
     }
 }
 
-/// Where the value in memory is stale, the tiers below are read again, as the options say.
+/// If the value in memory is stale, the tiers below are read again, as the options say.
 #[tokio::test]
 async fn tiers_are_left_out_of_a_refresh_as_well() {
     let stale_rig = async || {

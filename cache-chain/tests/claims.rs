@@ -26,7 +26,7 @@ struct Claiming {
     claims: Arc<Mutex<HashMap<Key, Ticket>>>,
     /// What another process stores just before the next claim.
     arriving: Arc<Mutex<Option<String>>>,
-    /// What happens just before the next claim.
+    /// Runs just before the next claim.
     on_claim: Arc<Mutex<Option<OnClaim>>>,
     renewals: Arc<Mutex<Vec<Key>>>,
 }
@@ -583,7 +583,7 @@ async fn a_value_of_a_limited_age_is_loaded_once_by_all_processes_if_no_tier_has
     }
 }
 
-/// What the peer has brought is too old for this call.
+/// The value that the peer has loaded is too old for this call.
 #[tokio::test(start_paused = true)]
 async fn the_value_of_a_peer_has_to_be_young_enough() {
     let clock = ManualClock::new();
@@ -746,7 +746,7 @@ async fn a_claim_is_neither_leased_nor_returned_as_well() {
         assert_eq!(calls, [1, 0], "batch: {is_batch}");
         assert_eq!(LocalStore::get(&remote.inner().map, &key("k")).and_then(Entry::into_value).as_deref(), Some("v"));
     }
-    // Of the last tier, which is not leased by a lookup.
+    // The lease of the last tier, which a lookup does not take.
     for is_batch in [false, true] {
         let remote = ScriptedStore::new(Claiming::default());
         let chain = ChainCache::builder().tier(remote.clone()).build().unwrap();

@@ -25,7 +25,7 @@ struct CacheAside {
     invalidation: Invalidation,
 }
 
-/// How a writer invalidates the key.
+/// The call by which a writer invalidates the key.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Invalidation {
     Del,

@@ -33,7 +33,7 @@ struct Rig {
     calls: Arc<AtomicUsize>,
 }
 
-/// How a load ends, and after how long by tokio's clock.
+/// The end of a load, and the time until then by tokio's clock.
 #[derive(Clone, Copy)]
 enum Load {
     Brings(&'static str, Duration),

@@ -62,7 +62,7 @@ fn is_extended(record: &[u8]) -> bool {
     record[3] == 2 || record[3] == 3 && record[4] & 32 != 0
 }
 
-/// How many bytes come before the validator, or before the payload if there is none.
+/// The number of bytes before the validator, or before the payload if there is none.
 fn fixed_header_of(record: &[u8]) -> usize {
     if is_extended(record) { HEADER + 16 } else { HEADER }
 }
@@ -231,7 +231,7 @@ fn a_validator_of_a_wrong_length_is_refused() {
         for bytes in [&b""[..], b"\x01"] {
             assert_eq!(refusal(envelope.open::<Value>(KEY, &forged_validator(codec, bytes))), INVALID);
         }
-        // Where no value is, no validator can be.
+        // A record without a value has no validator.
         let mut absent = envelope.seal_absent::<Value>(BINDING, LIFE, 7);
         absent[4] |= 64;
         for bytes in [&b""[..], b"\x01\x00v"] {

@@ -9,7 +9,7 @@ use cache_core::{
     testkit::{Broken, BrokenHarness, Clause, Harness, block_on, yield_now},
 };
 
-/// What a store does instead; the defaults do what they should.
+/// The deviations of a store; the defaults keep the contract.
 trait Does: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn profile(profile: Profile) -> Profile {
         profile
@@ -229,7 +229,7 @@ does!(TakesTheFreshOnly, [Clause::S23], {
 // The tickets stay good.
 does!(TakeVoidsNothing, [Clause::S10, Clause::S23], {
     async fn take(store: &Broken, key: &Key) -> Result<Option<Entry<String>>> {
-        // What has expired is as good as removed.
+        // An expired entry counts as removed.
         let taken = store.get(key).await;
         let gone = Entry::new(String::new(), Expiry::At(Moment::from_nanos(0)));
         store.fill(write(key, gone)).await?;

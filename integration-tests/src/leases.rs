@@ -123,7 +123,7 @@ pub async fn of_two_writers_the_second_leaves_the_key_absent(backend: impl Backe
     all(ours.set_many(vec![never(&k, 5, tickets[0]), never(&l, 6, tickets[1])]).await);
     assert_eq!(value(&ours, &k).await, None);
     assert_eq!(value(&ours, &l).await, Some(6));
-    // What the other writer has written is removed, too.
+    // The entry of the other writer is removed, too.
     let tickets = all(ours.lease_many(&[k.clone(), l.clone()]).await);
     theirs.set(never(&k, 7, Ticket::unconditional())).await.unwrap();
     all(ours.set_many(vec![never(&k, 8, tickets[0]), never(&l, 9, tickets[1])]).await);

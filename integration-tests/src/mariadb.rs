@@ -13,7 +13,7 @@ use crate::{
 /// A MariaDB server, with a database `cache`.
 pub type MariaDb = DatabaseServer<MariaDbProduct>;
 
-/// How to run a MariaDB server.
+/// Runs a MariaDB server.
 #[derive(Debug)]
 pub struct MariaDbProduct;
 

@@ -19,7 +19,7 @@ use crate::{
 /// A PostgreSQL server, with a database `postgres`.
 pub type Postgres = DatabaseServer<PostgresProduct>;
 
-/// How to run a PostgreSQL server.
+/// Runs a PostgreSQL server.
 #[derive(Debug)]
 pub struct PostgresProduct;
 

@@ -33,7 +33,7 @@ async fn touch<S: Store>(store: &S, key: &Key, lifetime: Lifetime) -> bool {
     store.touch(key, lifetime, SystemClock.now()).await.unwrap()
 }
 
-/// What remains of the TTL of the key `k`, in milliseconds.
+/// Returns the remaining TTL of the key `k`, in milliseconds.
 fn pttl(server: &RedisServer) -> i64 {
     server.cli(&["PTTL", "n:k"]).parse().unwrap()
 }

@@ -77,7 +77,7 @@ async fn a_hanging_server_is_a_timeout(server: DatabaseServer<impl Product>) {
     assert!(started.elapsed() < HANGING, "{:?}", started.elapsed());
     server.resume();
     recovered(&store).await;
-    // What was not answered has been rolled back or was never begun.
+    // A write without an answer has been rolled back or was never begun.
     for found in all(store.get_many(&keys).await) {
         assert_eq!(found.unwrap().into_value().unwrap(), 1);
     }

@@ -13,7 +13,7 @@ use crate::{
 
 /// A key whose load the call waits for.
 pub(super) struct Awaited<V: Clone + Send + Sync + 'static> {
-    /// Where its value goes.
+    /// The position of its value in the result.
     pub(super) at: usize,
     pub(super) waiter: Waiter<LoadResult<V>>,
     /// The place of the tier that has a stale entry, which is served if the load fails.
