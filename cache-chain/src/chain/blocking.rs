@@ -248,8 +248,8 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     ///
     /// # Errors
     ///
-    /// As the call; of kind [`InvalidInput`](ErrorKind::InvalidInput) on a thread that runs async
-    /// code.
+    /// Returns the error of the call, or one of kind [`InvalidInput`](ErrorKind::InvalidInput) on a
+    /// thread that runs async code.
     ///
     /// # Examples
     ///

@@ -103,8 +103,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         Ok(self.reader.found(place, entry))
     }
 
-    /// How long a call waits for a load at most, if the tier of this place has a stale value. A
-    /// remote tier needs time to be read again.
+    /// Returns the longest time that a call waits for a load if the tier of this place has a stale
+    /// value. A remote tier needs time to be read again.
     pub(super) fn time_before_stale(&self, place: usize, deadline: Deadline) -> Duration {
         let parts = if self.reader.tiers[place].is_local() { 1 } else { 2 };
         deadline.share(parts, self.settings.soft_timeout)
