@@ -8,10 +8,13 @@ mod lifetime;
 mod outcome;
 mod stats;
 
+mod coherence;
 mod tier;
 
 mod backfill;
 mod repair;
+
+mod invalidation;
 
 mod read;
 
@@ -37,8 +40,9 @@ pub use store_stretto as stretto;
 
 pub use crate::{
     chain::{BlockingChain, CallOptions, ChainBuilder, ChainCache, WithOptions},
+    coherence::Coherence,
     load::{Load, LoadContext, Loaded, Previous, ReadThrough, ServeStale},
     outcome::{Found, Source},
-    stats::{BackfillStats, LoadStats, Stats, TierStats, WriteStats},
+    stats::{BackfillStats, CoherenceStats, LoadStats, Stats, TierStats, WriteStats},
     tier::{Tier, breaker::Breaker},
 };

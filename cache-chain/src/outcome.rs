@@ -39,6 +39,9 @@ pub struct Found<V> {
     /// `true` if the value has outlived its TTL and is served within
     /// [`ReadThrough::stale_for`](crate::ReadThrough::stale_for).
     pub stale: bool,
+    /// `true` if the value could not be checked because the shared tier cannot be reached, and is
+    /// served within [`Coherence::grace`](crate::Coherence::grace).
+    pub in_grace: bool,
     /// The time since the value was loaded or set, `None` if the store does not keep it.
     pub age: Option<Duration>,
     /// The remaining time for which the value may be served, fresh or stale.
@@ -80,7 +83,7 @@ pub enum Source {
 
 impl<V> Found<V> {
     pub(crate) fn nowhere() -> Self {
-        Self { value: None, source: Source::Nowhere, stale: false, age: None, ttl: Ttl::Never }
+        Self { value: None, source: Source::Nowhere, stale: false, in_grace: false, age: None, ttl: Ttl::Never }
     }
 }
 
@@ -90,6 +93,7 @@ impl<V> fmt::Debug for Found<V> {
             .field("is_some", &self.value.is_some())
             .field("source", &self.source)
             .field("stale", &self.stale)
+            .field("in_grace", &self.in_grace)
             .field("age", &self.age)
             .field("ttl", &self.ttl)
             .finish()

@@ -1,6 +1,6 @@
 //! Statistics.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::util::counter::Counter;
 
@@ -76,6 +76,8 @@ pub struct Stats {
     pub loads: LoadStats,
     /// Writes.
     pub writes: WriteStats,
+    /// The coherence of the first tiers with the shared tier below them.
+    pub coherence: CoherenceStats,
 }
 
 statistics! {
@@ -179,16 +181,60 @@ statistics! {
         set,
         /// Keys deleted.
         deleted,
+        /// Keys invalidated; see [`ChainCache::invalidate`](crate::ChainCache::invalidate).
+        invalidated,
         /// Keys whose value was taken; see [`ChainCache::take`](crate::ChainCache::take).
         taken,
         /// Keys whose value got a new TTL; see [`ChainCache::touch`](crate::ChainCache::touch).
         touched,
         /// Keys whose value was made stale; see [`ChainCache::expire`](crate::ChainCache::expire).
         expired,
-        /// Calls of [`ChainCache::clear`](crate::ChainCache::clear).
+        /// Calls of [`ChainCache::clear`](crate::ChainCache::clear) and
+        /// [`ChainCache::invalidate_all`](crate::ChainCache::invalidate_all).
         cleared,
     }
     now {}
+}
+
+statistics! {
+    /// Statistics of the coherence of the first tiers; see
+    /// [`ChainBuilder::coherence`](crate::ChainBuilder::coherence). All are zero for a chain whose
+    /// shared tier has no invalidation stream.
+    #[derive(Copy)]
+    CoherenceStats, CoherenceCounters {
+        /// Changes of keys that a first tier held, and changes of all keys.
+        events,
+        /// Changes of keys that no first tier held.
+        events_unheld,
+        /// Events that are not of this stream, such as a key that is too long.
+        unknown,
+        /// Losses of events that the stream has noticed without ending.
+        gaps,
+        /// Runs of the stream that have ended.
+        ended,
+        /// Checks of suspect entries that the shared tier has confirmed.
+        checks_unchanged,
+        /// Checks of suspect entries that have found another entry, or one of an unknown version.
+        checks_changed,
+        /// Checks of suspect entries that have found none.
+        checks_gone,
+        /// Suspect entries served while the shared tier could not be reached; see
+        /// [`Coherence::grace`](crate::Coherence::grace).
+        served_in_grace,
+    }
+    now {
+        /// The mechanism by which changes are announced now, such as "tracking"; `None` if there is
+        /// none or it is not connected.
+        mode: Option<&'static str>,
+        /// The number of times that the stream has begun.
+        epoch: u64,
+        /// The time since the last heartbeat by which the stream has proven that it is alive.
+        heartbeat_age: Option<Duration>,
+        /// `true` if entries of the first tiers are served without a check.
+        trusted: bool,
+        /// W: the longest time for which an entry is served that was changed in the shared tier.
+        window: Duration,
+    }
 }
 
 impl fmt::Display for Stats {
@@ -209,6 +255,10 @@ impl fmt::Display for Stats {
         if self.writes.counts().any(|(_, count)| count > 0) {
             f.write_str("\nwrites: ")?;
             counts(f, self.writes.counts().filter(|(_, count)| *count > 0))?;
+        }
+        if self.coherence.epoch > 0 {
+            write!(f, "\ncoherence: {}, ", self.coherence.mode.unwrap_or("not connected"))?;
+            counts(f, self.coherence.counts())?;
         }
         Ok(())
     }

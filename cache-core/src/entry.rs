@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZero, sync::Arc, time::Duration};
 
-use crate::{Expiry, Lifetime, Moment, Ttl};
+use crate::{Expiry, Lifetime, Moment, Ttl, key::Fingerprint};
 
 /// A value, or the absence of a value, and its lifetime, as stores keep it.
 ///
@@ -14,8 +14,12 @@ use crate::{Expiry, Lifetime, Moment, Ttl};
 /// - An entry may have a [validator](Self::validator), by which the next load can ask the origin
 ///   for a change of the value.
 ///
+/// - An entry may have an [`ETag`], the version of the record that a store read it from, and a
+///   [stamp](Self::stamp), which tells a chain when it was last known to be current. Neither counts
+///   for equality.
+///
 /// `Debug` shows neither the value nor the validator.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Entry<V> {
     value: Option<V>,
     // Each of these is one word, because an entry is moved a few times on every hit.
@@ -24,6 +28,31 @@ pub struct Entry<V> {
     created: Stamp,
     load_time: LoadTime,
     validator: Option<Arc<Validator>>,
+    etag: Option<ETag>,
+    stamp: u64,
+}
+
+/// The version of a record in a shared store. Each write of the record changes it, with a
+/// probability of all but 2^-62.
+///
+/// It is a digest with a random seed of this process, so do not store it or send it to another
+/// process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ETag(NonZero<u64>);
+
+impl ETag {
+    /// Computes the tag of a record from the bytes that change with each write, such as its head.
+    /// `is_large` tells whether the store should compare the tag before it transfers the record.
+    pub fn new(bytes: &[u8], is_large: bool) -> Self {
+        // The second bit keeps the tag from being zero.
+        let word = (Fingerprint::of(bytes).low & !1) | 2 | u64::from(is_large);
+        Self(NonZero::new(word).unwrap_or(NonZero::<u64>::MIN))
+    }
+
+    /// Returns `true` if the tag should be compared before the record is transferred.
+    pub fn is_large(self) -> bool {
+        self.0.get() & 1 == 1
+    }
 }
 
 /// A number of microseconds, plus one, so that an `Option<Entry>` is no larger than an `Entry`.
@@ -106,6 +135,8 @@ impl<V> Entry<V> {
             created: Stamp::NONE,
             load_time: LoadTime::ZERO,
             validator: None,
+            etag: None,
+            stamp: 0,
         }
     }
 
@@ -154,6 +185,18 @@ impl<V> Entry<V> {
         self
     }
 
+    /// Sets the version of the record that the entry was read from.
+    pub fn with_etag(mut self, etag: Option<ETag>) -> Self {
+        self.etag = etag;
+        self
+    }
+
+    /// Sets the stamp.
+    pub fn stamped(mut self, stamp: u64) -> Self {
+        self.stamp = stamp;
+        self
+    }
+
     /// Returns the value, `None` if this is a negative entry.
     pub fn value(&self) -> Option<&V> {
         self.value.as_ref()
@@ -166,8 +209,8 @@ impl<V> Entry<V> {
 
     /// Converts the value and keeps everything else.
     pub fn map<W>(self, value: impl FnOnce(V) -> W) -> Entry<W> {
-        let Self { value: old, expiry, fresh_until, created, load_time, validator } = self;
-        Entry { value: old.map(value), expiry, fresh_until, created, load_time, validator }
+        let Self { value: old, expiry, fresh_until, created, load_time, validator, etag, stamp } = self;
+        Entry { value: old.map(value), expiry, fresh_until, created, load_time, validator, etag, stamp }
     }
 
     /// Returns `true` if this is a negative entry: the key has no value.
@@ -206,6 +249,18 @@ impl<V> Entry<V> {
         self.validator.as_ref().map(|validator| &validator.0)
     }
 
+    /// Returns the version of the record that the entry was read from, `None` if it is not known.
+    pub fn etag(&self) -> Option<ETag> {
+        self.etag
+    }
+
+    /// Returns the stamp, 0 if the entry has none. A chain draws stamps in the order of time, and
+    /// sets that of an entry to the last one that was drawn before a shared store was asked for it.
+    /// A store in this process that drops the stamp makes each hit ask the shared store.
+    pub fn stamp(&self) -> u64 {
+        self.stamp
+    }
+
     /// Returns `true` if the entry has expired at `now`.
     pub fn is_expired(&self, now: Moment) -> bool {
         self.expiry().is_past(now)
@@ -227,6 +282,16 @@ impl<V> Entry<V> {
         self
     }
 }
+
+impl<V: PartialEq> PartialEq for Entry<V> {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { value, expiry, fresh_until, created, load_time, validator, etag: _, stamp: _ } = self;
+        (value, expiry, fresh_until, created, load_time, validator)
+            == (&other.value, &other.expiry, &other.fresh_until, &other.created, &other.load_time, &other.validator)
+    }
+}
+
+impl<V: Eq> Eq for Entry<V> {}
 
 impl<V> fmt::Debug for Entry<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

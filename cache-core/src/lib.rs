@@ -8,6 +8,7 @@ mod entry;
 mod envelope;
 mod error;
 mod fence;
+mod invalidation;
 mod key;
 mod life;
 mod local;
@@ -29,10 +30,11 @@ pub use crate::{
     entry::Entry,
     error::{Error, ErrorKind, Failure, Result},
     fence::{Fence, Ticket},
+    invalidation::{Invalidation, InvalidationSink, InvalidationStream},
     key::{CacheKey, DisplayKey, Key, KeyWriter},
     local::{Displaced, LocalStore},
     origin::Origin,
-    store::{Claim, Lifetime, Profile, Store, Write},
+    store::{Claim, Lifetime, Profile, Revalidated, Store, Write},
     time::{Clock, Expiry, MAX_TTL, ManualClock, Moment, SharedClock, SystemClock, Ttl},
 };
 

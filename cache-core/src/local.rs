@@ -33,6 +33,13 @@ pub trait LocalStore: Send + Sync + 'static {
     /// Returns the entry of `key`, `None` if there is none or it has expired.
     fn get(&self, key: &Key) -> Option<Entry<Self::Value>>;
 
+    /// Returns `true` if the store may hold an entry of `key`. It must hold none if the answer is
+    /// `false`. A chain asks this for each key that another process has changed, so it should be
+    /// cheap and should not count as a read.
+    fn holds(&self, key: &Key) -> bool {
+        self.get(key).is_some()
+    }
+
     /// Returns the weight of the entry, in the unit in which the store counts. Called before the
     /// lock is taken.
     fn weigh(&self, key: &Key, entry: &Entry<Self::Value>) -> u64 {

@@ -1,8 +1,11 @@
 //! The contract of a backend.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use crate::{Entry, Expiry, Key, LocalStore, Moment, Result, Ticket, backend::touch_by_filling};
+use crate::{
+    Entry, Expiry, InvalidationStream, Key, LocalStore, Moment, Result, Ticket,
+    backend::{ETag, touch_by_filling},
+};
 
 /// A backend that keeps entries, such as a Redis server or a map in memory.
 ///
@@ -252,6 +255,20 @@ pub trait Store: Send + Sync + 'static {
         each(keys.iter(), |key| self.get(key))
     }
 
+    /// [`get`](Self::get) for a caller that has entries of some of these keys: the version of each,
+    /// `None` for a key without one. One result each in their order; one round trip where the
+    /// backend can, or two for entries that have changed.
+    ///
+    /// Returns [`NotModified`](Revalidated::NotModified) only if the entry of this version is what
+    /// [`get`](Self::get) would return. By default, all entries are read.
+    fn revalidate_many(
+        &self,
+        keys: &[(Key, Option<ETag>)],
+    ) -> impl Future<Output = Vec<Result<Revalidated<Self::Value>>>> + Send {
+        let keys: Vec<Key> = keys.iter().map(|(key, _)| key.clone()).collect();
+        async move { self.get_many(&keys).await.into_iter().map(|entry| entry.map(Revalidated::Modified)).collect() }
+    }
+
     /// [`lease`](Self::lease) for several keys, one result each in their order; one round trip
     /// where the backend can.
     fn lease_many(&self, keys: &[Key]) -> impl Future<Output = Vec<Result<Ticket>>> + Send {
@@ -290,6 +307,12 @@ pub trait Store: Send + Sync + 'static {
         each(keys.iter(), |key| self.del(key))
     }
 
+    /// Returns the stream of changes of this store, `None` if it has none. Each call returns a new
+    /// stream, which does nothing until it runs.
+    fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {
+        None
+    }
+
     /// Returns this store as a local one if it answers without waiting, else `None`.
     fn local(&self) -> Option<&dyn LocalStore<Value = Self::Value>> {
         None
@@ -323,6 +346,15 @@ impl<V> Write<V> {
     pub const fn new(key: Key, entry: Entry<V>, ticket: Ticket) -> Self {
         Self { key, entry, ticket }
     }
+}
+
+/// The answer of a store to a caller that has an entry already; see [`Store::revalidate_many`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Revalidated<V> {
+    /// The entry of the caller is the current one.
+    NotModified,
+    /// The current entry, `None` if there is none or it has expired.
+    Modified(Option<Entry<V>>),
 }
 
 /// When an entry turns stale and when it expires; see [`Store::touch`].
@@ -409,6 +441,9 @@ pub struct Profile {
     pub domain: u64,
     /// The precision of a TTL.
     pub ttl_resolution: Duration,
+    /// About how many entries the store holds at most, 0 if that is not known. A chain sizes the
+    /// table of changes by it.
+    pub entries: u64,
 }
 
 impl Profile {
@@ -425,6 +460,7 @@ impl Profile {
             markers: false,
             domain: 0,
             ttl_resolution: Duration::from_millis(1),
+            entries: 0,
         }
     }
 
@@ -475,6 +511,12 @@ impl Profile {
     /// Sets the precision of a TTL.
     pub const fn ttl_resolution(mut self, resolution: Duration) -> Self {
         self.ttl_resolution = resolution;
+        self
+    }
+
+    /// Sets about how many entries the store holds at most.
+    pub const fn entries(mut self, entries: u64) -> Self {
+        self.entries = entries;
         self
     }
 }

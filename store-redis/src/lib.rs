@@ -16,6 +16,8 @@ mod take;
 mod touch;
 mod write;
 
+mod revalidate;
+
 mod store;
 
 mod builder;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cache_core::{
     Codec, Entry, Expiry, Key, Moment, Result, Ttl,
-    backend::{Envelope, Opened},
+    backend::{ETag, Envelope, Opened},
 };
 use redis::{Pipeline, Value};
 
@@ -13,6 +13,11 @@ use crate::{
     keyspace::Keyspace,
 };
 
+/// From how many bytes on a record is checked by its head before it is transferred. Below, one round
+/// trip for all of it costs less than two.
+const LARGE: usize = 512;
+
+/// Reads records.
 pub(crate) async fn read_records<V, C: Codec<V>>(
     keyspace: &Keyspace,
     envelope: &Envelope<C>,
@@ -64,7 +69,9 @@ impl<C> Records<'_, C> {
         }
         // The life is counted from before the request, because the entry ages while the reply is on
         // its way.
-        let entry = record.into_entry(self.asked, latest);
+        let head = &bytes[..bytes.len().min(Envelope::MAX_HEAD)];
+        let etag = ETag::new(head, bytes.len() >= LARGE);
+        let entry = record.into_entry(self.asked, latest).with_etag(Some(etag));
         Ok((!entry.is_expired(self.keyspace.now())).then_some(entry))
     }
 }

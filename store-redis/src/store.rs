@@ -3,18 +3,18 @@
 use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
 
 use cache_core::{
-    Claim, Codec, Entry, Key, Lifetime, Moment, Profile, Result, Store, Ticket, Write,
-    backend::{only, touch_by_filling, write_id},
+    Claim, Codec, Entry, InvalidationStream, Key, Lifetime, Moment, Profile, Result, Revalidated, Store, Ticket, Write,
+    backend::{ETag, only, touch_by_filling, write_id},
 };
 
 use crate::{
     clear,
     codec::DefaultCodec,
-    connection::RedisConnection,
+    connection::{RedisConnection, tracking::Tracking},
     keyspace::Keyspace,
     lease, permissions, read,
     record::{layout::Layout, namespace::Namespace},
-    take, touch, write,
+    revalidate, take, touch, write,
 };
 
 /// A store of values of type `V` in Redis, encoded by the codec `C`.
@@ -216,6 +216,23 @@ where
             Layout::Plain(codec) => read::read_plain(&self.0.keyspace, codec, keys).await,
         };
         read.unwrap_or_else(|error| vec![Err(error); keys.len()])
+    }
+
+    async fn revalidate_many(&self, keys: &[(Key, Option<ETag>)]) -> Vec<Result<Revalidated<V>>> {
+        let revalidated = match &self.0.layout {
+            Layout::Record(envelope) => revalidate::revalidate(&self.0.keyspace, envelope, keys).await,
+            Layout::Plain(codec) => {
+                let keys: Vec<Key> = keys.iter().map(|(key, _)| key.clone()).collect();
+                let read = read::read_plain(&self.0.keyspace, codec, &keys).await;
+                read.map(|read| read.into_iter().map(|entry| entry.map(Revalidated::Modified)).collect())
+            }
+        };
+        revalidated.unwrap_or_else(|error| keys.iter().map(|_| Err(error.clone())).collect())
+    }
+
+    fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {
+        let Keyspace { connection, namespace } = &self.0.keyspace;
+        Some(Arc::new(Tracking::new(connection.clone(), namespace.prefix())))
     }
 
     async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {

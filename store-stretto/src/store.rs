@@ -92,7 +92,8 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
     type Value = V;
 
     fn profile(&self) -> Profile {
-        Profile::new("stretto").ttl_resolution(Duration::from_nanos(1))
+        let entries = if self.inner.weigher.is_none() { self.inner.capacity } else { 0 };
+        Profile::new("stretto").ttl_resolution(Duration::from_nanos(1)).entries(entries)
     }
 
     fn fence(&self) -> &Fence {
@@ -105,6 +106,10 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
         row.mark_read();
         // No lock is held here, so the value's `Clone` and `Drop` may call the store.
         (row.key.as_bytes() == key.as_bytes() && self.inner.admits(&row)).then(|| row.entry().clone())
+    }
+
+    fn holds(&self, key: &Key) -> bool {
+        self.inner.segments.of(key.fingerprint()).holds(key.fingerprint())
     }
 
     fn weigh(&self, key: &Key, entry: &Entry<V>) -> u64 {

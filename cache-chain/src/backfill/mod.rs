@@ -15,6 +15,7 @@ use tokio::sync::watch;
 pub(crate) use self::queue::Limits;
 use self::queue::Queue;
 use crate::{
+    coherence::Draw,
     stats::{BackfillCounters, BackfillStats},
     tier::Tier,
     util::runtime::RuntimeHandle,
@@ -36,6 +37,29 @@ pub(crate) struct Backfill<V> {
     pub(crate) found_in: usize,
     /// Dropped when the entry has been filled, or when the backfill is given up.
     pub(crate) held: Option<Held>,
+    /// Its stamp is that of the entry.
+    draw: Option<Draw>,
+}
+
+impl<V> Backfill<V> {
+    /// Creates the backfill of an entry that was found or loaded after the stamp was drawn.
+    pub(crate) fn new(key: Key, entry: Entry<V>, tickets: Tickets, found_in: usize, draw: Option<Draw>) -> Self {
+        // An entry of a first tier keeps its own stamp, which is older.
+        let entry = match &draw {
+            Some(draw) if draw.covers(found_in) => entry.stamped(draw.stamp()),
+            _ => entry,
+        };
+        Self { key, entry, tickets, found_in, held: None, draw }
+    }
+
+    /// Returns a backfill of the same entry with these of its tickets.
+    pub(crate) fn part(&self, tickets: Tickets) -> Self
+    where
+        V: Clone,
+    {
+        let Self { key, entry, found_in, draw, .. } = self;
+        Self { key: key.clone(), entry: entry.clone(), tickets, found_in: *found_in, held: None, draw: draw.clone() }
+    }
 }
 
 /// Something that lasts as long as a backfill, such as a claim.

@@ -2,13 +2,15 @@
 
 use std::{collections::HashSet, fmt, panic::catch_unwind, sync::Arc, time::Duration};
 
-use cache_core::{Error, ErrorKind, Key, Result, SharedClock, SystemClock, Ttl};
+use cache_core::{Error, ErrorKind, InvalidationStream, Key, Result, SharedClock, SystemClock, Ttl};
 use tokio::runtime::Handle;
 
 use super::ChainCache;
 use crate::{
     backfill::{Backfills, Limits, Weigher},
+    coherence::{Coherence, FirstTiers},
     flight::FlightStarter,
+    invalidation::Supervisor,
     lifetime::Lifetimes,
     load::{Loader, ReadThrough},
     read::Reader,
@@ -53,6 +55,7 @@ pub struct ChainBuilder<V> {
     jitter: f64,
     timeout: Option<Duration>,
     read_through: ReadThrough,
+    coherence: Option<Coherence>,
 }
 
 impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
@@ -66,6 +69,7 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
             jitter: 0.0,
             timeout: None,
             read_through: ReadThrough::default(),
+            coherence: Some(Coherence::new()),
         }
     }
 
@@ -114,6 +118,26 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         self
     }
 
+    /// Sets how the first tiers follow the shared tier.
+    ///
+    /// The first tiers are those at the top that are in this process; the shared tier is the one
+    /// below them, such as Redis. If its store has an invalidation stream, the first tiers serve no
+    /// entry that was changed in the shared tier longer ago than W, by whichever process or program;
+    /// see [`Coherence::heartbeat`]. The stream marks changed entries as suspect, and the next read
+    /// of such an entry asks the shared tier. While the stream does not prove that it is alive, all
+    /// entries are suspect. Default: [`Coherence::new`].
+    pub fn coherence(mut self, settings: Coherence) -> Self {
+        self.coherence = Some(settings);
+        self
+    }
+
+    /// Runs no invalidation streams. What other processes change in a shared tier is seen when the
+    /// entry in the first tier expires; limit that by [`Tier::max_ttl`].
+    pub fn no_coherence(mut self) -> Self {
+        self.coherence = None;
+        self
+    }
+
     /// Limits the number of queued backfills. Further ones are dropped and counted; reads never
     /// wait. Default: 10,000, some seconds of misses of a busy service.
     pub fn backfill_items(mut self, items: usize) -> Self {
@@ -155,8 +179,11 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         };
         let lifetimes = lifetimes.checked()?;
         let tiers = self.tiers.into_iter().enumerate().map(|(at, tier)| tier.placed(at + 1, &self.clock));
-        let tiers: Arc<[Tier<V>]> = tiers.collect::<Result<Vec<_>>>()?.into();
+        let mut tiers = tiers.collect::<Result<Vec<_>>>()?;
         check_names(&tiers)?;
+        let coherence = self.coherence.map(Coherence::checked).transpose()?;
+        let first = coherence.as_ref().and_then(|settings| follow(&mut tiers, settings));
+        let tiers: Arc<[Tier<V>]> = tiers.into();
 
         let (clock, timeout) = (self.clock, self.timeout);
         let weigher = Arc::clone(&self.weigher);
@@ -172,8 +199,16 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         let loader = Arc::new(Loader::new(Arc::clone(&reader), settings, lifetimes.clone(), Arc::clone(&repairer)));
         let to_forget = reader.to_forget().chain([loader.to_forget()]).collect();
         let (shared, values) = ((tiers, clock, runtime), (lifetimes, self.weigher));
-        let writer = Arc::new(Writer::new(shared, values, timeout, repairer, to_forget));
-        Ok(ChainCache { reader, loader, writer })
+        let writer = Arc::new(Writer::new(shared, values, timeout, Arc::clone(&repairer), to_forget));
+        let tiers = &reader.tiers;
+        let supervisor = match coherence {
+            Some(settings) => {
+                let streams = streams(tiers, first.as_deref());
+                Supervisor::start(streams, (tiers, first.as_ref()), &repairer, settings.heartbeat, &reader.runtime)
+            }
+            None => Supervisor::default(),
+        };
+        Ok(ChainCache { reader, loader, writer, supervisor: Arc::new(supervisor) })
     }
 
     fn check(&self) -> Result<()> {
@@ -189,6 +224,38 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         }
         Ok(())
     }
+}
+
+/// Lets the first tiers follow the stream of the shared tier, if it has one. Without one, warns.
+fn follow<V: Clone + Send + Sync + 'static>(tiers: &mut [Tier<V>], settings: &Coherence) -> Option<Arc<FirstTiers>> {
+    let shared = tiers.iter().position(|tier| !tier.is_local()).filter(|shared| *shared > 0)?;
+    let (above, below) = tiers.split_at_mut(shared);
+    let Some(stream) = below[0].stream() else {
+        if !below[0].is_origin() && !above.iter().all(Tier::is_limited) {
+            tracing::warn!(
+                memory = %above[0].title(),
+                shared = %below[0].title(),
+                "the shared tier has no invalidation stream, so the tier in memory does not see what other processes \
+                 write until its entries expire; limit that with `Tier::max_ttl`"
+            );
+        }
+        return None;
+    };
+    let entries = above.iter().map(Tier::entries).max().filter(|entries| *entries > 0);
+    let first = FirstTiers::new(settings, &**stream, shared, entries);
+    above.iter_mut().for_each(|tier| tier.follow(&first));
+    Some(first)
+}
+
+/// Returns the streams to run, with the places of their tiers: that of the shared tier, and those of
+/// the tiers below it.
+fn streams<V: Clone + Send + Sync + 'static>(
+    tiers: &[Tier<V>],
+    first: Option<&FirstTiers>,
+) -> Vec<(usize, Arc<dyn InvalidationStream>)> {
+    let least = first.map_or(1, |first| first.shared);
+    let stream = |(place, tier): (usize, &Tier<V>)| Some((place, Arc::clone(tier.stream()?)));
+    tiers.iter().enumerate().skip(least).filter_map(stream).collect()
 }
 
 fn current_runtime() -> Result<Handle> {

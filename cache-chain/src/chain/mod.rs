@@ -13,13 +13,14 @@ use cache_core::{Cache, CacheKey, Entry, Error, ErrorKind, Key, Result, Ttl};
 
 pub use self::{blocking::BlockingChain, builder::ChainBuilder, options::CallOptions, with_options::WithOptions};
 use crate::{
+    invalidation::Supervisor,
     load::Loader,
     outcome::Found,
     read::Reader,
     stats::Stats,
     tier::{Places, Tier},
     util::deadline::after,
-    write::{Failures, Writer},
+    write::{Failures, Scope, Writer},
 };
 
 /// A [`Cache`] over any number of tiers, the fastest first.
@@ -75,6 +76,8 @@ pub struct ChainCache<V> {
     reader: Arc<Reader<V>>,
     loader: Arc<Loader<V>>,
     writer: Arc<Writer<V>>,
+    /// Ends the invalidation streams with the last clone of the chain.
+    supervisor: Arc<Supervisor>,
 }
 
 impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
@@ -190,7 +193,6 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// # Errors
     ///
     /// As [`set`](Self::set).
-    #[doc(alias = "invalidate")]
     #[doc(alias = "remove")]
     pub fn del(&self, key: impl CacheKey) -> impl Future<Output = Result<()>> + Send {
         let key = Key::new(&key);
@@ -212,9 +214,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// # Errors
     ///
     /// As [`set`](Self::set). A tier that failed is not read until it has been cleared.
-    #[doc(alias = "invalidate_all")]
     pub async fn clear(&self) -> Result<()> {
-        self.writer.clear().await
+        self.writer.clear(Scope::All).await
     }
 
     /// Waits until queued backfills, detached writes and the buffers of the stores are done.
@@ -269,6 +270,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
             backfill: self.reader.backfills.stats(),
             loads: self.loader.stats(),
             writes: self.writer.stats(),
+            coherence: self.reader.first().map(|first| first.stats()).unwrap_or_default(),
         }
     }
 
@@ -339,7 +341,12 @@ impl<V: Clone + Send + Sync + 'static> Cache for ChainCache<V> {
 
 impl<V> Clone for ChainCache<V> {
     fn clone(&self) -> Self {
-        Self { reader: Arc::clone(&self.reader), loader: Arc::clone(&self.loader), writer: Arc::clone(&self.writer) }
+        Self {
+            reader: Arc::clone(&self.reader),
+            loader: Arc::clone(&self.loader),
+            writer: Arc::clone(&self.writer),
+            supervisor: Arc::clone(&self.supervisor),
+        }
     }
 }
 

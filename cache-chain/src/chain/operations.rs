@@ -5,8 +5,38 @@ use std::time::Duration;
 use cache_core::{CacheKey, Key, Result, Ttl};
 
 use super::ChainCache;
+use crate::write::Scope;
 
 impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
+    /// Deletes keys whose data has changed elsewhere, such as in a database that another program
+    /// writes. As [`del_many`](Self::del_many), except for tiers that hold the application's data
+    /// itself ([`Tier::origin`](crate::Tier::origin)).
+    ///
+    /// Call it for each change that a binlog reader, Debezium, an outbox table or a message queue
+    /// reports. Messages may arrive late, twice or in another order; each only costs a read. If the
+    /// shared tier has an invalidation stream, it is enough if one instance reads the messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`del_many`](Self::del_many).
+    pub fn invalidate<K: CacheKey>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        let keys = Key::many(keys);
+        async move { self.writer.invalidate(keys?.into()).await }
+    }
+
+    /// Deletes all keys because any of their data may have changed elsewhere, as
+    /// [`invalidate`](Self::invalidate).
+    ///
+    /// # Errors
+    ///
+    /// As [`clear`](Self::clear).
+    pub async fn invalidate_all(&self) -> Result<()> {
+        self.writer.clear(Scope::Copies).await
+    }
+
     /// Returns whether any tier has a fresh value of the key. Fills no tier, and counts neither as
     /// a hit nor as a miss.
     ///

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     backfill::{Backfill, Tickets},
+    coherence::Draw,
     read::{Leases, Reader},
 };
 
@@ -70,13 +71,13 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         };
         self.cooldowns.end(key);
         let entry = entry.created_at(now).loaded_in(load_time);
-        let tickets = leases.take();
+        let (draw, tickets) = (leases.draw(), leases.take());
         if is_reload {
-            self.replace(key, is_cached.then(|| entry.clone()), tickets).await;
+            self.replace(key, is_cached.then(|| entry.clone()), tickets, draw).await;
         } else if !is_cached && replaces {
             self.withdraw(key, tickets).await;
         } else if is_cached {
-            self.fill_claimed(self.backfill(key, entry.clone(), tickets), claim, replaces).await;
+            self.fill_claimed(self.backfill(key, entry.clone(), tickets, draw), claim, replaces).await;
         }
         Ok(entry)
     }
@@ -136,16 +137,19 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         Ok((Entry::new(value, expiry).fresh_until(fresh_until).with_validator(validator), is_cached))
     }
 
-    fn backfill(&self, key: &Key, entry: Entry<V>, tickets: Tickets) -> Backfill<V> {
-        Backfill { key: key.clone(), entry, tickets, found_in: self.reader.tiers.len(), held: None }
+    fn backfill(&self, key: &Key, entry: Entry<V>, tickets: Tickets, draw: Option<Draw>) -> Backfill<V> {
+        Backfill::new(key.clone(), entry, tickets, self.reader.tiers.len(), draw)
     }
 
     /// Writes the entry to every tier, from the last up, as a `set` does; deletes the key where
     /// there is no lease, or if there is no entry. So loads that began before cannot fill an older
     /// value. Once begun, it runs to its end, even if the load is dropped.
-    async fn replace(&self, key: &Key, entry: Option<Entry<V>>, tickets: Tickets) {
+    async fn replace(&self, key: &Key, entry: Option<Entry<V>>, tickets: Tickets, draw: Option<Draw>) {
         let (reader, repairer, key) = (Arc::clone(&self.reader), Arc::clone(&self.repairer), key.clone());
+        let entry = entry.map(|entry| entry.stamped(draw.as_ref().map_or(0, Draw::stamp)));
         let replaced = self.reader.runtime.spawn(async move {
+            // Until the entry is stored, no notice is skipped.
+            let _pending = draw;
             if !replace_in(&reader, &key, entry, &tickets).await {
                 repairer.start();
             }
@@ -176,7 +180,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         let now = self.reader.clock.now();
         let expiry = Expiry::after(now, WITHDRAWN_TTL.into());
         let stale = Entry::absent(expiry).fresh_until(Expiry::At(now)).created_at(now);
-        self.fill(self.backfill(key, stale, remote)).await;
+        self.fill(self.backfill(key, stale, remote, None)).await;
     }
 
     /// Fills an entry into the tiers. Returns whether it is stored or queued to be.
@@ -198,9 +202,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
             let _ = tokio::time::timeout(FILL_WAIT, filled).await;
             return true;
         }
-        let (key, entry) = (backfill.key.clone(), backfill.entry.clone());
-        let found_in = backfill.found_in;
-        reader.backfills.apply(Backfill { key, entry, tickets: local, found_in, held: None }).await;
+        reader.backfills.apply(backfill.part(local)).await;
         backfill.tickets = remote;
         backfill.tickets.is_empty() || reader.backfills.enqueue(backfill)
     }

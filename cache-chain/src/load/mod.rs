@@ -279,7 +279,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         // Returned when they go out of scope, unless they were used.
         let mut leases = match &lookup {
             Some(lookup) => lookup.leases.share(),
-            None => reader.returns.none_of(key),
+            None => reader.no_leases(key),
         };
         let has_failed = |place| lookup.as_ref().is_some_and(|lookup| lookup.has_failed(place));
         if lookup.is_none() {
@@ -310,10 +310,9 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     /// that has its entry.
     fn loaded_by_peer(&self, key: &Key, mut leases: Leases, place: usize, entry: Entry<V>) -> LoadOutcome<V> {
         self.counters.loaded_by_peer.increment();
-        let tickets = leases.take_above(place);
+        let (draw, tickets) = (leases.draw(), leases.take_above(place));
         if !tickets.is_empty() {
-            let (key, entry) = (key.clone(), entry.clone());
-            self.reader.backfills.enqueue(Backfill { key, entry, tickets, found_in: place, held: None });
+            self.reader.backfills.enqueue(Backfill::new(key.clone(), entry.clone(), tickets, place, draw));
         }
         LoadOutcome::of_tier(place, entry)
     }

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     backfill::Tickets,
+    coherence::Draw,
     tier::Tier,
     util::{panics::caught, runtime::RuntimeHandle, sync::lock},
 };
@@ -22,6 +23,8 @@ use crate::{
 /// markers.
 pub(crate) struct Leases {
     tickets: Tickets,
+    /// The stamp for what is filled with them.
+    draw: Option<Draw>,
     /// Where to return them, and the key; `None` if no tier has markers.
     home: Option<(Arc<Returns>, Key)>,
 }
@@ -34,6 +37,11 @@ impl Leases {
         }
     }
 
+    /// Returns the stamp for entries that are filled with these leases, if the first tiers need one.
+    pub(crate) fn draw(&self) -> Option<Draw> {
+        self.draw.clone()
+    }
+
     /// Returns `true` if there is a lease of the tier of this place.
     pub(crate) fn has(&self, place: usize) -> bool {
         self.tickets.iter().any(|(of, _)| *of == place)
@@ -42,7 +50,7 @@ impl Leases {
     /// Returns the same leases for another user. They are returned to the store when no user needs
     /// them.
     pub(crate) fn share(&self) -> Self {
-        let mut shared = Self { tickets: Tickets::new(), home: self.home.clone() };
+        let mut shared = Self { tickets: Tickets::new(), draw: self.draw.clone(), home: self.home.clone() };
         for (place, ticket) in &self.tickets {
             shared.push(*place, *ticket);
         }
@@ -122,9 +130,9 @@ impl LeaseReturns {
     }
 
     /// Returns no leases of this key yet.
-    pub(crate) fn none_of(&self, key: &Key) -> Leases {
+    pub(crate) fn none_of(&self, key: &Key, draw: Option<Draw>) -> Leases {
         let home = self.returns.as_ref().map(|returns| (Arc::clone(returns), key.clone()));
-        Leases { tickets: Tickets::new(), home }
+        Leases { tickets: Tickets::new(), draw, home }
     }
 
     /// Returns `true` if there are so many leases to return that lookups should take no more of
@@ -332,7 +340,8 @@ mod tests {
     }
 
     fn leased(returns: &Arc<Returns>, name: &str, version: u64) -> Leases {
-        let mut leases = Leases { tickets: Tickets::new(), home: Some((Arc::clone(returns), Key::new(name).unwrap())) };
+        let home = Some((Arc::clone(returns), Key::new(name).unwrap()));
+        let mut leases = Leases { tickets: Tickets::new(), draw: None, home };
         leases.push(0, Ticket::at(version));
         leases.push(1, Ticket::at(version));
         leases

@@ -9,7 +9,7 @@ use crate::{
     backfill::Backfill,
     tier::{
         Tier,
-        read::{Each, Peeked, TierLookup},
+        read::{Each, Peeked, Suspects, TierLookup},
     },
     util::deadline::Deadline,
 };
@@ -52,7 +52,7 @@ impl<V> Lookup<V> {
 
 impl<V: Clone + Send + Sync + 'static> Reader<V> {
     pub(super) fn nothing_of(&self, key: &Key) -> Lookup<V> {
-        let leases = self.returns.none_of(key);
+        let leases = self.no_leases(key);
         Lookup { hit: None, stale: None, is_outdated: false, leases, failed: Vec::new(), cut_short: false }
     }
 
@@ -82,18 +82,61 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             if query.unread.contains(&place) {
                 known = Some(asked.iter().map(|_| Peeked { entry: None, is_counted: true }).collect());
             }
+            let suspects = if known.is_none() { self.suspects(place, &asked, query) } else { Suspects::new() };
             let accepts = |entry: &Entry<V>| self.accepts(tier, entry, query);
-            let answers = tier.look_up(&asked, known, lease, limit, accepts).await;
+            let answers = tier.look_up((&asked, known, &suspects), lease, limit, accepts).await;
             let is_short = limit < tier.read_timeout;
             for (&at, answer) in missing.iter().zip(answers) {
+                self.note_check(suspects.get(&keys[at]), &keys[at], &answer);
                 self.note(place, &mut lookups[at], answer, is_short, accepts);
             }
             missing.retain(|at| lookups[*at].hit.is_none());
         }
         for (key, lookup) in keys.iter().zip(&mut lookups) {
+            self.serve_in_grace(key, lookup, query);
             self.enqueue_backfill(key, lookup, query);
         }
         lookups
+    }
+
+    /// Returns the suspect entries of the first tiers, if the tier of this place can confirm them.
+    fn suspects(&self, place: usize, keys: &[Key], query: &Query) -> Suspects<V> {
+        match self.first() {
+            Some(first) if first.shared == place => {
+                let suspect = |key: &Key| Some((key.clone(), self.held_above(place, key, query)?.1));
+                keys.iter().filter_map(suspect).collect()
+            }
+            _ => Suspects::new(),
+        }
+    }
+
+    /// Returns the first entry that the local tiers above this place hold of the key, suspect or
+    /// not, and the place of its tier.
+    fn held_above(&self, place: usize, key: &Key, query: &Query) -> Option<(usize, Entry<V>)> {
+        self.tiers[..place]
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| !query.unread.contains(place))
+            .find_map(|(place, tier)| Some((place, tier.local()?.get(key)?)))
+    }
+
+    /// Notes what the shared tier has answered for a suspect entry.
+    fn note_check(&self, suspect: Option<&Entry<V>>, key: &Key, answer: &Result<TierLookup<V>>) {
+        if let (Some(first), Some(suspect), Ok(TierLookup { entry, .. })) = (self.first(), suspect, answer) {
+            first.note_check(key, suspect, entry.as_ref());
+        }
+    }
+
+    /// Lets a lookup without a hit find a suspect entry, if the shared tier has failed and the
+    /// settings allow it.
+    fn serve_in_grace(&self, key: &Key, lookup: &mut Lookup<V>, query: &Query) {
+        let Some(first) = self.first().filter(|first| lookup.hit.is_none() && lookup.has_failed(first.shared)) else {
+            return;
+        };
+        let held = self.held_above(first.shared, key, query);
+        lookup.hit = held
+            .filter(|(place, entry)| first.is_in_grace(key, entry) && self.accepts(&self.tiers[*place], entry, query));
+        first.counters.served_in_grace.add(usize::from(lookup.hit.is_some()));
     }
 
     /// Adds the answer of one tier to a lookup.
@@ -137,12 +180,12 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             return;
         }
         let (place, entry) = (*place, entry.clone());
-        let tickets = lookup.leases.take();
+        let (draw, tickets) = (lookup.leases.draw(), lookup.leases.take());
         let unwritten = query.unwritten.iter().filter(|unwritten| **unwritten < place).count();
         let explained = tickets.len() + lookup.failed.len() + unwritten;
         self.backfills.counters().failed.add(place.saturating_sub(explained));
         if !tickets.is_empty() {
-            self.backfills.enqueue(Backfill { key: key.clone(), entry, tickets, found_in: place, held: None });
+            self.backfills.enqueue(Backfill::new(key.clone(), entry, tickets, place, draw));
         }
     }
 

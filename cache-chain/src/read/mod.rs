@@ -18,6 +18,7 @@ pub(crate) use self::{
 };
 use crate::{
     backfill::Backfills,
+    coherence::FirstTiers,
     flight::{FlightGroup, FlightStarter, Forget},
     outcome::{Found, Source},
     tier::{
@@ -64,18 +65,28 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         self.lookups.iter().map(|lookups| Box::new(lookups.clone()) as Box<dyn Forget>)
     }
 
+    /// Returns the state of the first tiers, if they follow a shared one.
+    pub(crate) fn first(&self) -> Option<&Arc<FirstTiers>> {
+        self.tiers[0].first()
+    }
+
+    /// Returns no leases of this key yet, and draws a stamp for what will be filled with them.
+    pub(crate) fn no_leases(&self, key: &Key) -> Leases {
+        self.returns.none_of(key, self.tiers[0].draw(key))
+    }
+
     /// Returns the entry of the first tier, fresh or stale, if that tier is local. It is not
     /// counted.
     #[inline]
     pub(crate) fn peek(&self, key: &Key) -> Option<Entry<V>> {
-        self.tiers[0].local()?.get(key)
+        self.tiers[0].peek(key)
     }
 
     /// Returns the fresh entry of the first local tier that has one, and its place. It is not
     /// counted.
     pub(crate) fn peek_all(&self, key: &Key) -> Option<(usize, Entry<V>)> {
         self.tiers.iter().enumerate().find_map(|(place, tier)| {
-            let entry = tier.local()?.get(key).filter(|entry| tier.is_fresh(entry))?;
+            let entry = tier.peek(key).filter(|entry| tier.is_fresh(entry))?;
             Some((place, entry))
         })
     }
@@ -243,8 +254,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     /// Returns the entry that the tier of this place has of the key now, unless it has no value.
     /// Returns `None` also if the tier fails.
     pub(crate) async fn read_again(self: &Arc<Self>, key: &Key, place: usize) -> Option<Entry<V>> {
-        let entry = if let Some(local) = self.tiers[place].local() {
-            local.get(key)
+        let entry = if self.tiers[place].is_local() {
+            self.tiers[place].peek(key)
         } else {
             let (reader, key) = (Arc::clone(self), key.clone());
             self.runtime.run(async move { reader.tiers[place].recheck(&key).await }).await.ok()?.ok()?
@@ -302,9 +313,13 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     /// it was loaded.
     pub(crate) fn found(&self, place: Option<usize>, entry: Entry<V>) -> Found<V> {
         let now = self.clock.now();
+        let is_suspect = |first: &Arc<FirstTiers>| {
+            place.is_some_and(|place| place < first.shared) && !first.is_proven(entry.stamp())
+        };
         let source = place.map_or(Source::Loaded, |place| Source::Tier(Arc::clone(self.tiers[place].title())));
         Found {
             stale: place.is_some() && entry.is_stale(now),
+            in_grace: self.first().is_some_and(is_suspect),
             source,
             age: entry.created().map(|created| now.since(created)),
             ttl: entry.remaining(now),

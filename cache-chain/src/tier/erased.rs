@@ -2,7 +2,9 @@
 
 use std::{pin::Pin, time::Duration};
 
-use cache_core::{Claim, Entry, Key, Lifetime, LocalStore, Moment, Profile, Result, Store, Ticket, Write};
+use cache_core::{
+    Claim, Entry, Key, Lifetime, LocalStore, Moment, Profile, Result, Revalidated, Store, Ticket, Write, backend::ETag,
+};
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -11,6 +13,7 @@ pub(super) trait ErasedStore<V>: Send + Sync {
     fn local(&self) -> Option<&dyn LocalStore<Value = V>>;
     fn get<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Option<Entry<V>>>>;
     fn get_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<Option<Entry<V>>>>>;
+    fn revalidate_many<'a>(&'a self, keys: &'a [(Key, Option<ETag>)]) -> Boxed<'a, Vec<Result<Revalidated<V>>>>;
     fn lease_within<'a>(&'a self, key: &'a Key, life: Duration) -> Boxed<'a, Result<Ticket>>;
     fn lease_many_within<'a>(&'a self, keys: &'a [Key], life: Duration) -> Boxed<'a, Vec<Result<Ticket>>>;
     fn release_leases<'a>(&'a self, leases: &'a [(Key, Ticket)]) -> Boxed<'a, Result<()>>;
@@ -45,6 +48,10 @@ impl<S: Store> ErasedStore<S::Value> for S {
 
     fn get_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<Option<Entry<S::Value>>>>> {
         Box::pin(Store::get_many(self, keys))
+    }
+
+    fn revalidate_many<'a>(&'a self, keys: &'a [(Key, Option<ETag>)]) -> Boxed<'a, Vec<Result<Revalidated<S::Value>>>> {
+        Box::pin(Store::revalidate_many(self, keys))
     }
 
     fn lease_within<'a>(&'a self, key: &'a Key, life: Duration) -> Boxed<'a, Result<Ticket>> {

@@ -11,7 +11,10 @@ mod write;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use cache_core::{Error, ErrorKind, Expiry, LocalStore, Moment, Result, SharedClock, Store, SystemClock, Ttl};
+use cache_core::{
+    Entry, Error, ErrorKind, Expiry, InvalidationStream, Key, LocalStore, Moment, Result, SharedClock, Store,
+    SystemClock, Ttl,
+};
 use smallvec::SmallVec;
 
 use self::{
@@ -21,6 +24,7 @@ use self::{
     pending_deletes::PendingDeletes,
 };
 use crate::{
+    coherence::{Draw, FirstTiers},
     lifetime::TierLifetimes,
     stats::{TierCounters, TierStats},
 };
@@ -70,6 +74,9 @@ pub struct Tier<V> {
     pending: PendingDeletes,
     clock: SharedClock,
     counters: TierCounters,
+    stream: Option<Arc<dyn InvalidationStream>>,
+    /// Set if this is a first tier that follows the stream of a shared one.
+    first: Option<Arc<FirstTiers>>,
 }
 
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
@@ -83,6 +90,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         // An origin is the last tier and needs no leases, and its closures may take long or call
         // the chain.
         let is_fenced = !profile.leases && !profile.origin;
+        let stream = store.invalidations();
         let store: Arc<dyn ErasedStore<V>> = if is_fenced { Arc::new(Fenced::new(store)) } else { Arc::new(store) };
         Self {
             store,
@@ -96,6 +104,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             pending: PendingDeletes::new(65_536),
             clock: SystemClock::shared(),
             counters: TierCounters::default(),
+            stream,
+            first: None,
         }
     }
 
@@ -175,6 +185,20 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self
     }
 
+    /// Sets the invalidation stream of this tier, in place of that of its store. The tiers above
+    /// follow it; see [`ChainBuilder::coherence`](crate::ChainBuilder::coherence).
+    pub fn invalidations(mut self, stream: impl InvalidationStream) -> Self {
+        self.stream = Some(Arc::new(stream));
+        self
+    }
+
+    /// Ignores the invalidation stream of the store: the tiers above do not follow the changes that
+    /// others make to this one.
+    pub fn no_invalidations(mut self) -> Self {
+        self.stream = None;
+        self
+    }
+
     /// Names the tier by its place if it has no name, sets the clock, and checks the settings.
     pub(crate) fn placed(mut self, place: usize, clock: &SharedClock) -> Result<Self> {
         if self.name.is_empty() {
@@ -206,6 +230,17 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.counters.snapshot(self.pending.len(), self.name.to_string())
     }
 
+    /// Returns the entry of a local tier, unless it is suspect. It is not counted.
+    #[inline]
+    pub(crate) fn peek(&self, key: &Key) -> Option<Entry<V>> {
+        let entry = self.local()?.get(key)?;
+        let is_current = match &self.first {
+            None => true,
+            Some(first) => first.is_current(key, &entry),
+        };
+        is_current.then_some(entry)
+    }
+
     /// Returns the synchronous interface of the store, if the store is in this process.
     #[inline]
     pub(crate) fn local(&self) -> Option<&dyn LocalStore<Value = V>> {
@@ -227,10 +262,46 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.store.profile().claims
     }
 
+    /// Returns `true` if it holds the application's data itself, by its settings.
+    pub(crate) fn is_origin(&self) -> bool {
+        self.is_origin
+    }
+
     /// Returns `true` if its store is the application's own data, which a chain writes only for the
     /// application.
     pub(crate) fn is_source(&self) -> bool {
         self.store.profile().origin
+    }
+
+    /// The stream of changes that the tiers above follow.
+    pub(crate) fn stream(&self) -> Option<&Arc<dyn InvalidationStream>> {
+        self.stream.as_ref()
+    }
+
+    /// Lets this tier, which is local, follow the stream of a shared one.
+    pub(crate) fn follow(&mut self, first: &Arc<FirstTiers>) {
+        self.first = Some(Arc::clone(first));
+    }
+
+    /// Returns `true` if no entry stays in this tier for ever.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.lifetimes.max_ttl != Ttl::Never
+    }
+
+    /// About how many entries the store holds at most, 0 if that is not known.
+    pub(crate) fn entries(&self) -> u64 {
+        self.store.profile().entries
+    }
+
+    /// Returns the state of the first tiers if this is one that follows a shared one.
+    pub(crate) fn first(&self) -> Option<&Arc<FirstTiers>> {
+        self.first.as_ref()
+    }
+
+    /// Draws a stamp for an entry of the key that is about to be stored here, if its entries have
+    /// stamps.
+    pub(crate) fn draw(&self, key: &Key) -> Option<Draw> {
+        self.first.as_ref().map(|first| first.draw(key))
     }
 
     /// Returns when an entry with this expiry expires in this tier.

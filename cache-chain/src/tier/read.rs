@@ -1,8 +1,8 @@
 //! Reads of a tier, its leases and its claims.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use cache_core::{Claim, Entry, Error, ErrorKind, Key, Result, Ticket};
+use cache_core::{Claim, Entry, Error, ErrorKind, Key, Result, Revalidated, Ticket};
 use tokio::time::Instant;
 
 pub(crate) use super::call::Each;
@@ -27,13 +27,16 @@ pub(crate) struct Peeked<V> {
     pub(crate) is_counted: bool,
 }
 
+/// Entries that the tiers above hold and that are suspect, by their keys.
+pub(crate) type Suspects<V> = HashMap<Key, Entry<V>>;
+
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// Looks up the keys, and takes a lease for `lease` of each key without an acceptable entry,
-    /// all within `limit`. A tier that has been asked before gives its answers.
+    /// all within `limit`. A tier that has been asked before gives its answers. If the store
+    /// confirms a suspect entry, that entry is the answer.
     pub(crate) async fn look_up(
         &self,
-        keys: &[Key],
-        peeked: Option<Each<Peeked<V>>>,
+        (keys, peeked, suspects): (&[Key], Option<Each<Peeked<V>>>, &Suspects<V>),
         lease: Option<Duration>,
         limit: Duration,
         accepts: impl Fn(&Entry<V>) -> bool,
@@ -41,7 +44,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         let until = after(limit);
         let entries = match peeked {
             Some(peeked) => peeked.into_iter().map(|peeked| Ok(self.count_peeked(peeked))).collect(),
-            None => self.get(keys, limit, true).await,
+            None => self.get(keys, suspects, limit, true).await,
         };
         let mut lookups: Each<Result<TierLookup<V>>> =
             entries.into_iter().map(|entry| Ok(TierLookup { entry: entry?, ticket: None })).collect();
@@ -72,7 +75,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
 
     /// Returns the entries of the keys again, without counting them.
     pub(crate) async fn recheck_many(&self, keys: &[Key]) -> Each<Result<Option<Entry<V>>>> {
-        if keys.is_empty() { Each::new() } else { self.get(keys, self.read_timeout, false).await }
+        if keys.is_empty() { Each::new() } else { self.get(keys, &Suspects::new(), self.read_timeout, false).await }
     }
 
     /// Returns the entry of a key again, without counting it.
@@ -80,10 +83,17 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         self.recheck_many(std::slice::from_ref(key)).await.into_iter().next().unwrap_or(Ok(None))
     }
 
-    /// Returns the entries of the keys, as far as they may be read.
-    async fn get(&self, keys: &[Key], limit: Duration, counts: bool) -> Each<Result<Option<Entry<V>>>> {
-        if let Some(local) = self.local() {
-            return keys.iter().map(|key| self.classify(Ok(local.get(key)), counts)).collect();
+    /// Returns the entries of the keys, as far as they may be read. A suspect entry that the store
+    /// confirms is returned itself.
+    async fn get(
+        &self,
+        keys: &[Key],
+        suspects: &Suspects<V>,
+        limit: Duration,
+        counts: bool,
+    ) -> Each<Result<Option<Entry<V>>>> {
+        if self.is_local() {
+            return keys.iter().map(|key| self.classify(Ok(self.peek(key)), counts)).collect();
         }
         let get = async |is_probe| {
             // A probe repairs first, and its failure is the answer.
@@ -91,7 +101,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             if is_probe {
                 repaired.clone()?;
             }
-            self.get_repaired(keys, &repaired, counts).await
+            self.get_repaired((keys, suspects), &repaired, counts).await
         };
         self.counted(self.call_with_verdict(limit, keys.len(), get).await, keys.len())
     }
@@ -99,13 +109,13 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// As [`get`](Self::get), after an attempt to repair the tier that ended like this.
     async fn get_repaired(
         &self,
-        keys: &[Key],
+        (keys, suspects): (&[Key], &Suspects<V>),
         repaired: &Result<()>,
         counts: bool,
     ) -> Result<(Each<Result<Option<Entry<V>>>>, Verdict)> {
         let withheld: Each<Option<Error>> = keys.iter().map(|key| self.withheld(key, repaired)).collect();
         if withheld.iter().all(Option::is_none) {
-            let found = self.fetch(keys).await?;
+            let found = self.fetch(keys, suspects).await?;
             let verdict = verdict(&found);
             return Ok((found.into_iter().map(|found| self.classify(found, counts)).collect(), Some(verdict)));
         }
@@ -116,7 +126,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             repaired.clone()?;
             return Ok((withheld.into_iter().flatten().map(Err).collect(), None));
         }
-        let found = self.fetch(&asked).await?;
+        let found = self.fetch(&asked, suspects).await?;
         let verdict = verdict(&found);
         let mut found = found.into_iter();
         let merged = withheld.into_iter().filter_map(|withheld| match withheld {
@@ -127,12 +137,26 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     /// One entry per key from the store.
-    async fn fetch(&self, keys: &[Key]) -> Result<Each<Result<Option<Entry<V>>>>> {
+    async fn fetch(&self, keys: &[Key], suspects: &Suspects<V>) -> Result<Each<Result<Option<Entry<V>>>>> {
         let found = match keys {
+            _ if !suspects.is_empty() => self.revalidate(keys, suspects).await,
             [key] => Each::from_iter([self.store.get(key).await]),
             _ => self.store.get_many(keys).await.into(),
         };
         self.complete(found, keys.len())
+    }
+
+    /// One entry per key from the store: the suspect one if the store confirms it.
+    async fn revalidate(&self, keys: &[Key], suspects: &Suspects<V>) -> Each<Result<Option<Entry<V>>>> {
+        let etag = |key: &Key| suspects.get(key).and_then(Entry::etag);
+        let known: Vec<_> = keys.iter().map(|key| (key.clone(), etag(key))).collect();
+        let answers = self.store.revalidate_many(&known).await;
+        let entry = |(key, answer): (&Key, Result<Revalidated<V>>)| match answer? {
+            Revalidated::NotModified => Ok(suspects.get(key).cloned()),
+            Revalidated::Modified(entry) => Ok(entry),
+        };
+        // One that is missing is noticed by the caller.
+        keys.iter().zip(answers).map(entry).collect()
     }
 
     /// Classifies an answer: entries that must not be read and bytes that do not decode are misses.

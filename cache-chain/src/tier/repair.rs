@@ -19,6 +19,29 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         !self.is_local() && !self.is_origin
     }
 
+    /// Removes the entry of a key that has changed in a tier below: at once from a local tier, and
+    /// in the next repair from another one. It is not read before.
+    pub(crate) fn invalidate(&self, key: &Key) {
+        match self.local() {
+            // A store in memory that fails to remove a row is broken.
+            Some(local) => drop(local.fence().void(key, || local.remove(key))),
+            None if self.is_repairable() => self.pending.add([key]),
+            None => {}
+        }
+    }
+
+    /// As [`invalidate`](Self::invalidate), for all keys.
+    pub(crate) fn invalidate_all(&self) {
+        match self.local() {
+            Some(local) => {
+                local.fence().void_all();
+                drop(local.clear());
+            }
+            None if self.is_repairable() => self.pending.add_all(),
+            None => {}
+        }
+    }
+
     /// Repairs the tier in a call of its own.
     pub(crate) async fn repair_now(&self) -> Result<()> {
         // The breaker learns nothing if the store was not asked.

@@ -63,6 +63,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// without a value is deleted.
     pub(crate) async fn expire(&self, key: &Key, now: Moment, until: Expiry) -> Result<()> {
         let is_withheld = self.withheld(key, &Ok(())).is_some();
+        // The entry keeps its stamp. Evicted meanwhile, it would miss a notice.
+        let _pending = self.draw(key);
         let expire = async |_| {
             let expired = async {
                 let ticket = self.store.lease_within(key, self.write_timeout).await?;
@@ -89,6 +91,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         if self.withheld(key, &Ok(())).is_some() {
             return Ok(false);
         }
+        // As in `expire`.
+        let _pending = self.draw(key);
         let touch = async |_| {
             // Only its entry tells whether it may be read.
             if !self.pending.is_empty() && self.store.get(key).await?.is_none_or(|entry| self.pending.rejects(&entry)) {

@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     UnsharedLocks,
     /// A `clear` of a fenced store does not wait for the calls in progress.
     HastyClear,
+    /// A hit reads whether its key has changed before it reads until when entries are trusted.
+    ChangesReadFirst,
 }
 
 #[cfg(all(test, shuttle))]

@@ -14,6 +14,7 @@ use self::completion::Completion;
 pub(crate) use self::failures::Failures;
 use crate::{
     backfill::Weigher,
+    coherence::Draw,
     flight::Forget,
     lifetime::Lifetimes,
     repair::Repairer,
@@ -35,6 +36,14 @@ pub(crate) struct Writer<V> {
     /// The flights that a write forgets.
     flights: Vec<Box<dyn Forget>>,
     counters: WriteCounters,
+}
+
+/// The tiers that are cleared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scope {
+    All,
+    /// Those that hold copies, and not the application's own data.
+    Copies,
 }
 
 impl<V: Clone + Send + Sync + 'static> Writer<V> {
@@ -66,6 +75,12 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         self.complete(keys, 0, async move { writer.del_all(&deleted).await }).await
     }
 
+    /// Deletes keys from the tiers that hold copies of data that has changed elsewhere.
+    pub(crate) async fn invalidate(self: &Arc<Self>, keys: Arc<[Key]>) -> Result<()> {
+        let (writer, invalidated) = (Arc::clone(self), Arc::clone(&keys));
+        self.complete(keys, 0, async move { writer.invalidate_all(&invalidated).await }).await
+    }
+
     /// Deletes a key and returns the value that it had in the last tier.
     pub(crate) async fn take(self: &Arc<Self>, key: Key) -> Result<Option<V>> {
         let (send, taken) = oneshot::channel();
@@ -94,13 +109,13 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
     }
 
     /// Deletes all keys.
-    pub(crate) async fn clear(self: &Arc<Self>) -> Result<()> {
+    pub(crate) async fn clear(self: &Arc<Self>, scope: Scope) -> Result<()> {
         let writer = Arc::clone(self);
         let clear = async move {
             // The values of detached writes are deleted as well. Should these not end, the rest is
             // cleared.
             let _ = writer.completion.detached.wait_for_all().await;
-            writer.clear_all().await.inspect_err(|_| writer.repairer.start())
+            writer.clear_all(scope).await.inspect_err(|_| writer.repairer.start())
         };
         self.completion.run_clear(clear).await
     }
@@ -144,6 +159,8 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         let keys: Vec<Key> = values.iter().map(|(key, _)| key.clone()).collect();
         let _forgetting = Forgetting { flights: &self.flights, keys: Some(&keys) };
         let mut copies = self.copies(values);
+        // Drawn before anything is written; kept until everything is.
+        let draws: Vec<Option<Draw>> = keys.iter().map(|key| self.tiers[0].draw(key)).collect();
         let mut failures = Failures::default();
         let mut tickets = self.lease_above(&keys, unwritten, &mut failures).await;
 
@@ -166,7 +183,8 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
                 let (key, Lifetime { fresh_until, expiry, .. }) = (keys[at].clone(), lifetimes[at]);
                 match ticket {
                     Some(ticket) if is_sound[at] => {
-                        let entry = Entry::new(value, expiry).fresh_until(fresh_until).created_at(now);
+                        let stamp = draws[at].as_ref().map_or(0, Draw::stamp);
+                        let entry = Entry::new(value, expiry).fresh_until(fresh_until).created_at(now).stamped(stamp);
                         set.0.push(at);
                         set.1.push(Write::new(key, entry, ticket));
                     }
@@ -227,6 +245,18 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
             }
         }
         failures.of_write("del").inspect(|()| self.counters.deleted.add(keys.len()))
+    }
+
+    /// Deletes keys from all tiers that hold copies.
+    async fn invalidate_all(&self, keys: &[Key]) -> Result<()> {
+        let _forgetting = Forgetting { flights: &self.flights, keys: Some(keys) };
+        let mut failures = Failures::default();
+        for tier in self.tiers.iter().rev().filter(|tier| !tier.is_origin()) {
+            for deleted in tier.del(keys).await {
+                failures.note(tier, deleted);
+            }
+        }
+        failures.of_write("invalidate").inspect(|()| self.counters.invalidated.add(keys.len()))
     }
 
     /// Takes the value from the last tier, and deletes the key from the tiers above.
@@ -293,10 +323,10 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         failures.of_write("touch").inspect_err(|_| self.repairer.start())
     }
 
-    async fn clear_all(&self) -> Result<()> {
+    async fn clear_all(&self, scope: Scope) -> Result<()> {
         let _forgetting = Forgetting { flights: &self.flights, keys: None };
         let mut failures = Failures::default();
-        for tier in self.tiers.iter().rev() {
+        for tier in self.tiers.iter().rev().filter(|tier| scope == Scope::All || !tier.is_origin()) {
             failures.note(tier, tier.clear().await);
         }
         failures.of_write("clear").inspect(|()| self.counters.cleared.increment())

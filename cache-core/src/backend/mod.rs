@@ -17,6 +17,7 @@ pub use self::{
     touch::touch_by_filling,
 };
 pub use crate::{
+    entry::ETag,
     envelope::{Binding, Envelope, Head, Peeked},
     key::Fingerprint,
     life::Life,

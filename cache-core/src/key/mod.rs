@@ -262,7 +262,7 @@ impl Key {
 
 impl Fingerprint {
     #[inline]
-    fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         let (key0, key1) = *seed();
         let mut hasher = SipHasher13::new_with_keys(key0, key1);
         hasher.write(bytes);

@@ -70,6 +70,10 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for MapStore<V> {
         (!row.is_expired(self.inner.clock.now())).then(|| Entry::clone(&row))
     }
 
+    fn holds(&self, key: &Key) -> bool {
+        self.rows().contains_key(key)
+    }
+
     fn insert(&self, key: &Key, entry: Entry<V>, _weight: u64) -> Result<Displaced> {
         Ok(Displaced::rows(self.rows().insert(key.clone(), Arc::new(entry))))
     }

@@ -15,6 +15,8 @@ mod link;
 
 pub(crate) mod call;
 
+pub(crate) mod tracking;
+
 pub(crate) mod target;
 
 pub(crate) mod builder;

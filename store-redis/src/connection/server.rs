@@ -111,6 +111,11 @@ impl Server {
         (state.validity, state.reading.filter(|_| state.is_current))
     }
 
+    /// Returns the run id of the server that the links lead to, as far as it is known.
+    pub(super) fn run_id(&self) -> Option<String> {
+        lock(&self.state).run_id.clone()
+    }
+
     /// Returns which records are valid.
     pub(super) fn validity(&self) -> Validity {
         lock(&self.state).validity

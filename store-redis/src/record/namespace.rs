@@ -16,6 +16,11 @@ impl Namespace {
         &self.0[..self.0.len() - 1]
     }
 
+    /// Returns the prefix of all keys.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.0
+    }
+
     /// Returns the key in Redis: the prefix and the key's bytes, unchanged.
     pub(crate) fn key(&self, key: &Key) -> Vec<u8> {
         [self.0.as_bytes(), key.as_bytes()].concat()

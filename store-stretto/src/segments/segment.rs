@@ -87,6 +87,12 @@ impl<V: Send + Sync + 'static> Segment<V> {
         self.rows.get(&Index(fingerprint))?.value().row().cloned()
     }
 
+    /// Returns `true` if there is a row or a tombstone. Unlike [`get`](Self::get), it does not count
+    /// as a read.
+    pub(crate) fn holds(&self, fingerprint: Fingerprint) -> bool {
+        self.rows.get_ttl(&Index(fingerprint)).is_some()
+    }
+
     /// Stores the row, or leaves the key absent.
     pub(crate) fn insert(&self, new: &NewRow<'_, V>, slot: &CaptureSlot) -> Result<(), CacheError> {
         let inserted = self.try_insert(new, slot);

@@ -7,7 +7,10 @@ mod model;
 
 use std::{sync::Arc, time::Duration};
 
-use cache_core::{Claim, Entry, Key, Lifetime, Moment, Profile, Result, Store, Ticket, Write};
+use cache_core::{
+    Claim, Entry, InvalidationStream, Key, Lifetime, Moment, Profile, Result, Revalidated, Store, Ticket, Write,
+    backend::ETag,
+};
 
 use self::fence::SharedFence;
 
@@ -123,6 +126,10 @@ impl<S: Store> Store for Fenced<S> {
         self.store.get_many(keys).await
     }
 
+    async fn revalidate_many(&self, keys: &[(Key, Option<ETag>)]) -> Vec<Result<Revalidated<S::Value>>> {
+        self.store.revalidate_many(keys).await
+    }
+
     async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
         let mut tickets = Vec::with_capacity(keys.len());
         for key in keys {
@@ -185,6 +192,10 @@ impl<S: Store> Store for Fenced<S> {
             self.fence.void(key);
         }
         self.store.del_many(keys).await
+    }
+
+    fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {
+        self.store.invalidations()
     }
 
     fn local(&self) -> Option<&dyn cache_core::LocalStore<Value = S::Value>> {

@@ -1,0 +1,205 @@
+//! Coherence: the first tiers follow the changes that other processes make to the shared tier.
+//!
+//! The first tiers are those in this process that lie above the first tier that is not. If that
+//! *shared tier* has an invalidation stream, an entry of a first tier is served only if it was
+//! current in the shared tier at most [`Coherence::window`] ago. Otherwise it is suspect, and the
+//! shared tier is asked.
+
+mod stamps;
+mod sync;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cache_core::{Entry, Error, ErrorKind, InvalidationStream, Key, Result};
+
+use self::stamps::{Stamp, Stamps, Suspicion};
+use crate::{
+    stats::{CoherenceCounters, CoherenceStats},
+    util::coarse_clock,
+};
+
+/// Settings of the coherence of the first tiers; see
+/// [`ChainBuilder::coherence`](crate::ChainBuilder::coherence).
+#[derive(Clone, Debug)]
+pub struct Coherence {
+    pub(crate) heartbeat: Duration,
+    pub(crate) grace: Option<Duration>,
+}
+
+impl Coherence {
+    /// Creates the default settings: a heartbeat each 500 ms, no grace.
+    pub fn new() -> Self {
+        Self { heartbeat: Duration::from_millis(500), grace: None }
+    }
+
+    /// Sets the interval of the heartbeats by which the stream proves that it is alive. An entry
+    /// of a first tier is served if it was current in the shared tier at most W ago, where W is
+    /// twice the heartbeat and the timeout of one command of the stream. Default: 500 ms.
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = interval;
+        self
+    }
+
+    /// Sets for how long entries are served that the shared tier cannot confirm because it cannot
+    /// be reached, counted from when they were last proven. Entries whose keys are known to have
+    /// changed are not served. Default: none are.
+    pub fn grace(mut self, time: Duration) -> Self {
+        self.grace = Some(time);
+        self
+    }
+
+    pub(crate) fn checked(self) -> Result<Self> {
+        if self.heartbeat < SHORTEST_HEARTBEAT || self.heartbeat > LONGEST_HEARTBEAT {
+            let message = format!(
+                "the heartbeat of the coherence is {:?}; choose a time from {SHORTEST_HEARTBEAT:?} to {LONGEST_HEARTBEAT:?}",
+                self.heartbeat
+            );
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        Ok(self)
+    }
+}
+
+impl Default for Coherence {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
+const LONGEST_HEARTBEAT: Duration = Duration::from_secs(3600);
+
+/// The number of entries for which the table is sized if no first tier tells how many it holds.
+const ENTRIES: u64 = 65_536;
+
+/// The first tiers of a chain, which follow the stream of the shared tier below them.
+pub(crate) struct FirstTiers {
+    stamps: Arc<Stamps>,
+    /// The place of the shared tier, which is the number of the first tiers.
+    pub(crate) shared: usize,
+    /// W.
+    window: Duration,
+    grace: Option<Duration>,
+    pub(crate) counters: CoherenceCounters,
+}
+
+/// A stamp for the entries of one key that may be stored in the first tiers. While it exists, no
+/// notice for the key is skipped.
+#[derive(Clone)]
+pub(crate) struct Draw {
+    stamp: Stamp,
+    shared: usize,
+}
+
+impl Draw {
+    pub(crate) fn stamp(&self) -> u64 {
+        self.stamp.number()
+    }
+
+    /// Returns `true` if the stamp is valid for an entry that was found in this place: in the
+    /// shared tier or below.
+    pub(crate) fn covers(&self, place: usize) -> bool {
+        place >= self.shared
+    }
+}
+
+impl FirstTiers {
+    /// Creates the state for first tiers of so many `entries` above the `shared` tier.
+    pub(crate) fn new(
+        settings: &Coherence,
+        stream: &dyn InvalidationStream,
+        shared: usize,
+        entries: Option<u64>,
+    ) -> Arc<Self> {
+        let window = (2 * settings.heartbeat).saturating_add(stream.timeout());
+        let stamps = Arc::new(Stamps::new(entries.unwrap_or(ENTRIES), window, coarse_clock::resolution()));
+        Arc::new(Self { stamps, shared, window, grace: settings.grace, counters: CoherenceCounters::default() })
+    }
+
+    /// Returns `true` if the entry of the key is current in the sense of the guarantee.
+    #[inline]
+    pub(crate) fn is_current<V>(&self, key: &Key, entry: &Entry<V>) -> bool {
+        self.stamps.is_current(key, entry.stamp(), coarse_clock::now)
+    }
+
+    /// Returns `true` if an entry of this stamp is not suspect, unless its key has changed.
+    pub(crate) fn is_proven(&self, stamp: u64) -> bool {
+        self.stamps.is_proven(stamp, coarse_clock::now)
+    }
+
+    /// Draws a stamp for an entry of the key; see [`Stamps::draw`].
+    pub(crate) fn draw(&self, key: &Key) -> Draw {
+        Draw { stamp: self.stamps.draw(key), shared: self.shared }
+    }
+
+    /// Notes what the shared tier has answered for a suspect entry of the key.
+    pub(crate) fn note_check<V>(&self, key: &Key, suspect: &Entry<V>, found: Option<&Entry<V>>) {
+        let count = match found {
+            Some(found) if found.etag().is_some() && found.etag() == suspect.etag() => &self.counters.checks_unchanged,
+            Some(_) => &self.counters.checks_changed,
+            None => {
+                // The entry must not be served if the shared tier cannot be reached later.
+                self.stamps.change(key, || true);
+                &self.counters.checks_gone
+            }
+        };
+        count.increment();
+    }
+
+    /// Makes the entries of a key suspect.
+    pub(crate) fn change(&self, key: &Key, is_held: impl FnOnce() -> bool) {
+        let count = if self.stamps.change(key, is_held) { &self.counters.events } else { &self.counters.events_unheld };
+        count.increment();
+    }
+
+    /// Returns `true` if the suspect entry may be served although the shared tier cannot be
+    /// reached.
+    pub(crate) fn is_in_grace<V>(&self, key: &Key, entry: &Entry<V>) -> bool {
+        let Some(grace) = self.grace else { return false };
+        let now = coarse_clock::now();
+        match self.stamps.suspicion(key, entry.stamp(), now) {
+            None => true,
+            Some(Suspicion::Changed | Suspicion::Unproven(None)) => false,
+            Some(Suspicion::Unproven(Some(since))) => Duration::from_nanos(now.saturating_sub(since)) <= grace,
+        }
+    }
+
+    pub(crate) fn stats(&self) -> CoherenceStats {
+        let state = self.stamps.state(coarse_clock::now());
+        let heartbeat_age = state.proven.map(|proven| proven.elapsed());
+        self.counters.snapshot(state.mode, state.epoch, heartbeat_age, state.trusted, self.window)
+    }
+
+    /// Makes all entries suspect: any of their keys may have changed.
+    pub(crate) fn change_all(&self) {
+        self.counters.events.increment();
+        self.stamps.change_all();
+    }
+
+    /// The stream has begun: changes are announced from now on.
+    pub(crate) fn begin(&self, mode: &'static str) {
+        self.stamps.begin(mode);
+    }
+
+    /// The stream may have lost events.
+    pub(crate) fn gap(&self) {
+        self.counters.gaps.increment();
+        self.stamps.gap();
+    }
+
+    /// The stream has ended. Entries are trusted until their last proof is too old.
+    pub(crate) fn end(&self) {
+        self.counters.ended.increment();
+        self.stamps.end();
+    }
+
+    /// All changes before this moment have been announced.
+    pub(crate) fn prove(&self, moment: Instant) {
+        // The coarse clock is behind, so the moment is, too.
+        let ago = u64::try_from(moment.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.stamps.prove(moment, coarse_clock::now().saturating_sub(ago));
+    }
+}

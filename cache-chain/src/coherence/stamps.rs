@@ -1,0 +1,260 @@
+//! Stamps: whether an entry of a first tier was current in the shared tier at most W ago.
+//!
+//! A stamp is a number of one sequence. A reader draws one *before* it asks the shared tier, and
+//! stores it with the entry. A notice of a change takes the next number and leaves it in the slot of
+//! the key. An entry is current if its stamp is not below the number in its slot, not below the
+//! floor, which rises when notices may have been lost, and if the stream has proven lately that it
+//! is alive. A hit reads three words and a coarse clock; it takes no lock.
+//!
+//! An entry that is not current is *suspect*: it is not served until the shared tier has confirmed
+//! it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cache_core::{Key, backend::Fingerprint};
+
+use super::sync::{
+    AtomicU32, AtomicU64,
+    Ordering::{Acquire, Release, SeqCst},
+};
+use crate::util::{fault::injected, sync::lock};
+
+/// The stamps of a chain.
+pub(crate) struct Stamps {
+    /// The last number of the sequence.
+    sequence: Padded,
+    /// Read by each hit, and written only when the stream proves something.
+    hot: Hot,
+    /// The number of the last notice for the keys of each slot.
+    changed: Box<[AtomicU64]>,
+    /// The number of stamps for the keys of each slot whose entries may still be stored.
+    pending: Box<[AtomicU32]>,
+    cold: std::sync::Mutex<Cold>,
+    /// W, less the resolution of the clock.
+    window: u64,
+}
+
+#[repr(align(128))]
+struct Padded(AtomicU64);
+
+#[repr(align(128))]
+struct Hot {
+    /// The moment of the coarse clock until which entries are trusted. `u64::MAX` before the first
+    /// proof.
+    trusted_until: AtomicU64,
+    /// Entries with a lower stamp are suspect.
+    floor: AtomicU64,
+}
+
+#[derive(Default)]
+struct Cold {
+    epoch: u64,
+    mode: Option<&'static str>,
+    /// The floor of the epoch, which counts when its first proof has come.
+    begun: u64,
+    /// The last proof of the current epoch: the moment since which changes are not proven.
+    proven: Option<(u64, Instant)>,
+    /// The last epoch with a proof before this one: its floor, and its last proof.
+    last: Option<(u64, u64)>,
+    /// The number of the last notice of all keys.
+    wiped: u64,
+}
+
+/// Why an entry is suspect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Suspicion {
+    /// A change of its key was announced.
+    Changed,
+    /// Notices may have been lost since this moment of the coarse clock, as far as it is known.
+    Unproven(Option<u64>),
+}
+
+/// The state of the stream, for statistics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StreamState {
+    pub(crate) mode: Option<&'static str>,
+    pub(crate) epoch: u64,
+    pub(crate) proven: Option<Instant>,
+    pub(crate) trusted: bool,
+}
+
+impl Stamps {
+    /// Creates the stamps for about so many entries. `window` is W, and `resolution` that of the
+    /// clock.
+    pub(crate) fn new(entries: u64, window: Duration, resolution: Duration) -> Self {
+        let slots = usize::try_from(entries).unwrap_or(usize::MAX).clamp(MIN_SLOTS, MAX_SLOTS).next_power_of_two();
+        Self {
+            sequence: Padded(AtomicU64::new(1)),
+            hot: Hot { trusted_until: AtomicU64::new(u64::MAX), floor: AtomicU64::new(0) },
+            changed: (0..slots).map(|_| AtomicU64::new(0)).collect(),
+            pending: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+            cold: std::sync::Mutex::default(),
+            window: nanos(window.saturating_sub(resolution)),
+        }
+    }
+
+    #[inline]
+    fn slot(&self, fingerprint: Fingerprint) -> usize {
+        #[allow(clippy::cast_possible_truncation, reason = "a slot needs only the low bits")]
+        let low = fingerprint.high as usize;
+        low & (self.changed.len() - 1)
+    }
+
+    /// Returns `true` if the entry of the key with this stamp is current.
+    ///
+    /// The order of the reads matters. The thread may be suspended between any two of them, while
+    /// the stream proves that it is alive: what was proven must be read before the clock and before
+    /// the changes that the proof covers.
+    #[inline]
+    pub(crate) fn is_current(&self, key: &Key, stamp: u64, now: impl FnOnce() -> u64) -> bool {
+        let changed = &self.changed[self.slot(key.fingerprint())];
+        if injected!(ChangesReadFirst) {
+            let is_unchanged = stamp >= changed.load(Acquire);
+            return self.is_proven(stamp, now) && is_unchanged;
+        }
+        self.is_proven(stamp, now) && stamp >= changed.load(Acquire)
+    }
+
+    /// Returns `true` if an entry with this stamp is current unless its key has changed.
+    #[inline]
+    pub(crate) fn is_proven(&self, stamp: u64, now: impl FnOnce() -> u64) -> bool {
+        let until = self.hot.trusted_until.load(Acquire);
+        (until == u64::MAX || now() <= until) && stamp >= self.hot.floor.load(Acquire)
+    }
+
+    /// Draws a stamp for an entry of the key that is about to be read or written below.
+    pub(crate) fn draw(self: &Arc<Self>, key: &Key) -> Stamp {
+        let slot = self.slot(key.fingerprint());
+        // Before the stamp is drawn and anything is asked: a notice that comes now is not skipped.
+        self.pending[slot].fetch_add(1, SeqCst);
+        Stamp { stamps: Arc::clone(self), slot, number: self.sequence.0.load(SeqCst) }
+    }
+
+    /// Makes the entry of a key suspect. `is_held` tells whether any first tier may hold one.
+    /// Returns `false` if there is none and none can be under way.
+    pub(crate) fn change(&self, key: &Key, is_held: impl FnOnce() -> bool) -> bool {
+        let slot = self.slot(key.fingerprint());
+        // In this order: an entry is stored before its stamp is dropped.
+        if self.pending[slot].load(SeqCst) == 0 && !is_held() {
+            return false;
+        }
+        let number = self.next();
+        self.changed[slot].fetch_max(number, Release);
+        true
+    }
+
+    fn next(&self) -> u64 {
+        self.sequence.0.fetch_add(1, SeqCst) + 1
+    }
+
+    /// Makes all entries suspect: any of their keys may have changed.
+    pub(crate) fn change_all(&self) {
+        let mut cold = lock(&self.cold);
+        cold.wiped = self.next();
+        // Also before the first proof.
+        self.hot.floor.fetch_max(cold.wiped, Release);
+    }
+
+    /// Begins an epoch: notices before it may have been lost, and those after it are not.
+    pub(crate) fn begin(&self, mode: &'static str) {
+        let mut cold = lock(&self.cold);
+        if let Some((proven, _)) = cold.proven.take() {
+            cold.last = Some((cold.begun, proven));
+        }
+        cold.epoch += 1;
+        cold.mode = Some(mode);
+        cold.begun = self.next();
+        // Before the first proof ever, entries count as before there was a stream.
+        if cold.last.is_some() {
+            self.hot.floor.fetch_max(cold.begun, Release);
+        }
+    }
+
+    /// Notices may have been lost: begins another epoch of the same stream.
+    pub(crate) fn gap(&self) {
+        let mode = lock(&self.cold).mode;
+        if let Some(mode) = mode {
+            self.begin(mode);
+        }
+    }
+
+    /// Extends the trust: all changes before `moment`, `moment_coarse` by the coarse clock, have
+    /// been announced.
+    pub(crate) fn prove(&self, moment: Instant, moment_coarse: u64) {
+        let mut cold = lock(&self.cold);
+        if cold.epoch == 0 {
+            return;
+        }
+        cold.proven = Some((moment_coarse, moment));
+        self.hot.floor.fetch_max(cold.begun, Release);
+        self.hot.trusted_until.store(moment_coarse.saturating_add(self.window), Release);
+    }
+
+    /// The stream has ended. Entries are trusted until their last proof is too old.
+    pub(crate) fn end(&self) {
+        lock(&self.cold).mode = None;
+    }
+
+    /// Returns why the entry of the key with this stamp is suspect, if it is.
+    pub(crate) fn suspicion(&self, key: &Key, stamp: u64, now: u64) -> Option<Suspicion> {
+        if self.is_current(key, stamp, || now) {
+            return None;
+        }
+        let cold = lock(&self.cold);
+        let changed = self.changed[self.slot(key.fingerprint())].load(Acquire).max(cold.wiped);
+        if stamp < changed || stamp == 0 {
+            return Some(Suspicion::Changed);
+        }
+        let since = match (cold.proven, cold.last) {
+            (Some((proven, _)), _) if stamp >= cold.begun => Some(proven),
+            (_, Some((floor, proven))) if stamp >= floor => Some(proven),
+            _ => None,
+        };
+        Some(Suspicion::Unproven(since))
+    }
+
+    pub(crate) fn state(&self, now: u64) -> StreamState {
+        let cold = lock(&self.cold);
+        let until = self.hot.trusted_until.load(Acquire);
+        let proven = cold.proven.map(|(_, moment)| moment);
+        StreamState { mode: cold.mode, epoch: cold.epoch, proven, trusted: until != u64::MAX && now <= until }
+    }
+}
+
+/// The least and the most slots. 12 bytes each.
+const MIN_SLOTS: usize = 1 << 10;
+const MAX_SLOTS: usize = 1 << 21;
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A stamp for entries of one key that may be stored in the first tiers. While it exists, no notice
+/// for the key is skipped.
+pub(crate) struct Stamp {
+    stamps: Arc<Stamps>,
+    slot: usize,
+    number: u64,
+}
+
+impl Stamp {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl Clone for Stamp {
+    fn clone(&self) -> Self {
+        self.stamps.pending[self.slot].fetch_add(1, SeqCst);
+        Self { stamps: Arc::clone(&self.stamps), slot: self.slot, number: self.number }
+    }
+}
+
+impl Drop for Stamp {
+    fn drop(&mut self) {
+        self.stamps.pending[self.slot].fetch_sub(1, SeqCst);
+    }
+}
