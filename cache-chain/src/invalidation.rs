@@ -48,6 +48,11 @@ impl Supervisor {
         };
         Self(streams.into_iter().map(spawn).collect())
     }
+
+    /// Runs another task until the chain ends.
+    pub(crate) fn supervise(&mut self, runtime: &RuntimeHandle, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.push(runtime.spawn(task).abort_handle());
+    }
 }
 
 impl Drop for Supervisor {

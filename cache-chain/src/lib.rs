@@ -4,6 +4,7 @@
 mod util;
 
 mod flight;
+mod freshness;
 mod lifetime;
 mod outcome;
 mod stats;
@@ -14,6 +15,7 @@ mod tier;
 mod backfill;
 mod repair;
 
+mod audit;
 mod invalidation;
 
 mod read;
@@ -41,6 +43,7 @@ pub use store_stretto as stretto;
 pub use crate::{
     chain::{BlockingChain, CallOptions, ChainBuilder, ChainCache, WithOptions},
     coherence::Coherence,
+    freshness::FreshnessToken,
     load::{Load, LoadContext, Loaded, Previous, ReadThrough, ServeStale},
     outcome::{Found, Source},
     stats::{BackfillStats, CoherenceStats, LoadStats, Stats, TierStats, WriteStats},

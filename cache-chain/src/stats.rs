@@ -221,6 +221,12 @@ statistics! {
         /// Suspect entries served while the shared tier could not be reached; see
         /// [`Coherence::grace`](crate::Coherence::grace).
         served_in_grace,
+        /// Hits that the auditor has compared with the shared tier; see
+        /// [`Coherence::audit`](crate::Coherence::audit).
+        audited,
+        /// Audited hits of entries that were served longer than W after the shared tier had
+        /// replaced them.
+        disagreed,
     }
     now {
         /// The mechanism by which changes are announced now, such as "tracking"; `None` if there is

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     Entry, Expiry, InvalidationStream, Key, LocalStore, Moment, Result, Ticket,
-    backend::{ETag, touch_by_filling},
+    backend::{ETag, ServerTime, touch_by_filling},
 };
 
 /// A backend that keeps entries, such as a Redis server or a map in memory.
@@ -305,6 +305,16 @@ pub trait Store: Send + Sync + 'static {
     /// the backend can.
     fn del_many(&self, keys: &[Key]) -> impl Future<Output = Vec<Result<()>>> + Send {
         each(keys.iter(), |key| self.del(key))
+    }
+
+    /// Returns the time by the clock of the backend, `None` if all processes that share the store do
+    /// not share a clock there. It is estimated from an earlier reading where that is recent.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the backend does.
+    fn server_time(&self) -> impl Future<Output = Result<Option<ServerTime>>> + Send {
+        async { Ok(None) }
     }
 
     /// Returns the stream of changes of this store, `None` if it has none. Each call returns a new

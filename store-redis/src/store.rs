@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
 
 use cache_core::{
     Claim, Codec, Entry, InvalidationStream, Key, Lifetime, Moment, Profile, Result, Revalidated, Store, Ticket, Write,
-    backend::{ETag, only, touch_by_filling, write_id},
+    backend::{ETag, ServerTime, only, touch_by_filling, write_id},
 };
 
 use crate::{
@@ -228,6 +228,10 @@ where
             }
         };
         revalidated.unwrap_or_else(|error| keys.iter().map(|_| Err(error.clone())).collect())
+    }
+
+    async fn server_time(&self) -> Result<Option<ServerTime>> {
+        self.0.keyspace.call().server_time().await.map(Some)
     }
 
     fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {

@@ -21,8 +21,9 @@ pub(crate) fn all(steps: &mut Steps) -> Result {
 }
 
 /// The models: the crate, the module that contains them, and the checkers that run them.
-const MODELS: [(&str, &str, &[&str]); 3] = [
+const MODELS: [(&str, &str, &[&str]); 4] = [
     ("cache-core", "fence::model", &["shuttle", "loom"]),
+    ("cache-chain", "coherence::races", &["shuttle"]),
     ("cache-chain", "flight::model", &["shuttle"]),
     ("cache-chain", "fenced::model", &["shuttle"]),
 ];

@@ -3,12 +3,13 @@
 use std::{collections::HashSet, fmt, panic::catch_unwind, sync::Arc, time::Duration};
 
 use cache_core::{Error, ErrorKind, InvalidationStream, Key, Result, SharedClock, SystemClock, Ttl};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::mpsc};
 
 use super::ChainCache;
 use crate::{
+    audit,
     backfill::{Backfills, Limits, Weigher},
-    coherence::{Coherence, FirstTiers},
+    coherence::{Coherence, FirstTiers, Sample},
     flight::FlightStarter,
     invalidation::Supervisor,
     lifetime::Lifetimes,
@@ -182,7 +183,7 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         let mut tiers = tiers.collect::<Result<Vec<_>>>()?;
         check_names(&tiers)?;
         let coherence = self.coherence.map(Coherence::checked).transpose()?;
-        let first = coherence.as_ref().and_then(|settings| follow(&mut tiers, settings));
+        let (first, samples) = coherence.as_ref().and_then(|settings| follow(&mut tiers, settings)).unzip();
         let tiers: Arc<[Tier<V>]> = tiers.into();
 
         let (clock, timeout) = (self.clock, self.timeout);
@@ -201,13 +202,16 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         let (shared, values) = ((tiers, clock, runtime), (lifetimes, self.weigher));
         let writer = Arc::new(Writer::new(shared, values, timeout, Arc::clone(&repairer), to_forget));
         let tiers = &reader.tiers;
-        let supervisor = match coherence {
+        let mut supervisor = match coherence {
             Some(settings) => {
                 let streams = streams(tiers, first.as_deref());
                 Supervisor::start(streams, (tiers, first.as_ref()), &repairer, settings.heartbeat, &reader.runtime)
             }
             None => Supervisor::default(),
         };
+        if let (Some(first), Some(Some(samples))) = (first, samples) {
+            supervisor.supervise(&reader.runtime, audit::run(Arc::clone(tiers), first, samples));
+        }
         Ok(ChainCache { reader, loader, writer, supervisor: Arc::new(supervisor) })
     }
 
@@ -227,7 +231,10 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
 }
 
 /// Lets the first tiers follow the stream of the shared tier, if it has one. Without one, warns.
-fn follow<V: Clone + Send + Sync + 'static>(tiers: &mut [Tier<V>], settings: &Coherence) -> Option<Arc<FirstTiers>> {
+fn follow<V: Clone + Send + Sync + 'static>(
+    tiers: &mut [Tier<V>],
+    settings: &Coherence,
+) -> Option<(Arc<FirstTiers>, Option<mpsc::Receiver<Sample>>)> {
     let shared = tiers.iter().position(|tier| !tier.is_local()).filter(|shared| *shared > 0)?;
     let (above, below) = tiers.split_at_mut(shared);
     let Some(stream) = below[0].stream() else {
@@ -242,9 +249,9 @@ fn follow<V: Clone + Send + Sync + 'static>(tiers: &mut [Tier<V>], settings: &Co
         return None;
     };
     let entries = above.iter().map(Tier::entries).max().filter(|entries| *entries > 0);
-    let first = FirstTiers::new(settings, &**stream, shared, entries);
+    let (first, samples) = FirstTiers::new(settings, &**stream, shared, entries);
     above.iter_mut().for_each(|tier| tier.follow(&first));
-    Some(first)
+    Some((first, samples))
 }
 
 /// Returns the streams to run, with the places of their tiers: that of the shared tier, and those of

@@ -2,6 +2,7 @@
 
 mod blocking;
 mod builder;
+mod freshness;
 mod get_or_load;
 mod operations;
 mod options;

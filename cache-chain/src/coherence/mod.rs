@@ -5,6 +5,10 @@
 //! current in the shared tier at most [`Coherence::window`] ago. Otherwise it is suspect, and the
 //! shared tier is asked.
 
+#[cfg(all(test, not(shuttle)))]
+mod model;
+#[cfg(all(test, shuttle))]
+mod races;
 mod stamps;
 mod sync;
 
@@ -13,7 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cache_core::{Entry, Error, ErrorKind, InvalidationStream, Key, Result};
+use cache_core::{Entry, Error, ErrorKind, InvalidationStream, Key, Result, backend::ETag};
+use tokio::sync::mpsc;
 
 use self::stamps::{Stamp, Stamps, Suspicion};
 use crate::{
@@ -27,12 +32,13 @@ use crate::{
 pub struct Coherence {
     pub(crate) heartbeat: Duration,
     pub(crate) grace: Option<Duration>,
+    pub(crate) audit: Option<u32>,
 }
 
 impl Coherence {
     /// Creates the default settings: a heartbeat each 500 ms, no grace.
     pub fn new() -> Self {
-        Self { heartbeat: Duration::from_millis(500), grace: None }
+        Self { heartbeat: Duration::from_millis(500), grace: None, audit: None }
     }
 
     /// Sets the interval of the heartbeats by which the stream proves that it is alive. An entry
@@ -51,7 +57,21 @@ impl Coherence {
         self
     }
 
+    /// Audits one in so many hits of the first tiers: reads the entry from the shared tier W later.
+    /// An entry that a first tier serves although the shared tier replaced it longer ago than W
+    /// counts in [`CoherenceStats::disagreed`](crate::CoherenceStats::disagreed) and is logged.
+    /// Entries without a version in the shared tier cannot be compared. At most some hundred hits
+    /// per second are audited. Default: none.
+    pub fn audit(mut self, one_in: u32) -> Self {
+        self.audit = Some(one_in);
+        self
+    }
+
     pub(crate) fn checked(self) -> Result<Self> {
+        if self.audit == Some(0) {
+            let message = "the coherence audits one in 0 hits; leave `audit` out for no audit";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
         if self.heartbeat < SHORTEST_HEARTBEAT || self.heartbeat > LONGEST_HEARTBEAT {
             let message = format!(
                 "the heartbeat of the coherence is {:?}; choose a time from {SHORTEST_HEARTBEAT:?} to {LONGEST_HEARTBEAT:?}",
@@ -83,8 +103,25 @@ pub(crate) struct FirstTiers {
     /// W.
     window: Duration,
     grace: Option<Duration>,
+    audit: Option<Audit>,
     pub(crate) counters: CoherenceCounters,
 }
+
+/// The sampling of hits.
+struct Audit {
+    one_in: u32,
+    samples: mpsc::Sender<Sample>,
+}
+
+/// A hit to be audited.
+pub(crate) struct Sample {
+    pub(crate) key: Key,
+    pub(crate) etag: ETag,
+    pub(crate) seen: tokio::time::Instant,
+}
+
+/// The most samples that wait for their audit. Further hits are not sampled.
+const SAMPLES: usize = 1024;
 
 /// A stamp for the entries of one key that may be stored in the first tiers. While it exists, no
 /// notice for the key is skipped.
@@ -113,10 +150,36 @@ impl FirstTiers {
         stream: &dyn InvalidationStream,
         shared: usize,
         entries: Option<u64>,
-    ) -> Arc<Self> {
+    ) -> (Arc<Self>, Option<mpsc::Receiver<Sample>>) {
         let window = (2 * settings.heartbeat).saturating_add(stream.timeout());
         let stamps = Arc::new(Stamps::new(entries.unwrap_or(ENTRIES), window, coarse_clock::resolution()));
-        Arc::new(Self { stamps, shared, window, grace: settings.grace, counters: CoherenceCounters::default() })
+        let (audit, samples) = settings
+            .audit
+            .map(|one_in| {
+                let (samples, receiver) = mpsc::channel(SAMPLES);
+                (Audit { one_in, samples }, receiver)
+            })
+            .unzip();
+        let counters = CoherenceCounters::default();
+        (Arc::new(Self { stamps, shared, window, grace: settings.grace, audit, counters }), samples)
+    }
+
+    /// W.
+    pub(crate) fn window(&self) -> Duration {
+        self.window
+    }
+
+    /// Lets the hit be audited, if it is one of the sample.
+    #[inline]
+    pub(crate) fn sample<V>(&self, key: &Key, entry: &Entry<V>) {
+        if let Some(audit) = &self.audit
+            && fastrand::u32(..audit.one_in) == 0
+            && let Some(etag) = entry.etag()
+        {
+            let sample = Sample { key: key.clone(), etag, seen: tokio::time::Instant::now() };
+            // If the auditor is behind, the hit is not sampled.
+            let _ = audit.samples.try_send(sample);
+        }
     }
 
     /// Returns `true` if the entry of the key is current in the sense of the guarantee.
@@ -128,6 +191,12 @@ impl FirstTiers {
     /// Returns `true` if an entry of this stamp is not suspect, unless its key has changed.
     pub(crate) fn is_proven(&self, stamp: u64) -> bool {
         self.stamps.is_proven(stamp, coarse_clock::now)
+    }
+
+    /// Returns the moment of the last proof: entries that are current after this call were current
+    /// then or later.
+    pub(crate) fn proven(&self) -> Option<Instant> {
+        self.stamps.state(coarse_clock::now()).proven
     }
 
     /// Draws a stamp for an entry of the key; see [`Stamps::draw`].

@@ -17,10 +17,11 @@ use std::{
 use cache_core::{Key, backend::Fingerprint};
 
 use super::sync::{
-    AtomicU32, AtomicU64,
+    AtomicU32, AtomicU64, Mutex,
     Ordering::{Acquire, Release, SeqCst},
+    lock,
 };
-use crate::util::{fault::injected, sync::lock};
+use crate::util::fault::injected;
 
 /// The stamps of a chain.
 pub(crate) struct Stamps {
@@ -32,7 +33,7 @@ pub(crate) struct Stamps {
     changed: Box<[AtomicU64]>,
     /// The number of stamps for the keys of each slot whose entries may still be stored.
     pending: Box<[AtomicU32]>,
-    cold: std::sync::Mutex<Cold>,
+    cold: Mutex<Cold>,
     /// W, less the resolution of the clock.
     window: u64,
 }
@@ -91,7 +92,7 @@ impl Stamps {
             hot: Hot { trusted_until: AtomicU64::new(u64::MAX), floor: AtomicU64::new(0) },
             changed: (0..slots).map(|_| AtomicU64::new(0)).collect(),
             pending: (0..slots).map(|_| AtomicU32::new(0)).collect(),
-            cold: std::sync::Mutex::default(),
+            cold: Mutex::default(),
             window: nanos(window.saturating_sub(resolution)),
         }
     }
@@ -128,7 +129,7 @@ impl Stamps {
     /// Draws a stamp for an entry of the key that is about to be read or written below.
     pub(crate) fn draw(self: &Arc<Self>, key: &Key) -> Stamp {
         let slot = self.slot(key.fingerprint());
-        // Before the stamp is drawn and anything is asked: a notice that comes now is not skipped.
+        // Before anything is asked: a notice that comes afterwards is not skipped.
         self.pending[slot].fetch_add(1, SeqCst);
         Stamp { stamps: Arc::clone(self), slot, number: self.sequence.0.load(SeqCst) }
     }
@@ -137,8 +138,11 @@ impl Stamps {
     /// Returns `false` if there is none and none can be under way.
     pub(crate) fn change(&self, key: &Key, is_held: impl FnOnce() -> bool) -> bool {
         let slot = self.slot(key.fingerprint());
+        let is_pending = || self.pending[slot].load(SeqCst) > 0;
         // In this order: an entry is stored before its stamp is dropped.
-        if self.pending[slot].load(SeqCst) == 0 && !is_held() {
+        let is_needed =
+            if injected!(HeldBeforePending) { is_held() || is_pending() } else { is_pending() || is_held() };
+        if !is_needed {
             return false;
         }
         let number = self.next();

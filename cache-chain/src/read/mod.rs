@@ -70,6 +70,11 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         self.tiers[0].first()
     }
 
+    /// Returns the place of the first tier that is not in this process, `None` if all are.
+    pub(crate) fn shared(&self) -> Option<usize> {
+        self.tiers.iter().position(|tier| !tier.is_local())
+    }
+
     /// Returns no leases of this key yet, and draws a stamp for what will be filled with them.
     pub(crate) fn no_leases(&self, key: &Key) -> Leases {
         self.returns.none_of(key, self.tiers[0].draw(key))

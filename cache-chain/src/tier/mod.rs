@@ -234,11 +234,18 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     #[inline]
     pub(crate) fn peek(&self, key: &Key) -> Option<Entry<V>> {
         let entry = self.local()?.get(key)?;
-        let is_current = match &self.first {
-            None => true,
-            Some(first) => first.is_current(key, &entry),
-        };
-        is_current.then_some(entry)
+        let Some(first) = &self.first else { return Some(entry) };
+        if !first.is_current(key, &entry) {
+            return None;
+        }
+        first.sample(key, &entry);
+        Some(entry)
+    }
+
+    /// As [`peek`](Self::peek), for the auditor.
+    pub(crate) fn peek_unsampled(&self, key: &Key) -> Option<Entry<V>> {
+        let entry = self.local()?.get(key)?;
+        self.first.as_ref().is_none_or(|first| first.is_current(key, &entry)).then_some(entry)
     }
 
     /// Returns the synchronous interface of the store, if the store is in this process.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use cache_core::{Claim, Entry, Error, ErrorKind, Key, Result, Revalidated, Ticket};
+use cache_core::{Claim, Entry, Error, ErrorKind, Key, Result, Revalidated, Ticket, backend::ServerTime};
 use tokio::time::Instant;
 
 pub(crate) use super::call::Each;
@@ -178,6 +178,11 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     #[inline]
     pub(crate) fn is_fresh(&self, entry: &Entry<V>) -> bool {
         !entry.turns_stale() || !entry.is_stale(self.clock.now())
+    }
+
+    /// Returns the time by the clock of the store's backend, if there is one.
+    pub(crate) async fn server_time(&self) -> Result<Option<ServerTime>> {
+        self.call(self.read_timeout, async |_| self.store.server_time().await).await
     }
 
     /// Takes a lease of each key for `life`, all within `limit`.

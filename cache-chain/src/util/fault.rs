@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     HastyClear,
     /// A hit reads whether its key has changed before it reads until when entries are trusted.
     ChangesReadFirst,
+    /// A notice looks for the entry of its key before it looks for entries under way.
+    HeldBeforePending,
 }
 
 #[cfg(all(test, shuttle))]

@@ -4,6 +4,7 @@ mod batch;
 mod idle;
 mod lock;
 mod server_clock;
+mod server_time;
 mod settings;
 mod touch;
 pub mod write_id;
@@ -13,6 +14,7 @@ pub use self::{
     idle::IdleDeadline,
     lock::lock,
     server_clock::ServerClock,
+    server_time::ServerTime,
     settings::{check_namespace, check_time_to_idle, lease_millis, marker_millis},
     touch::touch_by_filling,
 };

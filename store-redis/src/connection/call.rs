@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use cache_core::{Error, Result, backend::ServerClock};
+use cache_core::{
+    Error, Result,
+    backend::{ServerClock, ServerTime},
+};
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
@@ -176,6 +179,14 @@ impl<'a> Call<'a> {
                 self.read_clock(link).await?;
             }
         }
+    }
+
+    /// Returns the time of the server that the first link leads to.
+    pub(crate) async fn server_time(&self) -> Result<ServerTime> {
+        let server = self.take_snapshot(0).await?;
+        let now = self.connection.clock().now();
+        let run = server.validity.run();
+        Ok(ServerTime { run, earliest: server.earliest_micros(now) / 1000, latest: server.latest(now) })
     }
 
     /// Returns a snapshot if the clock need not be read again.

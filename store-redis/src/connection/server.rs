@@ -19,6 +19,11 @@ pub(crate) struct Validity {
 }
 
 impl Validity {
+    /// Returns the number of the run, 0 if it is unknown or irrelevant.
+    pub(super) fn run(self) -> u32 {
+        self.epoch.unwrap_or_default()
+    }
+
     /// Returns the binding of a new record.
     pub(crate) fn binding(self, key: &[u8]) -> Binding<'_> {
         Binding::new(key, self.epoch.unwrap_or_default())

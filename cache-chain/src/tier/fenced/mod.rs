@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use cache_core::{
     Claim, Entry, InvalidationStream, Key, Lifetime, Moment, Profile, Result, Revalidated, Store, Ticket, Write,
-    backend::ETag,
+    backend::{ETag, ServerTime},
 };
 
 use self::fence::SharedFence;
@@ -192,6 +192,10 @@ impl<S: Store> Store for Fenced<S> {
             self.fence.void(key);
         }
         self.store.del_many(keys).await
+    }
+
+    async fn server_time(&self) -> Result<Option<ServerTime>> {
+        self.store.server_time().await
     }
 
     fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {
