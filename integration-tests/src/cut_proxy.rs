@@ -40,6 +40,8 @@ struct State {
     /// How long requests and replies are held up, in milliseconds.
     request_delay: AtomicU64,
     reply_delay: AtomicU64,
+    /// One in so many pieces of data is lost; 0 for none.
+    lost: AtomicU64,
 }
 
 impl CutProxy {
@@ -103,6 +105,11 @@ impl CutProxy {
         self.state.closed_below.store(self.connections(), Ordering::SeqCst);
     }
 
+    /// Loses one in so many pieces of data, which arrive as late as TCP would send them again.
+    pub fn lose_one_in(&self, pieces: u64) {
+        self.state.lost.store(pieces, Ordering::SeqCst);
+    }
+
     /// Makes the server's clock look wrong by so many seconds, to a client that asks for TIME alone
     /// or first.
     pub fn shift_time(&self, seconds: i64) {
@@ -117,13 +124,20 @@ impl CutProxy {
     }
 }
 
+/// The least time after which TCP sends again what was lost.
+const RETRANSMISSION: Duration = Duration::from_millis(200);
+
 impl Drop for CutProxy {
     fn drop(&mut self) {
         self.accepting.abort();
     }
 }
 
-async fn hold_up(delay: &AtomicU64) {
+async fn hold_up(delay: &AtomicU64, lost: &AtomicU64) {
+    let lost = lost.load(Ordering::SeqCst);
+    if lost > 0 && fastrand::u64(..lost) == 0 {
+        tokio::time::sleep(RETRANSMISSION).await;
+    }
     match delay.load(Ordering::SeqCst) {
         0 => {}
         millis => tokio::time::sleep(Duration::from_millis(millis)).await,
@@ -160,7 +174,7 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, state: Arc<State>, 
             if answered.swap(false, Ordering::SeqCst) {
                 state.round_trips.fetch_add(1, Ordering::SeqCst);
             }
-            hold_up(&state.request_delay).await;
+            hold_up(&state.request_delay, &state.lost).await;
             if to_server.write_all(&buffer[..read]).await.is_err() {
                 return;
             }
@@ -176,7 +190,7 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, state: Arc<State>, 
             if deaf() {
                 continue;
             }
-            hold_up(&state.reply_delay).await;
+            hold_up(&state.reply_delay, &state.lost).await;
             answered.store(true, Ordering::SeqCst);
             shift_time(&mut buffer[..read], state.time_shift.load(Ordering::SeqCst));
             let budget = state.budget.load(Ordering::SeqCst);

@@ -48,6 +48,8 @@ mod race;
 mod reentrant;
 mod sabotage;
 mod scripted;
+mod shared_map;
+mod streams;
 
 use std::{
     fmt::Debug,
@@ -62,6 +64,8 @@ pub use self::{
     map::MapStore,
     reentrant::Reentrant,
     scripted::{Call, Gate, Operation, Phase, ScriptedStore},
+    shared_map::SharedMap,
+    streams::{StreamHarness, broken_stream_clauses},
 };
 // For the tests of this workspace: they may change with any release.
 #[doc(hidden)]
@@ -69,6 +73,7 @@ pub use self::{
     explore::{Schedules, Turnstile},
     race::{Do, race},
     sabotage::{Broken, BrokenHarness},
+    shared_map::StreamMistake,
 };
 use crate::{LocalStore, SharedClock, Store};
 
