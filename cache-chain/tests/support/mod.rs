@@ -50,6 +50,7 @@ macro_rules! forward {
 
 // They use the macro above.
 pub(crate) mod claiming;
+pub(crate) mod remote_rig;
 
 use std::{
     future::{Ready, ready},
