@@ -61,9 +61,10 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
-use cache_chain::{ChainBuilder, ChainCache, Tier};
+use cache_chain::{ChainBuilder, ChainCache, ReadThrough, ServeStale, Tier};
 use cache_core::{
     Entry, Expiry, Key, LocalStore, ManualClock, Store, Ticket, Write,
     testkit::{Gate, MapStore, Operation, Phase, ScriptedStore, block_on},
@@ -119,6 +120,18 @@ impl Rig {
         let write = Write::new(Key::new(key).unwrap(), entry, Ticket::unconditional());
         block_on(self.stores[tier].inner().set(write)).unwrap();
     }
+}
+
+/// Builds a chain of two tiers whose values stay for an hour after their TTL.
+pub(crate) fn stale_rig() -> Rig {
+    let hour = Duration::from_secs(60 * 60);
+    let settings = ReadThrough::new().stale_for(hour).serve_stale(ServeStale::IfLoadFails);
+    Rig::built(2, |_, tier| tier, |builder| builder.read_through(settings))
+}
+
+/// Fails to load.
+pub(crate) async fn down() -> io::Result<String> {
+    Err(io::Error::other("down"))
 }
 
 pub(crate) fn key(name: &str) -> Key {
