@@ -13,8 +13,8 @@ use std::{
 };
 
 use cache_chain::{CallOptions, ChainCache, ErrorKind, Loaded};
-use cache_core::testkit::{Gate, Operation};
-use support::{each, hold_back_get, open_gate, remote_rig::RemoteRig, settle};
+use cache_core::testkit::Gate;
+use support::{hold_back_get, open_gate, remote_rig::RemoteRig, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -138,13 +138,4 @@ async fn a_batch_reloads_its_keys_by_one_call() {
     gate.open();
     assert_eq!(batch.await.unwrap().unwrap(), [Some(7), Some(7)]);
     assert_eq!(rig.loads.load(SeqCst), 3);
-}
-
-/// A tier that has failed the lookup is not asked for leases.
-#[tokio::test]
-async fn a_batch_asks_a_tier_that_failed_for_nothing_more() {
-    let rig = RemoteRig::new();
-    rig.lower.fail(Operation::Get, ErrorKind::Unavailable);
-    assert_eq!(rig.chain.get_or_load_many(["k"], each(7)).await.unwrap(), [Some(7)]);
-    assert_eq!(rig.lower.calls_of(Operation::Lease), 0);
 }

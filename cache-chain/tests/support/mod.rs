@@ -50,7 +50,9 @@ macro_rules! forward {
 
 // They use the macro above.
 pub(crate) mod claiming;
+pub(crate) mod origin;
 pub(crate) mod remote_rig;
+pub(crate) mod stale_value;
 
 use std::{
     future::{Ready, ready},
@@ -127,6 +129,22 @@ pub(crate) fn stale_rig() -> Rig {
     let hour = Duration::from_secs(60 * 60);
     let settings = ReadThrough::new().stale_for(hour).serve_stale(ServeStale::IfLoadFails);
     Rig::built(2, |_, tier| tier, |builder| builder.read_through(settings))
+}
+
+/// Builds a chain of memory over a scripted store.
+pub(crate) fn memory_over_scripted(
+    settings: ReadThrough,
+) -> (ChainCache<String>, MapStore<String>, Scripted, ManualClock) {
+    let clock = ManualClock::new();
+    let (memory, below) =
+        (MapStore::with_clock(clock.shared()), ScriptedStore::new(MapStore::with_clock(clock.shared())));
+    let builder = ChainCache::builder().clock(clock.shared()).tier(memory.clone()).tier(below.clone());
+    (builder.read_through(settings).build().unwrap(), memory, below, clock)
+}
+
+/// Loads a value.
+pub(crate) fn load(value: &str) -> Ready<io::Result<String>> {
+    ready(Ok(owned(value)))
 }
 
 /// Fails to load.
