@@ -83,7 +83,7 @@ fn g7_repairs_survive_the_runtime_of_the_caller() {
     home.join().unwrap().unwrap_err();
 }
 
-/// The tier answers. Keys that are not read because they await their deletion are no failures of it.
+/// A key that is not read because it awaits its deletion is no failure of its tier, which answers.
 #[tokio::test(start_paused = true)]
 async fn g7_a_distrusted_key_does_not_open_the_breaker() {
     let rig = Rig::with(2, |_, tier| tier.breaker(Breaker::new().failures(3).probe_interval(10 * SECOND)));
@@ -129,7 +129,7 @@ async fn g7_a_write_that_panicked_leaves_its_key_distrusted() {
     assert_eq!(rig.chain.get("k").await.unwrap(), None);
 }
 
-/// A backfill that was in flight when a deletion failed is not made before the deletion is repaired.
+/// A backfill that was in flight when a deletion failed is not made before the repair.
 #[tokio::test(start_paused = true)]
 async fn g7_a_backfill_under_way_is_not_made_where_a_write_failed() {
     let rig = Rig::with(3, |_, tier| tier.no_breaker());

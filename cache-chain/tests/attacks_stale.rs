@@ -37,8 +37,8 @@ async fn g4_what_expires_while_a_tier_below_is_asked_is_not_served() {
     }
 }
 
-/// The reader finds a fresh entry. Before it is polled again, the entry is deleted and becomes stale.
-/// The refresh that begins then must not serve the deleted value to later callers.
+/// The reader finds a fresh entry, which is deleted and becomes stale before the reader is polled
+/// again. The refresh that begins then must not serve the deleted value to later callers.
 #[tokio::test]
 async fn g1_a_refresh_does_not_bring_what_was_found_before_a_del() {
     let (chain, memory, below, clock) = memory_over_scripted(ReadThrough::new().stale_for(100 * SECOND));

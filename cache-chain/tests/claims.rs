@@ -130,7 +130,8 @@ async fn who_gets_the_claim_looks_again() {
     assert_eq!(shared.claimed(), 0, "and gives it back");
 }
 
-/// The value that another process has loaded goes to the tiers above the shared one, and nowhere else.
+/// The value that another process has loaded goes to the tiers above the shared one, and not to those
+/// below.
 #[tokio::test]
 async fn what_another_loaded_is_filled_above_alone() {
     let shared = Claiming::default();

@@ -33,8 +33,8 @@ async fn the_statistics_count_writes() {
     assert_eq!(rig.chain.stats().writes.set, 3, "a failed write does not count");
 }
 
-/// Each call of the store fails or never answers. An operation that cannot do its work returns an error,
-/// and no tier serves an older value afterwards.
+/// Each call of the store fails or never answers. An operation that cannot do its work returns an
+/// error, and no tier serves an older value afterwards.
 #[tokio::test(start_paused = true)]
 async fn an_operation_on_a_tier_that_fails_says_so_and_brings_nothing_back() {
     let operations = [Operation::Get, Operation::Lease, Operation::Fill, Operation::Set, Operation::Del];
@@ -65,7 +65,7 @@ async fn an_operation_on_a_tier_that_fails_says_so_and_brings_nothing_back() {
                     }
                     rig.stores[place].heal();
                     if is_write {
-                        // The value that may be there is not read, now or when it has been repaired.
+                        // The value that may be there is not read, neither now nor after the repair.
                         let got = rig.chain.get("k").await;
                         assert!(got.as_ref().is_ok_and(Option::is_none) || result.is_err() && got.is_err(), "{case}");
                         tokio::time::sleep(3 * SECOND).await;

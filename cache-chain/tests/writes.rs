@@ -124,7 +124,7 @@ async fn a_removal_that_failed_is_reported_and_empties_the_tiers_above() {
     rig.stores[1].fail(Operation::Del, ErrorKind::Unavailable);
     let error = rig.chain.set("k", "new".to_owned()).await.unwrap_err();
     assert_eq!(error.failures()[0].name(), "L2 map");
-    // What is in L2 is the old value, so nothing may be above it.
+    // L2 holds the old value, so L1 may hold nothing.
     assert_eq!([0, 1, 2].map(|tier| rig.value(tier, "k")), [None, Some("old".into()), Some("new".into())]);
 
     let rig = Rig::new(2);

@@ -33,8 +33,8 @@ impl Drop for Alive {
     }
 }
 
-/// Values that await admission or their drop count as well: at no instant are more values alive than
-/// 1.1 times the capacity, those in the writers' hands included.
+/// Values that await admission or their drop count as well: at no instant are more values alive
+/// than 1.1 times the capacity, those in the writers' hands included.
 #[test]
 fn at_no_instant_are_more_values_alive_than_the_bound() {
     watched(|| {
@@ -221,7 +221,7 @@ fn dropping_the_last_handle_does_not_block_a_runtime() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let displaced = runtime.block_on(async {
             let store = StrettoStore::new(100).unwrap();
-            // What makes room is dropped by its writer, so it is kept from being dropped here.
+            // Writers drop the values that make room, so these are kept from being dropped here.
             let displaced: Vec<_> =
                 (0..1000).map(|n| store.insert(&key(n), forever(Gated::new(&open, &dropped)), 1).unwrap()).collect();
             drop(store);

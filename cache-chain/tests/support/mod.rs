@@ -148,8 +148,8 @@ pub(crate) fn load(value: &str) -> Ready<io::Result<String>> {
 }
 
 /// Fails to load.
-pub(crate) async fn down() -> io::Result<String> {
-    Err(io::Error::other("down"))
+pub(crate) fn down() -> Ready<io::Result<String>> {
+    ready(Err(io::Error::other("down")))
 }
 
 pub(crate) fn key(name: &str) -> Key {
@@ -190,10 +190,11 @@ pub(crate) fn owned(value: &str) -> String {
     value.to_owned()
 }
 
+/// The result of a loader of several keys.
+type LoadedEach<V> = Ready<io::Result<Vec<(&'static str, V)>>>;
+
 /// Returns a loader of several keys that loads this value for each.
-pub(crate) fn each<V: Clone>(
-    value: V,
-) -> impl FnOnce(Vec<&'static str>) -> Ready<io::Result<Vec<(&'static str, V)>>> + Clone {
+pub(crate) fn each<V: Clone>(value: V) -> impl FnOnce(Vec<&'static str>) -> LoadedEach<V> + Clone {
     move |keys| ready(Ok(keys.into_iter().map(|key| (key, value.clone())).collect()))
 }
 
