@@ -4,13 +4,13 @@ mod support;
 
 use std::{io, time::Duration};
 
-use cache_chain::{CallOptions, ChainCache, ErrorKind, Loaded, ManualClock, ReadThrough, ServeStale};
+use cache_chain::{CallOptions, ChainCache, ErrorKind, Loaded, ManualClock, ReadThrough};
 use cache_core::{
     Entry, LocalStore, Store, Ticket,
     testkit::{Gate, MapStore, Operation, ScriptedStore},
 };
 use support::{
-    claiming::{Claiming, load, load_with, process, process_pair},
+    claiming::{Claiming, load, load_with, process, process_pair, set_stale, stale_if_load_fails},
     key, open_gate, settle,
 };
 use tokio::time::Instant;
@@ -206,11 +206,9 @@ async fn a_dropped_caller_leaves_no_claim_and_no_load() {
             for polls in 0..12 {
                 let clock = ManualClock::new();
                 let shared = Claiming::with_clock(&clock);
-                let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
-                let [one, _] = process_pair(&shared, &clock, &settings);
+                let [one, _] = process_pair(&shared, &clock, &stale_if_load_fails());
                 if is_stale {
-                    one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
-                    clock.advance(SECOND);
+                    set_stale(&one, &clock).await;
                 }
                 let (chain, gate) = (one.clone(), Gate::default());
                 let call = tokio::spawn(async move {

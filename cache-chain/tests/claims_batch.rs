@@ -4,13 +4,13 @@ mod support;
 
 use std::{io, time::Duration};
 
-use cache_chain::{ChainCache, ErrorKind, ManualClock, ReadThrough, ServeStale};
+use cache_chain::{ChainCache, ErrorKind, ManualClock, ReadThrough};
 use cache_core::{
     Entry, Expiry, Result,
     testkit::{Gate, Operation, ScriptedStore},
 };
 use support::{
-    claiming::{Claiming, load, load_slowly, process, process_pair},
+    claiming::{Claiming, load, load_slowly, process, process_pair, set_stale, stale_if_load_fails},
     each, open_gate, owned, settle,
 };
 
@@ -84,8 +84,7 @@ async fn a_batch_loads_what_a_peer_failed_to_load() {
 async fn a_batch_of_stale_values_is_loaded_once_by_all_processes() {
     let clock = ManualClock::new();
     let shared = Claiming::with_clock(&clock);
-    let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
-    let [one, two] = process_pair(&shared, &clock, &settings);
+    let [one, two] = process_pair(&shared, &clock, &stale_if_load_fails());
     one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
     assert_eq!(two.get("k").await.unwrap().as_deref(), Some("old"));
     two.wait().await.unwrap();
@@ -122,11 +121,9 @@ async fn a_batch_with_granted_claims_looks_again() {
     for is_stale in [false, true] {
         let clock = ManualClock::new();
         let shared = Claiming::with_clock(&clock);
-        let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
-        let [one, _] = process_pair(&shared, &clock, &settings);
+        let [one, _] = process_pair(&shared, &clock, &stale_if_load_fails());
         if is_stale {
-            one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
-            clock.advance(SECOND);
+            set_stale(&one, &clock).await;
         }
         shared.store_on_claim(Entry::new(owned("theirs"), Expiry::Never));
         let found = one.get_or_load_many(["k"], each(owned("ours"))).await.unwrap();

@@ -4,10 +4,10 @@ mod support;
 
 use std::{io, time::Duration};
 
-use cache_chain::{CallOptions, ChainCache, ManualClock, ReadThrough, ServeStale};
+use cache_chain::{CallOptions, ChainCache, ManualClock, ReadThrough};
 use cache_core::{Entry, Expiry, LocalStore};
 use support::{
-    claiming::{Claiming, load_with, process, process_pair},
+    claiming::{Claiming, load_with, process, process_pair, set_stale, stale_if_load_fails},
     each, key, owned, settle,
 };
 
@@ -19,11 +19,9 @@ async fn a_tier_that_a_call_leaves_out_grants_it_no_claim() {
     for is_stale in [false, true] {
         let clock = ManualClock::new();
         let shared = Claiming::with_clock(&clock);
-        let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
-        let [one, other] = process_pair(&shared, &clock, &settings);
+        let [one, other] = process_pair(&shared, &clock, &stale_if_load_fails());
         if is_stale {
-            one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
-            clock.advance(SECOND);
+            set_stale(&one, &clock).await;
         }
         let loader = |value: &'static str| move || async move { Ok::<_, io::Error>(value.to_owned()) };
         // The tier has a fresh value, which is not asked for.

@@ -10,7 +10,7 @@ use cache_core::{
     testkit::{Gate, MapStore, Operation, ScriptedStore},
 };
 use support::{
-    claiming::{Claiming, load, load_slowly, process_pair},
+    claiming::{Claiming, load, load_slowly, process_pair, set_stale, stale_if_load_fails},
     key, open_gate, owned, settle,
 };
 
@@ -76,10 +76,8 @@ async fn a_value_about_to_expire_is_loaded_once_by_all_processes() {
 async fn a_refresh_with_a_granted_claim_looks_again() {
     let clock = ManualClock::new();
     let shared = Claiming::with_clock(&clock);
-    let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
-    let [one, _] = process_pair(&shared, &clock, &settings);
-    one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
-    clock.advance(SECOND);
+    let [one, _] = process_pair(&shared, &clock, &stale_if_load_fails());
+    set_stale(&one, &clock).await;
     let gate = open_gate();
     shared.store_on_claim(Entry::new(owned("theirs"), Expiry::Never));
     assert_eq!(load(&one, "ours", &gate).await.unwrap(), "theirs");
@@ -95,8 +93,7 @@ async fn a_refresh_that_fails_returns_its_claim() {
     let shared = Claiming::with_clock(&clock);
     let settings = ReadThrough::new().stale_for(60 * SECOND);
     let [one, two] = process_pair(&shared, &clock, &settings);
-    one.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
-    clock.advance(SECOND);
+    set_stale(&one, &clock).await;
     let down = || async { Err::<String, _>(io::Error::other("down")) };
     assert_eq!(one.get_or_load("k", down).await.unwrap(), "old");
     settle().await;
@@ -114,12 +111,11 @@ async fn the_claim_of_a_refresh_is_held_until_the_value_is_stored() {
         let clock = ManualClock::new();
         let shared = Claiming::with_clock(&clock);
         let remote = ScriptedStore::new(shared.clone());
-        let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
+        let settings = stale_if_load_fails();
         let builder = ChainCache::builder().clock(clock.shared());
         let builder = if has_memory { builder.tier(MapStore::with_clock(clock.shared())) } else { builder };
         let chain = builder.tier(remote.clone()).read_through(settings).build().unwrap();
-        chain.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
-        clock.advance(SECOND);
+        set_stale(&chain, &clock).await;
         let gate = remote.stall(Operation::Fill);
         let open = open_gate();
         assert_eq!(load(&chain, "new", &open).await.unwrap(), "new");
@@ -136,8 +132,7 @@ async fn the_claim_of_a_refresh_is_held_until_the_value_is_stored() {
 async fn a_key_of_the_greatest_length_is_refreshed_without_a_claim() {
     let clock = ManualClock::new();
     let shared = Claiming::with_clock(&clock);
-    let settings = ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails);
-    let [one, _] = process_pair(&shared, &clock, &settings);
+    let [one, _] = process_pair(&shared, &clock, &stale_if_load_fails());
     let long: &'static str = "k".repeat(64 * 1024).leak();
     for is_batch in [false, true] {
         one.set_with_ttl(long, "old".to_owned(), SECOND).await.unwrap();

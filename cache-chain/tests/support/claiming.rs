@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{CallOptions, ChainCache, Loaded, ManualClock, ReadThrough};
+use cache_chain::{CallOptions, ChainCache, Loaded, ManualClock, ReadThrough, ServeStale};
 use cache_core::{
     Claim, Entry, Expiry, Key, LocalStore, Profile, Result, Store, Ticket, Write,
     testkit::{Gate, MapStore, block_on},
@@ -109,6 +109,17 @@ pub(crate) fn process_pair(shared: &Claiming, clock: &ManualClock, settings: &Re
         let chain = ChainCache::builder().clock(clock.shared()).tier(memory).tier(shared.clone());
         chain.read_through(settings.clone()).build().unwrap()
     })
+}
+
+/// Values stay for a minute after their TTL, and serve if a load fails.
+pub(crate) fn stale_if_load_fails() -> ReadThrough {
+    ReadThrough::new().stale_for(60 * SECOND).serve_stale(ServeStale::IfLoadFails)
+}
+
+/// Sets "k" to "old", which is stale now.
+pub(crate) async fn set_stale(chain: &ChainCache<String>, clock: &ManualClock) {
+    chain.set_with_ttl("k", "old".to_owned(), SECOND).await.unwrap();
+    clock.advance(SECOND);
 }
 
 /// Loads the value of "k" when the gate opens.
