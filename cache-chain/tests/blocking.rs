@@ -66,7 +66,10 @@ fn concurrent_threads_share_a_load_that_may_block() {
                 let inner = chain.clone();
                 let load = move || {
                     calls.fetch_add(1, SeqCst);
-                    std::thread::sleep(Duration::from_millis(50));
+                    // It blocks until the other threads have joined it, or another load has begun.
+                    while inner.chain().stats().loads.joined < 7 && calls.load(SeqCst) == 1 {
+                        std::thread::yield_now();
+                    }
                     // The loader may call the chain.
                     inner.get_or_load("inner", || Ok::<_, io::Error>("v".to_owned()))
                 };
@@ -77,7 +80,8 @@ fn concurrent_threads_share_a_load_that_may_block() {
     for caller in callers {
         assert_eq!(caller.join().unwrap().unwrap(), "v");
     }
-    assert_eq!(calls.load(SeqCst), 1);
+    let loads = chain.chain().stats().loads;
+    assert_eq!((calls.load(SeqCst), loads.started, loads.joined), (1, 2, 7));
 }
 
 #[test]

@@ -294,6 +294,8 @@ async fn sweeping_removes_what_has_expired_and_nothing_else(place: SqlPlace) {
 }
 
 async fn the_background_sweeps_and_ends_with_the_last_handle(place: SqlPlace) {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
     let store: SqlStore<u64> = place.builder().sweep_every(Duration::from_millis(20)).connect().await.unwrap();
     let clone = store.clone();
     drop(store);
@@ -303,13 +305,13 @@ async fn the_background_sweeps_and_ends_with_the_last_handle(place: SqlPlace) {
     };
     expire().await;
     eventually("the sweep", async || (place.rows().await == 0).then_some(())).await;
+    assert!(tasks() > before, "the sweeper is a task");
     drop(clone);
+    eventually("the end of the store's tasks", async || (tasks() <= before).then_some(())).await;
     let store: SqlStore<u64> = place.store().await;
     store.set(living(&key("k"), 1, Duration::from_secs(60))).await.unwrap();
     place.execute("UPDATE {t} SET expires_at = 1").await;
-    // Twenty times the interval of the store that is gone.
-    tokio::time::sleep(Duration::from_millis(400)).await;
-    assert_eq!(place.rows().await, 1, "nobody sweeps any more");
+    assert_eq!(place.rows().await, 1, "the first store sweeps after its end");
 }
 
 async fn a_pool_of_the_application_serves(place: SqlPlace) {

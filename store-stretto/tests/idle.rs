@@ -1,5 +1,7 @@
 //! Idle expiry: an entry that is not read expires before its TTL.
 
+mod support;
+
 use std::{
     sync::{
         Arc,
@@ -9,15 +11,12 @@ use std::{
     time::Duration,
 };
 
-use cache_core::{Clock, Entry, ErrorKind, Expiry, Key, LocalStore, ManualClock, Moment, Ttl};
+use cache_core::{Clock, Entry, ErrorKind, Expiry, LocalStore, ManualClock, Moment, Ttl};
 use store_stretto::StrettoStore;
+use support::{eventually, key};
 
 const IDLE: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
-
-fn key(name: impl cache_core::CacheKey) -> Key {
-    Key::new(&name).unwrap()
-}
 
 fn store<V: Clone + Send + Sync + 'static>(clock: &ManualClock) -> StrettoStore<V> {
     StrettoStore::builder().capacity(100).clock(clock.shared()).time_to_idle(IDLE).build().unwrap()
@@ -127,13 +126,7 @@ fn the_memory_of_idle_entries_is_freed() {
     }
     assert_eq!(store.len(), 50);
     clock.advance(IDLE);
-    for _ in 0..60_000 {
-        if store.is_empty() && Arc::strong_count(&used) == 1 {
-            return;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    panic!("{} entries and {} values are left", store.len(), Arc::strong_count(&used) - 1);
+    eventually("the idle entries are dropped", || store.is_empty() && Arc::strong_count(&used) == 1);
 }
 
 #[tokio::test]
