@@ -1,0 +1,438 @@
+//! First tiers that follow the changes of a shared one.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use cache_chain::{ChainCache, Coherence, ErrorKind, FreshnessToken, Origin, ReadThrough, Source, Tier};
+use cache_core::{
+    Entry, Error, Expiry, Invalidation, InvalidationSink, InvalidationStream, Key, LocalStore, Store, Ticket, Write,
+    testkit::{MapStore, SharedMap, StreamMistake},
+};
+
+/// One instance of a service.
+struct Instance {
+    memory: MapStore<u32>,
+    chain: ChainCache<u32>,
+}
+
+impl Instance {
+    async fn over(shared: &SharedMap<u32>) -> Self {
+        Self::with(shared, Coherence::new()).await
+    }
+
+    async fn with(shared: &SharedMap<u32>, coherence: Coherence) -> Self {
+        let memory = MapStore::new();
+        let tiers = ChainCache::builder().tier(Tier::new(memory.clone()).name("memory")).tier(shared.clone());
+        let chain = tiers.coherence(coherence).build().unwrap();
+        let instance = Self { memory, chain };
+        instance.until(|stats| stats.trusted).await;
+        instance
+    }
+
+    async fn until(&self, is_so: impl Fn(&cache_chain::CoherenceStats) -> bool) {
+        while !is_so(&self.chain.stats().coherence) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Reads until the entry is stored in memory. Returns its value.
+    async fn warm(&self, key: &str) -> Option<u32> {
+        let value = self.chain.get(key).await.unwrap();
+        self.chain.wait().await.unwrap();
+        value
+    }
+
+    async fn source(&self, key: &str) -> Source {
+        self.chain.get_detailed(key).await.unwrap().source
+    }
+}
+
+fn memory() -> Source {
+    Source::Tier("memory".into())
+}
+
+/// Sets a value as another process does.
+async fn set(shared: &impl Store<Value = u32>, key: &str, value: u32) {
+    let write = Write::new(Key::new(key).unwrap(), Entry::new(value, Expiry::Never), Ticket::unconditional());
+    shared.set(write).await.unwrap();
+}
+
+async fn del(shared: &impl Store<Value = u32>, key: &str) {
+    shared.del(&Key::new(key).unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn g2_a_change_elsewhere_is_seen_at_the_next_read() {
+    let shared = SharedMap::new();
+    let (a, b) = (Instance::over(&shared).await, Instance::over(&shared).await);
+    a.chain.set("k", 1).await.unwrap();
+    assert_eq!(b.warm("k").await, Some(1));
+    assert_eq!(b.source("k").await, memory());
+    a.chain.set("k", 2).await.unwrap();
+    assert_eq!(b.chain.get("k").await.unwrap(), Some(2));
+    b.warm("k").await;
+    a.chain.del("k").await.unwrap();
+    assert_eq!(b.chain.get("k").await.unwrap(), None);
+    b.warm("k").await;
+    set(&shared, "k", 3).await;
+    assert_eq!(b.warm("k").await, Some(3));
+    a.chain.clear().await.unwrap();
+    assert_eq!(b.chain.get("k").await.unwrap(), None);
+    let stats = b.chain.stats().coherence;
+    assert_eq!((stats.mode, stats.epoch, stats.gaps, stats.unknown), (Some("map"), 1, 0, 0));
+}
+
+#[tokio::test]
+async fn a_suspect_entry_is_confirmed_replaced_or_gone() {
+    let shared = SharedMap::new();
+    let instance = Instance::over(&shared).await;
+    for key in ["same", "other", "gone"] {
+        set(&shared, key, 1).await;
+        instance.warm(key).await;
+    }
+    shared.cut_streams();
+    instance.until(|stats| stats.epoch == 2 && stats.trusted).await;
+    set(&shared, "other", 2).await;
+    del(&shared, "gone").await;
+    let values = instance.chain.get_many(["same", "other", "gone"]).await.unwrap();
+    assert_eq!(values, [Some(1), Some(2), None]);
+    let stats = instance.chain.stats().coherence;
+    assert_eq!((stats.checks_unchanged, stats.checks_changed, stats.checks_gone), (1, 1, 1));
+    instance.chain.wait().await.unwrap();
+    assert_eq!([instance.source("same").await, instance.source("other").await], [memory(), memory()]);
+}
+
+/// After a `del` on any instance, no instance serves the value, not even as stale while loading
+/// fails.
+#[tokio::test]
+async fn g2_a_stale_value_that_was_deleted_elsewhere_is_not_served() {
+    let shared = SharedMap::new();
+    let (memory, other) = (MapStore::new(), Instance::over(&shared).await);
+    let settings = ReadThrough::new().stale_for(Duration::from_secs(3600)).no_failure_cooldown();
+    let tiers = ChainCache::builder().tier(memory.clone()).tier(shared.clone()).read_through(settings);
+    let chain: ChainCache<u32> = tiers.build().unwrap();
+    let load = |value: Result<u32, &'static str>| move || async move { value };
+    while !chain.stats().coherence.trusted {
+        tokio::task::yield_now().await;
+    }
+    chain.set_with_ttl("k", 1, Duration::from_nanos(1)).await.unwrap();
+    assert_eq!(chain.get_or_load("k", load(Err("down"))).await.unwrap(), 1, "stale");
+    other.chain.del("k").await.unwrap();
+    assert!(LocalStore::get(&memory, &Key::new("k").unwrap()).is_some(), "it is still there");
+    let failed = chain.get_or_load("k", load(Err("down"))).await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Loader);
+    assert_eq!(chain.get_or_load("k", load(Ok(2))).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn keys_that_are_not_held_cost_no_hits() {
+    let shared = SharedMap::new();
+    let instance = Instance::over(&shared).await;
+    for n in 0..100 {
+        set(&shared, &n.to_string(), n).await;
+        instance.warm(&n.to_string()).await;
+    }
+    let before = instance.chain.stats();
+    for n in 0..50_000_u32 {
+        set(&shared, &format!("foreign {n}"), n).await;
+        let key = (n % 100).to_string();
+        assert_eq!(instance.chain.get(&key).await.unwrap(), Some(n % 100));
+    }
+    let after = instance.chain.stats();
+    let hits = after.tiers[0].hits - before.tiers[0].hits;
+    assert!(hits >= 49_500, "{hits} of 50,000 in memory");
+    assert_eq!(after.coherence.events_unheld - before.coherence.events_unheld, 50_000);
+}
+
+/// A notice for a key that is not held yet counts if its entry is on the way.
+#[tokio::test]
+async fn g2_a_change_while_the_entry_is_on_its_way_is_not_missed() {
+    let shared = SharedMap::new();
+    let instance = Instance::over(&shared).await;
+    let (other, memory) = (shared.clone(), instance.memory.clone());
+    let load = || async move {
+        let key = Key::new("k").unwrap();
+        set(&other, "k", 2).await;
+        Ok::<_, std::io::Error>(if memory.holds(&key) { 0 } else { 1 })
+    };
+    assert_eq!(instance.chain.get_or_load("k", load).await.unwrap(), 1, "not held when it changes");
+    instance.chain.wait().await.unwrap();
+    let held = LocalStore::get(&instance.memory, &Key::new("k").unwrap()).and_then(Entry::into_value);
+    assert_eq!(held, Some(1), "it was stored afterwards");
+    assert_eq!(instance.chain.get("k").await.unwrap(), Some(2));
+}
+
+/// A stream that the test plays.
+#[derive(Clone, Default)]
+struct Played(Arc<Mutex<Option<Arc<dyn InvalidationSink>>>>);
+
+impl std::fmt::Debug for Played {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Played")
+    }
+}
+
+impl InvalidationStream for Played {
+    fn timeout(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn run(
+        self: Arc<Self>,
+        _: Duration,
+        sink: Arc<dyn InvalidationSink>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Error> + Send>> {
+        *self.0.lock().unwrap() = Some(sink);
+        Box::pin(std::future::pending())
+    }
+}
+
+impl Played {
+    async fn sink(&self) -> Arc<dyn InvalidationSink> {
+        loop {
+            if let Some(sink) = self.0.lock().unwrap().clone() {
+                return sink;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// A chain over a shared tier whose stream the test plays.
+async fn played(coherence: Coherence) -> (Instance, SharedMap<u32>, Arc<dyn InvalidationSink>) {
+    let (shared, stream, memory) = (SharedMap::new(), Played::default(), MapStore::new());
+    let tiers = ChainCache::builder()
+        .tier(Tier::new(memory.clone()).name("memory"))
+        .tier(Tier::new(shared.clone()).invalidations(stream.clone()));
+    let chain = tiers.coherence(coherence).build().unwrap();
+    (Instance { memory, chain }, shared, stream.sink().await)
+}
+
+#[tokio::test]
+async fn before_the_first_proof_memory_serves_as_without_a_stream() {
+    let (instance, shared, sink) = played(Coherence::new()).await;
+    set(&shared, "k", 1).await;
+    instance.warm("k").await;
+    set(&shared, "k", 2).await;
+    assert_eq!((instance.chain.get("k").await.unwrap(), instance.source("k").await), (Some(1), memory()));
+    sink.apply(Invalidation::Begin("played"));
+    assert_eq!(instance.chain.get("k").await.unwrap(), Some(1), "it has proven nothing yet");
+    sink.apply(Invalidation::Proven(std::time::Instant::now()));
+    assert_eq!(instance.chain.get("k").await.unwrap(), Some(2));
+}
+
+#[tokio::test]
+async fn after_w_without_a_proof_every_read_is_checked() {
+    let heartbeat = Duration::from_millis(20);
+    let (instance, shared, sink) = played(Coherence::new().heartbeat(heartbeat)).await;
+    assert_eq!(instance.chain.stats().coherence.window, 2 * heartbeat);
+    sink.apply(Invalidation::Begin("played"));
+    sink.apply(Invalidation::Proven(std::time::Instant::now()));
+    set(&shared, "k", 1).await;
+    instance.warm("k").await;
+    // The message is lost, and so are those after it.
+    set(&shared, "k", 2).await;
+    instance.until(|stats| !stats.trusted).await;
+    assert_eq!(instance.chain.get("k").await.unwrap(), Some(2));
+    assert_eq!(instance.chain.stats().coherence.checks_changed, 1);
+    // A proof of a moment that is too long ago, as after a suspension, proves nothing.
+    sink.apply(Invalidation::Proven(std::time::Instant::now() - 2 * heartbeat));
+    assert!(!instance.chain.stats().coherence.trusted);
+}
+
+#[tokio::test]
+async fn after_a_gap_entries_are_checked_once() {
+    let (instance, shared, sink) = played(Coherence::new()).await;
+    sink.apply(Invalidation::Begin("played"));
+    sink.apply(Invalidation::Proven(std::time::Instant::now()));
+    set(&shared, "k", 1).await;
+    instance.warm("k").await;
+    sink.apply(Invalidation::Gap);
+    assert_eq!(instance.warm("k").await, Some(1));
+    assert_eq!(instance.source("k").await, memory());
+    let stats = instance.chain.stats().coherence;
+    assert_eq!((stats.gaps, stats.epoch, stats.checks_unchanged), (1, 2, 1));
+}
+
+/// Whatever a stream receives only makes entries suspect.
+#[tokio::test]
+async fn foreign_and_broken_events_are_counted_and_harmless() {
+    let (instance, shared, sink) = played(Coherence::new()).await;
+    sink.apply(Invalidation::Begin("played"));
+    sink.apply(Invalidation::Proven(std::time::Instant::now()));
+    set(&shared, "k", 1).await;
+    instance.warm("k").await;
+    let long = vec![b'k'; Key::MAX_LEN + 1];
+    for notice in [Invalidation::Key(b""), Invalidation::Key(&long), Invalidation::Unknown] {
+        sink.apply(notice);
+    }
+    sink.apply(Invalidation::Key(b"\xff\x00\xfe"));
+    (0..100_000_u32).for_each(|n| sink.apply(Invalidation::Key(&n.to_le_bytes())));
+    let stats = instance.chain.stats().coherence;
+    assert_eq!((stats.unknown, stats.events, stats.events_unheld), (3, 0, 100_001));
+    assert_eq!(instance.source("k").await, memory());
+    sink.apply(Invalidation::Everything);
+    assert_ne!(instance.source("k").await, memory());
+}
+
+#[tokio::test]
+async fn a_grace_serves_what_cannot_be_checked_but_nothing_that_has_changed() {
+    let heartbeat = Duration::from_millis(20);
+    let settings = Coherence::new().heartbeat(heartbeat).grace(Duration::from_secs(3600));
+    let (memory_store, stream) = (MapStore::new(), Played::default());
+    let (shared, fails) = (SharedMap::new(), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let failing = Failing { inner: shared.clone(), fails: Arc::clone(&fails) };
+    let tiers = ChainCache::builder()
+        .tier(Tier::new(memory_store.clone()).name("memory"))
+        .tier(Tier::new(failing).invalidations(stream.clone()).no_breaker());
+    let chain = tiers.coherence(settings).build().unwrap();
+    let instance = Instance { memory: memory_store, chain };
+    let sink = stream.sink().await;
+    sink.apply(Invalidation::Begin("played"));
+    sink.apply(Invalidation::Proven(std::time::Instant::now()));
+    for key in ["kept", "changed"] {
+        set(&shared, key, 1).await;
+        instance.warm(key).await;
+    }
+    sink.apply(Invalidation::Key(b"changed"));
+    fails.store(true, std::sync::atomic::Ordering::SeqCst);
+    instance.until(|stats| !stats.trusted).await;
+    let found = instance.chain.get_detailed("kept").await.unwrap();
+    assert_eq!((found.value, found.in_grace, found.source), (Some(1), true, memory()));
+    assert_eq!(instance.chain.get("changed").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(instance.chain.stats().coherence.served_in_grace, 1);
+}
+
+/// A shared store that can fail.
+#[derive(Clone)]
+struct Failing {
+    inner: SharedMap<u32>,
+    fails: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Failing {
+    fn check(&self) -> cache_core::Result<()> {
+        let fails = self.fails.load(std::sync::atomic::Ordering::SeqCst);
+        if fails { Err(Error::new(ErrorKind::Unavailable, "down")) } else { Ok(()) }
+    }
+}
+
+impl Store for Failing {
+    type Value = u32;
+
+    fn profile(&self) -> cache_core::Profile {
+        Store::profile(&self.inner)
+    }
+
+    async fn get(&self, key: &Key) -> cache_core::Result<Option<Entry<u32>>> {
+        self.check()?;
+        self.inner.get(key).await
+    }
+
+    async fn lease(&self, key: &Key) -> cache_core::Result<Ticket> {
+        self.check()?;
+        self.inner.lease(key).await
+    }
+
+    async fn fill(&self, write: Write<u32>) -> cache_core::Result<bool> {
+        self.check()?;
+        self.inner.fill(write).await
+    }
+
+    async fn set(&self, write: Write<u32>) -> cache_core::Result<()> {
+        self.check()?;
+        self.inner.set(write).await
+    }
+
+    async fn del(&self, key: &Key) -> cache_core::Result<()> {
+        self.check()?;
+        self.inner.del(key).await
+    }
+
+    async fn clear(&self) -> cache_core::Result<()> {
+        self.check()?;
+        self.inner.clear().await
+    }
+
+    async fn wait(&self) -> cache_core::Result<()> {
+        Ok(())
+    }
+}
+
+/// A stream that does not announce deletions is what the auditor is for.
+#[tokio::test]
+async fn the_auditor_finds_what_no_stream_has_announced() {
+    let audited = Coherence::new().heartbeat(Duration::from_millis(10)).audit(1);
+    let right = SharedMap::new();
+    let wrong = SharedMap::with_mistake(StreamMistake::N3);
+    for (shared, disagrees) in [(&right, false), (&wrong, true)] {
+        let instance = Instance::with(shared, audited.clone()).await;
+        set(shared, "k", 1).await;
+        instance.warm("k").await;
+        assert_eq!(instance.source("k").await, memory());
+        del(shared, "k").await;
+        while instance.chain.stats().coherence.audited == 0 {
+            shared.prove();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(instance.chain.stats().coherence.disagreed, u64::from(disagrees));
+    }
+}
+
+#[tokio::test]
+async fn invalidate_leaves_the_applications_own_data_alone() {
+    let data = Arc::new(Mutex::new(vec![]));
+    let deleted = Arc::clone(&data);
+    let origin = Origin::new(|_: Key| async { Ok::<_, std::io::Error>(Some(1)) }).del_through(move |key: Key| {
+        deleted.lock().unwrap().push(key);
+        async { Ok::<_, std::io::Error>(()) }
+    });
+    let (memory, shared) = (MapStore::new(), SharedMap::new());
+    let tiers = ChainCache::builder().tier(memory.clone()).tier(shared.clone()).tier(origin);
+    let chain: ChainCache<u32> = tiers.build().unwrap();
+    let keys = [Key::new("a").unwrap(), Key::new("b").unwrap()];
+    for all in [false, true] {
+        assert_eq!(chain.get_many(["a", "b"]).await.unwrap(), [Some(1); 2]);
+        chain.wait().await.unwrap();
+        assert!(keys.iter().all(|key| memory.holds(key)));
+        if all { chain.invalidate_all().await } else { chain.invalidate(["a", "b"]).await }.unwrap();
+        for key in &keys {
+            assert!(!memory.holds(key) && shared.get(key).await.unwrap().is_none());
+        }
+    }
+    assert!(data.lock().unwrap().is_empty());
+    assert_eq!((chain.stats().writes.invalidated, chain.stats().writes.cleared), (2, 1));
+    chain.del("a").await.unwrap();
+    assert_eq!(*data.lock().unwrap(), keys[..1]);
+}
+
+#[tokio::test]
+async fn a_token_of_a_chain_without_a_clock_asks_the_shared_tier() {
+    let shared = SharedMap::new();
+    let (a, b) = (Instance::over(&shared).await, Instance::over(&shared).await);
+    let token = a.chain.set_with_token("k", 1).await.unwrap();
+    assert_eq!(token.to_string(), "0");
+    b.warm("k").await;
+    let hits = |instance: &Instance| instance.chain.stats().tiers.iter().map(|tier| tier.hits).collect::<Vec<_>>();
+    let before = hits(&b);
+    assert_eq!(b.chain.get_at_least("k", token).await.unwrap(), Some(1));
+    assert_eq!(hits(&b), [before[0], before[1] + 1]);
+    let token: FreshnessToken = a.chain.del_with_token("k").await.unwrap();
+    assert_eq!(b.chain.get_at_least("k", token).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn settings_that_make_no_sense_are_refused() {
+    for (settings, what) in [
+        (Coherence::new().heartbeat(Duration::ZERO), "heartbeat"),
+        (Coherence::new().heartbeat(Duration::MAX), "heartbeat"),
+        (Coherence::new().audit(0), "audit"),
+    ] {
+        let chain = ChainCache::<u32>::builder().tier(MapStore::new()).coherence(settings).build();
+        let error = chain.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}
