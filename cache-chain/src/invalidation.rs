@@ -167,7 +167,9 @@ impl<V: Clone + Send + Sync + 'static> Applier<V> {
         if let Some(first) = &self.first {
             first.change(key, || is_held(stamped, key));
         }
-        others.iter().for_each(|tier| tier.invalidate(key));
+        for tier in others {
+            tier.invalidate(key);
+        }
         self.repair(others);
     }
 

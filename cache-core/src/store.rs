@@ -45,8 +45,9 @@ use crate::{
 ///   claim. A renewal lets a claim that is still held live longer, and changes nothing else.
 /// - **S20** The metadata of an entry is returned with it, or the entry is not returned: the
 ///   absence of a value, the time at which it turns stale, the load time, the creation time and the
-///   validator. A store may drop only the last three. A store that keeps bytes should keep the
-///   validator, as an [`Envelope`](crate::backend::Envelope) does.
+///   validator. A store may drop only the last three. A local store returns the stamp and the
+///   [version](Entry::etag), too. A store that keeps bytes should keep the validator, as an
+///   [`Envelope`](crate::backend::Envelope) does.
 /// - **S21** The release of a lease removes no entry and releases no claim, and the key can be
 ///   leased and filled as before.
 /// - **S22** A value is dropped while no lock is held, so that its `Drop` may call the store. The
@@ -56,6 +57,7 @@ use crate::{
 /// - **S24** `touch` changes when an entry turns stale and when it expires, but neither its value
 ///   nor its age. It changes nothing if the entry is absent or stale, voids no ticket, and does not
 ///   restore an entry that was removed meanwhile.
+/// - **S25** `revalidate_many` confirms an entry only if it is what `get` would return.
 ///
 /// # Tickets
 ///

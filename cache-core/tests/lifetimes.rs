@@ -2,10 +2,12 @@
 //! must find each of them, by its clause.
 #![cfg(feature = "testkit")]
 
-use std::{marker::PhantomData, time::Duration};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use cache_core::{
-    Claim, Entry, Expiry, Key, Lifetime, Moment, Profile, Result, SharedClock, Store, Ticket, Write,
+    Claim, Entry, Expiry, InvalidationStream, Key, Lifetime, Moment, Profile, Result, Revalidated, SharedClock, Store,
+    Ticket, Write,
+    backend::{ETag, ServerTime},
     testkit::{Broken, BrokenHarness, Clause, Harness, block_on, yield_now},
 };
 
@@ -67,6 +69,15 @@ impl<D: Does> Store for But<D> {
     }
     async fn get(&self, key: &Key) -> Result<Option<Entry<String>>> {
         self.0.get(key).await
+    }
+    async fn revalidate_many(&self, keys: &[(Key, Option<ETag>)]) -> Vec<Result<Revalidated<String>>> {
+        self.0.revalidate_many(keys).await
+    }
+    async fn server_time(&self) -> Result<Option<ServerTime>> {
+        self.0.server_time().await
+    }
+    fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {
+        self.0.invalidations()
     }
     async fn lease(&self, key: &Key) -> Result<Ticket> {
         self.0.lease(key).await

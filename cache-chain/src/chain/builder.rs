@@ -250,7 +250,9 @@ fn follow<V: Clone + Send + Sync + 'static>(
     };
     let entries = above.iter().map(Tier::entries).max().filter(|entries| *entries > 0);
     let (first, samples) = FirstTiers::new(settings, &**stream, shared, entries);
-    above.iter_mut().for_each(|tier| tier.follow(&first));
+    for tier in above {
+        tier.follow(&first);
+    }
     Some((first, samples))
 }
 

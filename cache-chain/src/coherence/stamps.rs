@@ -140,6 +140,7 @@ impl Stamps {
         let slot = self.slot(key.fingerprint());
         let is_pending = || self.pending[slot].load(SeqCst) > 0;
         // In this order: an entry is stored before its stamp is dropped.
+        #[allow(clippy::if_same_then_else, reason = "the order differs")]
         let is_needed =
             if injected!(HeldBeforePending) { is_held() || is_pending() } else { is_pending() || is_held() };
         if !is_needed {

@@ -9,7 +9,7 @@ use crate::{
     backfill::Backfill,
     tier::{
         Tier,
-        read::{Each, Peeked, Suspects, TierLookup},
+        read::{Each, Known, Peeked, Suspects, TierLookup},
     },
     util::deadline::Deadline,
 };
@@ -78,13 +78,14 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             let may_lease = place < last && !query.unwritten.contains(&place) && self.may_lease(tier, purpose);
             let lease = may_lease.then(|| self.lease_time(place + 1, limit, deadline, purpose));
             let asked: Each<Key> = missing.iter().map(|&at| keys[at].clone()).collect();
-            let mut known = peeked.take();
+            let mut answers = peeked.take();
             if query.unread.contains(&place) {
-                known = Some(asked.iter().map(|_| Peeked { entry: None, is_counted: true }).collect());
+                answers = Some(asked.iter().map(|_| Peeked { entry: None, is_counted: true }).collect());
             }
-            let suspects = if known.is_none() { self.suspects(place, &asked, query) } else { Suspects::new() };
+            let suspects = if answers.is_none() { self.suspects(place, &asked, query) } else { Suspects::new() };
+            let known = answers.map_or(Known::Suspects(&suspects), Known::Answers);
             let accepts = |entry: &Entry<V>| self.accepts(tier, entry, query);
-            let answers = tier.look_up((&asked, known, &suspects), lease, limit, accepts).await;
+            let answers = tier.look_up(&asked, known, lease, limit, accepts).await;
             let is_short = limit < tier.read_timeout;
             for (&at, answer) in missing.iter().zip(answers) {
                 self.note_check(suspects.get(&keys[at]), &keys[at], &answer);

@@ -27,6 +27,14 @@ pub(crate) struct Peeked<V> {
     pub(crate) is_counted: bool,
 }
 
+/// What is known before a tier is asked.
+pub(crate) enum Known<'a, V> {
+    /// The answers of the tier.
+    Answers(Each<Peeked<V>>),
+    /// Entries for the tier to confirm.
+    Suspects(&'a Suspects<V>),
+}
+
 /// Entries that the tiers above hold and that are suspect, by their keys.
 pub(crate) type Suspects<V> = HashMap<Key, Entry<V>>;
 
@@ -36,15 +44,16 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// confirms a suspect entry, that entry is the answer.
     pub(crate) async fn look_up(
         &self,
-        (keys, peeked, suspects): (&[Key], Option<Each<Peeked<V>>>, &Suspects<V>),
+        keys: &[Key],
+        known: Known<'_, V>,
         lease: Option<Duration>,
         limit: Duration,
         accepts: impl Fn(&Entry<V>) -> bool,
     ) -> Each<Result<TierLookup<V>>> {
         let until = after(limit);
-        let entries = match peeked {
-            Some(peeked) => peeked.into_iter().map(|peeked| Ok(self.count_peeked(peeked))).collect(),
-            None => self.get(keys, suspects, limit, true).await,
+        let entries = match known {
+            Known::Answers(peeked) => peeked.into_iter().map(|peeked| Ok(self.count_peeked(peeked))).collect(),
+            Known::Suspects(suspects) => self.get(keys, suspects, limit, true).await,
         };
         let mut lookups: Each<Result<TierLookup<V>>> =
             entries.into_iter().map(|entry| Ok(TierLookup { entry: entry?, ticket: None })).collect();

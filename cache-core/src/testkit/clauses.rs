@@ -18,6 +18,7 @@ mod claims;
 mod facets;
 mod hardening;
 mod lifetimes;
+mod revalidate;
 mod take;
 mod tickets;
 mod touch;
@@ -50,6 +51,7 @@ pub(super) async fn check<H: Harness>(clause: Clause, harness: &H) -> Verdict {
         Clause::S22 => test.values_that_call(),
         Clause::S23 => test.takes().await,
         Clause::S24 => test.touches().await,
+        Clause::S25 => test.revalidates().await,
     }
 }
 

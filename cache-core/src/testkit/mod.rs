@@ -156,6 +156,7 @@ pub enum Clause {
     S22,
     S23,
     S24,
+    S25,
 }
 
 impl Clause {
@@ -185,6 +186,7 @@ impl Clause {
         Self::S22,
         Self::S23,
         Self::S24,
+        Self::S25,
     ];
 
     /// Tests a backend for this clause.
@@ -246,6 +248,7 @@ macro_rules! store_contract {
             s22_values_are_dropped_without_a_lock S22,
             s23_take_returns_the_entry_once S23,
             s24_touch_changes_the_lifetime_alone S24,
+            s25_only_the_current_version_is_confirmed S25,
         }
     };
     (@tests $harness:expr; $($name:ident $clause:ident,)*) => {$(

@@ -65,6 +65,10 @@ impl LocalStore for Shared {
         self.0.get(key)
     }
 
+    fn holds(&self, key: &Key) -> bool {
+        self.0.holds(key)
+    }
+
     fn weigh(&self, key: &Key, entry: &Entry<Reentrant>) -> u64 {
         self.0.weigh(key, entry)
     }

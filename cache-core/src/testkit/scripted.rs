@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{Claim, Entry, Error, ErrorKind, Key, Lifetime, Moment, Profile, Result, Store, Ticket, Write};
+use crate::{
+    Claim, Entry, Error, ErrorKind, InvalidationStream, Key, Lifetime, Moment, Profile, Result, Revalidated, Store,
+    Ticket, Write,
+    backend::{ETag, ServerTime},
+};
 
 /// A store around another that records every call, fails and stalls as it is told, and never
 /// answers as a local one.
@@ -273,6 +277,19 @@ impl<S: Store> Store for ScriptedStore<S> {
 
     async fn get_many(&self, keys: &[Key]) -> Vec<Result<Option<Entry<S::Value>>>> {
         self.batch(Operation::Get, keys.to_vec(), self.store.get_many(keys)).await
+    }
+
+    async fn revalidate_many(&self, keys: &[(Key, Option<ETag>)]) -> Vec<Result<Revalidated<S::Value>>> {
+        let asked = keys.iter().map(|(key, _)| key.clone()).collect();
+        self.batch(Operation::Get, asked, self.store.revalidate_many(keys)).await
+    }
+
+    async fn server_time(&self) -> Result<Option<ServerTime>> {
+        self.store.server_time().await
+    }
+
+    fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {
+        self.store.invalidations()
     }
 
     async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {

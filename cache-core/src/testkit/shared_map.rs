@@ -73,7 +73,9 @@ impl Announcements {
 
     fn apply(&self, notice: Invalidation<'_>) {
         let sinks: Vec<_> = self.sinks().iter().map(|(_, sink)| Arc::clone(sink)).collect();
-        sinks.iter().for_each(|sink| sink.apply(notice));
+        for sink in sinks {
+            sink.apply(notice);
+        }
     }
 
     fn prove(&self) {
@@ -119,7 +121,9 @@ impl<V: Clone + Send + Sync + 'static> SharedMap<V> {
     pub fn prove(&self) {
         self.announcements.prove();
         let late = std::mem::take(&mut *self.announcements.late());
-        late.iter().for_each(|key| self.announcements.apply(Invalidation::Key(key)));
+        for key in late {
+            self.announcements.apply(Invalidation::Key(&key));
+        }
     }
 
     fn announce(&self, notice: Invalidation<'_>) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Harness, Test, Verdict, fault, key};
-use crate::{Entry, Expiry, Store as _, Ticket, Ttl, Write};
+use crate::{Entry, Expiry, Store as _, Ticket, Ttl, Write, backend::ETag};
 
 impl<H: Harness> Test<'_, H> {
     pub(super) async fn facets(&self) -> Verdict {
@@ -22,6 +22,16 @@ impl<H: Harness> Test<'_, H> {
             ("validated", validated(&longest)),
             ("validated", stale.clone()),
         ];
+        if self.store.local().is_some() {
+            // A chain compares them on each hit.
+            let etag = ETag::new(b"version", true);
+            let stamped = stale.clone().stamped(7).with_etag(Some(etag));
+            self.store.set(Write::new(key("stamped"), stamped, Ticket::unconditional())).await.map_err(fault("set"))?;
+            self.store.wait().await.map_err(fault("wait"))?;
+            if let Some(found) = self.store.get(&key("stamped")).await.map_err(fault("get"))? {
+                ensure!((found.stamp(), found.etag()) == (7, Some(etag)), "the stamp or the version was lost");
+            }
+        }
         let (unconditional, resolution) = (Ticket::unconditional(), self.store.profile().ttl_resolution);
         for (name, entry) in entries {
             let lease = self.lease(name).await?;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{Broken, LEASE_TTL, with_expiry};
 use crate::{
-    Claim, Clock as _, Entry, Error, ErrorKind, Expiry, Key, Lifetime, Moment, Profile, Result, Store, Ticket, Write,
+    Claim, Clock as _, Entry, Error, ErrorKind, Expiry, Key, Lifetime, Moment, Profile, Result, Revalidated, Store,
+    Ticket, Write,
+    backend::ETag,
     testkit::{Clause, yield_now},
 };
 
@@ -33,8 +35,23 @@ impl Store for Broken {
             (Some(found), Some((_, ttl))) if self.breaks(Clause::S3) => {
                 Ok(Some(with_expiry(found, Expiry::after(now, *ttl))))
             }
+            // Breaks S25, with `revalidate_many`: each entry of a key has the same version.
+            (found, _) if self.breaks(Clause::S25) => {
+                Ok(found.map(|entry| entry.with_etag(Some(ETag::new(key.as_bytes(), false)))))
+            }
             (found, _) => Ok(found),
         }
+    }
+
+    async fn revalidate_many(&self, keys: &[(Key, Option<ETag>)]) -> Vec<Result<Revalidated<String>>> {
+        let mut answers = Vec::with_capacity(keys.len());
+        for (key, etag) in keys {
+            answers.push(self.get(key).await.map(|entry| match entry {
+                Some(entry) if etag.is_some() && entry.etag() == *etag => Revalidated::NotModified,
+                entry => Revalidated::Modified(entry),
+            }));
+        }
+        answers
     }
 
     async fn lease(&self, key: &Key) -> Result<Ticket> {
