@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use cache_core::{
-    Clock as _, Codec, Entry, ErrorKind, Expiry, Key, Lifetime, Store, SystemClock, Ticket, Write, codec,
+    Clock as _, Codec, Entry, ErrorKind, Expiry, Key, Lifetime, ManualClock, Store, SystemClock, Ticket, Write, codec,
 };
 use integration_tests::{
-    RedisServer, eventually, key, living, never, remaining,
+    CutProxy, RedisServer, eventually, key, living, never, remaining,
     takes::{race_takes, race_takes_and_sets},
 };
 use store_redis::{DefaultCodec, RedisStore};
@@ -232,11 +232,50 @@ async fn a_plain_value_is_touched_by_its_ttl() {
     assert_eq!(server.cli(&["DBSIZE"]), "0");
 }
 
+/// A take is dated by the reading of the server's clock from before it. If that is not recent enough
+/// any more when the reply comes, another reading could fail, and the entry would be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_take_asks_for_nothing_after_it() {
+    let server = RedisServer::start().await;
+    let proxy = CutProxy::start(server.port()).await;
+    let clock = ManualClock::new();
+    let builder = RedisStore::builder(proxy.url()).namespace("n").clock(clock.shared());
+    let store: RedisStore<u32> = builder.timeout(Duration::from_secs(30)).connect().await.unwrap();
+    // The script is new to the server.
+    assert_eq!(store.take(&key("k")).await.unwrap(), None);
+    store.set(never(&key("k"), 7, Ticket::unconditional())).await.unwrap();
+    proxy.delay(Duration::ZERO, Duration::from_millis(500));
+    let before = proxy.round_trips();
+    let ages = async {
+        eventually("the removal", async || (server.cli(&["DBSIZE"]) == "0").then_some(())).await;
+        clock.advance(Duration::from_secs(61));
+    };
+    let key = key("k");
+    let (taken, ()) = tokio::join!(store.take(&key), ages);
+    assert_eq!(taken.unwrap().and_then(Entry::into_value), Some(7));
+    assert_eq!(proxy.round_trips() - before, 1);
+}
+
+#[tokio::test]
+async fn a_take_that_cannot_tell_the_time_removes_nothing() {
+    let server = RedisServer::start().await;
+    let clock = ManualClock::new();
+    let builder = RedisStore::builder(server.url()).namespace("n").clock(clock.shared());
+    let store: RedisStore<u32> = builder.connect().await.unwrap();
+    store.set(never(&key("k"), 7, Ticket::unconditional())).await.unwrap();
+    clock.advance(Duration::from_secs(61));
+    server.cli(&["ACL", "SETUSER", "default", "-time"]);
+    assert_eq!(store.take(&key("k")).await.unwrap_err().kind(), ErrorKind::Denied);
+    assert_eq!(server.cli(&["EXISTS", "n:k"]), "1");
+    server.cli(&["ACL", "SETUSER", "default", "+time"]);
+    assert_eq!(store.take(&key("k")).await.unwrap().and_then(Entry::into_value), Some(7));
+}
+
 /// Takes and touches send what the README says.
 #[tokio::test]
 async fn takes_and_touches_take_one_round_trip_and_two() {
     let server = RedisServer::start().await;
-    let proxy = integration_tests::CutProxy::start(server.port()).await;
+    let proxy = CutProxy::start(server.port()).await;
     let records: RedisStore<u32> = RedisStore::builder(proxy.url()).namespace("n").connect().await.unwrap();
     let plain: RedisStore<u32, _> =
         RedisStore::builder(proxy.url()).namespace("n").codec(codec::Json).plain().connect().await.unwrap();
