@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache_core::{
-    Codec, ErrorKind, Key, MAX_TTL, Store as _, Ticket,
+    Clock as _, Codec, ErrorKind, Expiry, Key, Lifetime, MAX_TTL, Store as _, SystemClock, Ticket,
     backend::{Binding, Envelope, Life},
     codec,
 };
@@ -225,6 +225,10 @@ async fn a_record_of_an_older_format_is_read() {
     let store = builder.codec(codec::Json).connect().await.unwrap();
     server.raw(&[b"SET", b"users:1", include_bytes!("../../cache-core/tests/golden/v1-json-value.bin")]);
     assert_eq!(store.get(&key(1)).await.unwrap().unwrap().into_value(), Some(Named { name: "Zoë \u{1F980}".into() }));
+    // A touch must not make it a record of this run of the server.
+    let lifetime = Lifetime::new(Expiry::after(SystemClock.now(), Duration::from_secs(60).into()));
+    assert!(!store.touch(&key(1), lifetime, SystemClock.now()).await.unwrap());
+    assert_eq!(store.get(&key(1)).await.unwrap().unwrap().expiry(), Expiry::Never);
     // A lease takes it for nothing: it does not say which life of the server it is of.
     let ticket = store.lease(&key(1)).await.unwrap();
     let write = never(&key(1), Named { name: "Zoë".into() }, ticket);
