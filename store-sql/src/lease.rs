@@ -50,14 +50,6 @@ pub(crate) async fn lease(
     Ok(identities.iter().map(of).collect())
 }
 
-/// Returns the ticket of a key that has a live value, or `None` if it has none. Leaves no marker.
-pub(crate) async fn of_value(keyspace: &Keyspace, key: &Key) -> Result<Option<Ticket>> {
-    let identities = [Identity::of(key)];
-    let value = Select { rows: &keyspace.rows, identities: &identities, statement: Rows::select_ids_of_values };
-    let found = keyspace.run(&value).await?;
-    Ok(found.values().next().and_then(ticket))
-}
-
 /// Returns one claim per key. Each lives for `life`, but at most for `lease_millis`.
 pub(crate) async fn claim(keyspace: &Keyspace, keys: &[Key], life: Duration, lease_millis: u64) -> Result<Vec<Claim>> {
     let identities: Vec<Identity> = keys.iter().map(Identity::of).collect();
