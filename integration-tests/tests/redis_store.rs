@@ -209,6 +209,9 @@ async fn a_record_whose_life_is_over_is_a_miss_even_if_redis_still_has_it() {
     let put = |life| server.raw(&[b"SET", b"users:1", &envelope.seal(binding, &owned("v"), life, 1).unwrap()]);
     put(Life::new(1_000, Some(61_000)));
     assert_eq!(value(&store, &key(1)).await, None);
+    let lifetime = Lifetime::new(Expiry::after(SystemClock.now(), Duration::from_secs(60).into()));
+    assert!(!store.touch(&key(1), lifetime, SystemClock.now()).await.unwrap());
+    assert_eq!(value(&store, &key(1)).await, None, "a touch has revived it");
     put(Life::new(1_000, None));
     assert_eq!(value(&store, &key(1)).await.as_deref(), Some("v"));
 }
