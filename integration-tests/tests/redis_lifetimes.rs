@@ -7,7 +7,7 @@ use cache_core::{
 };
 use integration_tests::{
     CutProxy, RedisServer, eventually, key, living, never, poll_once, remaining,
-    takes::{race_takes, race_takes_and_sets},
+    takes::{race_takes, race_takes_and_sets, race_takes_of_what_is_written},
 };
 use store_redis::{DefaultCodec, RedisConnection, RedisStore};
 
@@ -44,10 +44,12 @@ async fn of_many_takes_of_two_processes_one_returns_the_entry() {
     let (ours, theirs) = (store(&server).await, store(&server).await);
     race_takes(&ours, &theirs, 50).await;
     race_takes_and_sets(&ours, &theirs, 200).await;
+    race_takes_of_what_is_written(&ours, &theirs, 50).await;
     assert_eq!(server.cli(&["DBSIZE"]), "0");
     let (ours, theirs) = (plain(&server).await, plain(&server).await);
     race_takes(&ours, &theirs, 50).await;
     race_takes_and_sets(&ours, &theirs, 200).await;
+    race_takes_of_what_is_written(&ours, &theirs, 50).await;
     assert_eq!(server.cli(&["DBSIZE"]), "0");
 }
 
