@@ -184,6 +184,12 @@ async fn a_fill_with_less_than_a_millisecond_is_refused(place: SqlPlace) {
     assert!(!store.fill(short(Ticket::unconditional())).await.unwrap());
     assert_eq!(place.number("SELECT COUNT(*) FROM {t} WHERE value IS NOT NULL").await, Some(0));
     assert!(store.fill(write(&clock, &key("k"), Duration::from_secs(9), ticket)).await.unwrap());
+    // Nor is it a lifetime for a touch.
+    store.set(never(&key("k"), owned("v"), Ticket::unconditional())).await.unwrap();
+    let lifetime = |ttl| Lifetime::new(Expiry::after(clock.now(), Ttl::After(ttl)));
+    assert!(!store.touch(&key("k"), lifetime(Duration::from_micros(999)), clock.now()).await.unwrap());
+    assert_eq!(store.get(&key("k")).await.unwrap().unwrap().expiry(), Expiry::Never);
+    assert!(store.touch(&key("k"), lifetime(Duration::from_secs(60)), clock.now()).await.unwrap());
 }
 
 async fn a_life_that_is_over_removes(place: SqlPlace) {
