@@ -101,8 +101,8 @@ async fn what_a_restart_has_brought_back_is_neither_taken_nor_touched() {
     assert_eq!(server.cli(&["EXISTS", "n:k", "n:l"]), "1", "it is removed all the same");
 }
 
-/// A failover in the middle of a call: one connection still leads to the old primary, whose clock it
-/// has read, while another one connects to the new one. That has the records of the old one.
+/// A failover in the middle of a call: one connection still leads to the old primary, whose clock
+/// it has read, while another one connects to the new one. That has the records of the old one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_goes_to_the_server_that_it_was_made_for() {
     let (old, new) = (RedisServer::start().await, RedisServer::start().await);
@@ -220,8 +220,8 @@ async fn a_touch_changes_the_record_and_the_life_of_the_key() {
     assert!(ours.fill(never(&key("k"), "new".to_owned(), ticket)).await.unwrap(), "a touch voids no ticket");
 }
 
-/// Between reading and writing, a touch holds no lock. Any write in between wins, also a fill, which
-/// keeps the write id.
+/// Between reading and writing, a touch holds no lock. Any write in between wins, also a fill,
+/// which keeps the write id.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_touch_changes_only_what_it_has_read() {
     let server = RedisServer::start().await;
@@ -383,8 +383,8 @@ async fn a_plain_value_is_touched_by_its_ttl() {
     assert_eq!(server.cli(&["DBSIZE"]), "0");
 }
 
-/// A take is dated by the reading of the server's clock from before it. If that is not recent enough
-/// any more when the reply comes, another reading could fail, and the entry would be lost.
+/// A take is dated by the reading of the server's clock from before it. If that is not recent
+/// enough any more when the reply comes, another reading could fail, and the entry would be lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_take_asks_for_nothing_after_it() {
     let server = RedisServer::start().await;

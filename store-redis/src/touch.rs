@@ -74,8 +74,8 @@ async fn replace_head<V, C: Codec<V>>(
 
 /// Reads the record, and replaces it by one with the same write id.
 ///
-/// This is not a fill: the ticket of a fill stays valid when another fill brings a newer value, which
-/// must not be undone.
+/// This is not a fill: the ticket of a fill stays valid when another fill brings a newer value,
+/// which must not be undone.
 async fn replace_record<V, C: Codec<V>>(
     keyspace: &Keyspace,
     envelope: &Envelope<C>,

@@ -59,7 +59,8 @@ impl Keyspace {
         done
     }
 
-    /// As [`read_now`](Self::read_now), but does not read the database's clock if there are no writes.
+    /// As [`read_now`](Self::read_now), but does not read the database's clock if there are no
+    /// writes.
     pub(crate) async fn now<V>(&self, writes: &[Write<V>]) -> Result<Now> {
         if writes.is_empty() {
             return Ok(Now { local: self.clock.now(), database: 0 });

@@ -188,7 +188,8 @@ impl Rows {
         update
     }
 
-    /// Appends the assignments of the value and the life, and the condition for the row if it is live.
+    /// Appends the assignments of the value and the life, and the condition for the row if it is
+    /// live.
     fn push_value<'a>(&'a self, update: &mut Statement<'a>, row: &NewRow<'a>) {
         update.push("value = ").bind(Argument::Bytes(row.value));
         update.push(", written_at = ");

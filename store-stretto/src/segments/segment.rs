@@ -150,8 +150,8 @@ impl<V: Send + Sync + 'static> Segment<V> {
         } else if let Some(mut current) = self.rows.get_mut(&Index(fingerprint)) {
             current.value_mut().make_tombstone(fingerprint);
             drop(current);
-            // A flush that has just ended did not see it, and confirmed so much that no other would be
-            // due.
+            // A flush that has just ended did not see it, and confirmed so much that no other would
+            // be due.
             self.has_tombstones.store(true, Ordering::Release);
         }
         Ok(())
@@ -273,8 +273,8 @@ mod tests {
     use super::*;
     use crate::StrettoStore;
 
-    /// The removal finds the channel full, and a flush that does not see its tombstone ends before the
-    /// removal asks for one.
+    /// The removal finds the channel full, and a flush that does not see its tombstone ends before
+    /// the removal asks for one.
     #[test]
     fn a_tombstone_makes_a_flush_due() {
         let store = StrettoStore::<u8>::new(100).unwrap();
