@@ -226,8 +226,9 @@ pub trait Store: Send + Sync + 'static {
     /// outlive its lifetime. The value, the age and the load time do not change.
     ///
     /// By default, the entry is read and filled again with a ticket. If the store keeps leases, an
-    /// entry that was removed meanwhile is not restored. A store that can change the lifetime
-    /// without transferring the value should do so; the value need not decode then.
+    /// entry that was removed meanwhile is not restored. An entry that was filled meanwhile may be
+    /// replaced by the one that was read, because a fill voids no ticket. A store that can change
+    /// the lifetime without transferring the value should do so; the value need not decode then.
     ///
     /// # Errors
     ///

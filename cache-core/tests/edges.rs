@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -363,7 +366,7 @@ mod wrong_validators {
     }
 }
 
-use cache_core::{DelegateCache, Displaced, Error, ErrorKind, Expiry, Fence, LocalStore, Ttl};
+use cache_core::{DelegateCache, Displaced, Error, ErrorKind, Expiry, Fence, Lifetime, LocalStore, Moment, Ttl};
 
 /// A local store of which one step can be told to misbehave.
 #[derive(Clone)]
@@ -554,4 +557,135 @@ fn a_cache_over_one_store_serves_nothing_stale() {
     assert_eq!(read(), ((Some(7), None), vec![Some(7), None], Some((7, five))));
     clock.advance(Duration::from_secs(5));
     assert_eq!(read(), ((None, None), vec![None, None], None));
+}
+
+#[test]
+fn an_entry_that_does_not_expire_does_not_turn_stale() {
+    let stale_at = Expiry::At(Moment::from_nanos(1));
+    let entry = Entry::new(1, Expiry::Never).fresh_until(stale_at);
+    assert_eq!((entry.stale_at(), entry.turns_stale()), (Expiry::Never, false));
+    let expires = Entry::new(1, Expiry::At(Moment::from_nanos(2))).fresh_until(stale_at);
+    assert_eq!((expires.stale_at(), expires.turns_stale()), (stale_at, true));
+    let entry = expires.with_lifetime(Lifetime::new(Expiry::Never).fresh_until(stale_at));
+    assert_eq!((entry.stale_at(), entry.turns_stale()), (Expiry::Never, false));
+}
+
+/// A store whose insertions, which run under the lock, wait for a read, but not for long: a reader
+/// may wait for the lock.
+#[derive(Clone)]
+struct Slow {
+    map: MapStore<u64>,
+    is_inserting: Arc<AtomicBool>,
+    was_read: Arc<AtomicBool>,
+}
+
+impl LocalStore for Slow {
+    type Value = u64;
+    fn profile(&self) -> Profile {
+        LocalStore::profile(&self.map)
+    }
+    fn fence(&self) -> &Fence {
+        self.map.fence()
+    }
+    fn get(&self, key: &Key) -> Option<Entry<u64>> {
+        let found = LocalStore::get(&self.map, key);
+        self.was_read.store(true, Ordering::SeqCst);
+        found
+    }
+    fn insert(&self, key: &Key, entry: Entry<u64>, weight: u64) -> Result<Displaced> {
+        self.is_inserting.store(true, Ordering::SeqCst);
+        for _ in 0..20_000 {
+            if self.was_read.load(Ordering::SeqCst) {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        self.map.insert(key, entry, weight)
+    }
+    fn remove(&self, key: &Key) -> Result<Displaced> {
+        self.map.remove(key)
+    }
+    fn clear(&self) -> Result<()> {
+        LocalStore::clear(&self.map)
+    }
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_take_in_the_middle_of_a_write_gets_what_was_written() {
+    let (map, key) = (MapStore::new(), Key::new("k").unwrap());
+    block_on(map.set(Write::new(key.clone(), Entry::new(0, Expiry::Never), Ticket::unconditional()))).unwrap();
+    let store = Slow { map, is_inserting: Arc::default(), was_read: Arc::default() };
+    let taken = std::thread::scope(|scope| {
+        scope.spawn(|| block_on(store.set(write(&key, Ticket::unconditional()))).unwrap());
+        while !store.is_inserting.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        block_on(store.take(&key)).unwrap()
+    });
+    assert_eq!(taken.and_then(Entry::into_value), Some(1), "the value that was replaced, and the new one is lost");
+    assert!(store.map.is_empty());
+}
+
+/// `touch` by reading and filling, in a store that counts the calls.
+mod touch_by_filling {
+    use cache_core::{
+        backend::touch_by_filling,
+        testkit::{Operation, Phase, ScriptedStore},
+    };
+
+    use super::*;
+
+    const HOUR: Lifetime = Lifetime::new(Expiry::At(Moment::from_nanos(3_600_000_000_000)));
+
+    fn touch(store: &ScriptedStore<MapStore<u64>>, key: &Key) -> Result<bool> {
+        block_on(touch_by_filling(store, key, HOUR, Moment::from_nanos(0)))
+    }
+
+    #[test]
+    fn the_lease_is_released_unless_it_is_used() {
+        let (store, key) = (ScriptedStore::new(MapStore::new()), Key::new("k").unwrap());
+        let released = || store.calls_of(Operation::Release);
+        assert!(!touch(&store, &key).unwrap());
+        assert_eq!(released(), 1);
+        store.fail(Operation::Get, ErrorKind::Codec);
+        assert_eq!(touch(&store, &key).unwrap_err().kind(), ErrorKind::Codec);
+        assert_eq!(released(), 2);
+        store.heal();
+        // A failure of the release is none of the touch.
+        store.fail(Operation::Release, ErrorKind::Timeout);
+        assert!(!touch(&store, &key).unwrap());
+        store.heal();
+        let released_before = released();
+        block_on(store.set(write(&key, Ticket::unconditional()))).unwrap();
+        assert!(touch(&store, &key).unwrap());
+        assert_eq!(released(), released_before);
+    }
+
+    #[test]
+    fn a_void_ticket_is_taken_anew_and_not_for_ever() {
+        for (writes, touched) in [(0, true), (2, true), (3, false)] {
+            let map = MapStore::with_clock(ManualClock::new().shared());
+            let key = Key::new("k").unwrap();
+            block_on(map.set(write(&key, Ticket::unconditional()))).unwrap();
+            let store = ScriptedStore::new(map.clone());
+            let (rival, its_key, count) = (map.clone(), key.clone(), Arc::new(Mutex::new(0)));
+            store.at_every_step(move |operation, phase| {
+                let mut count = count.lock().unwrap();
+                let voids = (operation, phase) == (Operation::Fill, Phase::Before) && *count < writes;
+                if voids {
+                    *count += 1;
+                    let entry = Entry::new(10 + *count, Expiry::Never);
+                    block_on(rival.set(Write::new(its_key.clone(), entry, Ticket::unconditional()))).unwrap();
+                }
+                std::future::ready(())
+            });
+            assert_eq!(touch(&store, &key).unwrap(), touched, "{writes} writes");
+            let found = LocalStore::get(&map, &key).unwrap();
+            assert_eq!(found.expiry(), if touched { HOUR.expiry } else { Expiry::Never });
+            assert_eq!(found.into_value(), Some(if writes == 0 { 1 } else { 10 + writes }));
+        }
+    }
 }

@@ -142,6 +142,15 @@ fn what_is_not_clear_has_no_head() {
         other[at] = byte;
         unknown(&other);
     }
+    // Their flags may have another meaning.
+    let absent = envelope().seal_absent::<String>(BINDING, LIFE, ID);
+    for marker in [absent, Envelope::lease(BINDING, ID, 5)] {
+        for (at, byte) in [(0, b'm'), (3, 2), (3, 4)] {
+            let mut other = marker.clone();
+            other[at] = byte;
+            unknown(&other);
+        }
+    }
     // Fields without meaning that are not zero, and an extension that says nothing.
     let mut other = record.clone();
     other[4] &= !2;

@@ -296,6 +296,13 @@ does!(TouchMakesItYoung, [Clause::S24], {
     }
 });
 
+// The lifetimes of the suite have not ended by its clock.
+does!(TouchesByAnEarlierMoment, [Clause::S24], {
+    fn touch(store: &Broken, key: &Key, lifetime: Lifetime, now: Moment) -> impl Future<Output = Result<bool>> + Send {
+        store.touch(key, lifetime, now.minus(Duration::from_secs(1500)).unwrap_or(now))
+    }
+});
+
 does!(TouchLosesTheSoftDeadline, [Clause::S24], {
     fn touch(store: &Broken, key: &Key, lifetime: Lifetime, now: Moment) -> impl Future<Output = Result<bool>> + Send {
         store.touch(key, Lifetime::new(lifetime.expiry), now)

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -11,6 +11,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -25,6 +26,8 @@ pub struct CutProxy {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The port of the server that new connections lead to.
+    upstream: AtomicU16,
     round_trips: AtomicU64,
     connections: AtomicU64,
     /// Bytes of replies to let through before the cut; `u64::MAX` for no cut.
@@ -42,6 +45,23 @@ struct State {
     reply_delay: AtomicU64,
     /// One in so many pieces of data is lost; 0 for none.
     lost: AtomicU64,
+    held: watch::Sender<Held>,
+}
+
+/// The requests that are held.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    /// Those of this round trip and later ones.
+    round_trip: Option<u64>,
+    /// Those of this connection and later ones.
+    connection: Option<u64>,
+}
+
+impl Held {
+    fn holds(self, round_trip: u64, connection: u64) -> bool {
+        self.round_trip.is_some_and(|first| round_trip >= first)
+            || self.connection.is_some_and(|first| connection >= first)
+    }
 }
 
 impl CutProxy {
@@ -49,12 +69,12 @@ impl CutProxy {
     pub async fn start(upstream: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let state = Arc::new(State { budget: AtomicU64::new(u64::MAX), ..State::default() });
+        let state = Arc::new(State { upstream: upstream.into(), budget: AtomicU64::new(u64::MAX), ..State::default() });
         let shared = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
-                if let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)).await {
+                if let Ok(server) = TcpStream::connect(("127.0.0.1", shared.upstream.load(Ordering::SeqCst))).await {
                     tokio::spawn(relay(client, server, Arc::clone(&shared), number));
                 }
             }
@@ -65,6 +85,11 @@ impl CutProxy {
     /// `redis://127.0.0.1:<port>/`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Lets new connections lead to another port, as after a failover.
+    pub fn lead_to(&self, upstream: u16) {
+        self.state.upstream.store(upstream, Ordering::SeqCst);
     }
 
     /// How often a client sent something after it had been answered, or for the first time.
@@ -122,6 +147,23 @@ impl CutProxy {
         self.state.request_delay.store(millis(requests), Ordering::SeqCst);
         self.state.reply_delay.store(millis(replies), Ordering::SeqCst);
     }
+
+    /// Lets so many more round trips begin, and holds the requests of those after them.
+    pub fn hold_after(&self, round_trips: u64) {
+        let round_trip = Some(self.round_trips() + round_trips + 1);
+        self.state.held.send_replace(Held { round_trip, connection: None });
+    }
+
+    /// Holds the requests of connections that are new.
+    pub fn hold_new_connections(&self) {
+        let connection = Some(self.connections() + 1);
+        self.state.held.send_replace(Held { round_trip: None, connection });
+    }
+
+    /// Passes on the requests that are held, and holds no more.
+    pub fn release(&self) {
+        self.state.held.send_replace(Held::default());
+    }
 }
 
 /// The least time after which TCP sends again what was lost.
@@ -174,6 +216,9 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, state: Arc<State>, 
             if answered.swap(false, Ordering::SeqCst) {
                 state.round_trips.fetch_add(1, Ordering::SeqCst);
             }
+            let round_trip = state.round_trips.load(Ordering::SeqCst);
+            // The sender is in the state, so it is not closed.
+            let _ = state.held.subscribe().wait_for(|held| !held.holds(round_trip, number)).await;
             hold_up(&state.request_delay, &state.lost).await;
             if to_server.write_all(&buffer[..read]).await.is_err() {
                 return;

@@ -7,9 +7,12 @@ use std::{io, time::Duration};
 use cache_chain::{
     CallOptions, ChainCache, ErrorKind, LoadContext, Loaded, ReadThrough, ServeStale, Source, Tier, Ttl,
 };
-use cache_core::testkit::{MapStore, join_all};
+use cache_core::{
+    Clock as _, Expiry, Lifetime, Store as _, SystemClock, Write,
+    testkit::{MapStore, join_all},
+};
 
-use crate::Backend;
+use crate::{Backend, key, living, value};
 
 /// The scale of the TTLs here.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -23,6 +26,7 @@ macro_rules! operation_cases {
             an_expired_value_is_stale_for_all_processes,
             of_many_takers_in_two_processes_one_gets_the_value,
             a_touch_is_seen_by_all_processes,
+            a_touch_undoes_no_fill,
             a_reload_replaces_what_another_process_has_stored,
             a_value_has_one_age_in_all_processes,
             a_validator_is_known_to_all_processes
@@ -101,6 +105,34 @@ pub async fn a_touch_is_seen_by_all_processes<B: Backend>(backend: B) {
     assert!(!one.touch("k", HOUR).await.unwrap());
     assert_eq!(one.get("k").await.unwrap(), None, "it is deleted from memory, where its life was longer");
     assert!(!one.touch("absent", HOUR).await.unwrap());
+}
+
+/// A fill voids no ticket, so a ticket does not tell a touch that the value was replaced meanwhile.
+pub async fn a_touch_undoes_no_fill<B: Backend>(backend: B) {
+    let (ours, theirs) = (backend.connect().await, backend.connect().await);
+    let key = key("k");
+    for round in 0..60 {
+        ours.set(living(&key, 0, HOUR)).await.unwrap();
+        let ticket = ours.lease(&key).await.unwrap();
+        let now = SystemClock.now();
+        // With a soft deadline, the record in Redis has another length.
+        let mut lifetime = Lifetime::new(Expiry::after(now, (2 * HOUR).into()));
+        if round % 2 == 0 {
+            lifetime = lifetime.fresh_until(Expiry::after(now, HOUR.into()));
+        }
+        let touch = {
+            let (theirs, key) = (theirs.clone(), key.clone());
+            tokio::spawn(async move { theirs.touch(&key, lifetime, now).await.unwrap() })
+        };
+        // Each read takes about as long as one step of the touch.
+        for _ in 0..round % 5 {
+            ours.get(&key).await.unwrap();
+        }
+        let filled = ours.fill(Write { ticket, ..living(&key, 1, HOUR) }).await.unwrap();
+        touch.await.unwrap();
+        assert!(filled, "a touch voids no ticket");
+        assert_eq!(value(&ours, &key).await, Some(1), "the older value is back");
+    }
 }
 
 pub async fn a_reload_replaces_what_another_process_has_stored<B: Backend>(backend: B) {

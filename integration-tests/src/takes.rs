@@ -26,6 +26,31 @@ pub async fn race_takes<S: Store<Value = u32> + Clone>(ours: &S, theirs: &S, rou
     }
 }
 
+/// Writes each of `rounds` keys, which are absent, while it is taken. The entry is taken or stays.
+///
+/// # Panics
+///
+/// Panics if the entry is neither returned nor there, or if it is both.
+pub async fn race_takes_of_what_is_written<S: Store<Value = u32> + Clone>(ours: &S, theirs: &S, rounds: u32) {
+    for round in 0..rounds {
+        let key = key(("written", round));
+        let write = never(&key, round, Ticket::unconditional());
+        let takers = [ours, theirs].map(|store| {
+            let (store, key) = (store.clone(), key.clone());
+            tokio::spawn(
+                async move { [store.take(&key).await.expect("a take"), store.take(&key).await.expect("a take")] },
+            )
+        });
+        ours.set(write).await.expect("a write");
+        let mut found = Vec::new();
+        for taker in takers {
+            found.extend(taker.await.expect("a task").into_iter().flatten().filter_map(Entry::into_value));
+        }
+        found.extend(theirs.take(&key).await.expect("a take").and_then(Entry::into_value));
+        assert_eq!(found, [round]);
+    }
+}
+
 /// Several tasks write numbers to one key while others take them. Each number is taken at most
 /// once, and only one that was written.
 ///

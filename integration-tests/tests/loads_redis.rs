@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{ChainCache, ErrorKind, Loaded, ReadThrough, Source, redis::RedisStore, stretto::StrettoStore};
+use cache_chain::{
+    ChainBuilder, ChainCache, ErrorKind, Loaded, ReadThrough, Source, redis::RedisStore, stretto::StrettoStore,
+};
 use cache_core::testkit::join_all;
 use integration_tests::{CutProxy, RedisServer, eventually};
 
@@ -17,12 +19,14 @@ use integration_tests::{CutProxy, RedisServer, eventually};
 const PATIENCE: Duration = Duration::from_secs(600);
 
 async fn chain(server: &RedisServer, settings: ReadThrough) -> ChainCache<String> {
+    builder(server, settings).await.build().unwrap()
+}
+
+async fn builder(server: &RedisServer, settings: ReadThrough) -> ChainBuilder<String> {
     ChainCache::builder()
         .tier(StrettoStore::new(1000).unwrap())
         .tier(RedisStore::builder(server.url()).namespace("n").connect().await.unwrap())
         .read_through(settings.peer_wait(PATIENCE))
-        .build()
-        .unwrap()
 }
 
 /// A loader that counts, and brings this.
@@ -54,11 +58,13 @@ async fn g3_a_thousand_gets_of_a_cold_key_are_one_get_of_redis() {
     assert_eq!(server.calls(&["get", "mget"]), [1, 0]);
 }
 
-/// A lookup, a claim, a fill. A miss counts once in each tier.
+/// A lookup, a claim, a fill. A miss counts once in each tier. With coherence, the echo of the fill
+/// costs one more lookup.
 #[tokio::test]
 async fn a_cold_load_sends_three_commands_and_a_hit_none() {
     let server = RedisServer::start().await;
-    let (chain, calls) = (chain(&server, ReadThrough::new()).await, Arc::default());
+    let chain = builder(&server, ReadThrough::new()).await.no_coherence().build().unwrap();
+    let calls = Arc::default();
     // The first load brings the scripts.
     chain.get_or_load("first", brings(&calls, Ok("v".to_owned()))).await.unwrap();
     chain.wait().await.unwrap();

@@ -1,5 +1,7 @@
 //! Claims in Redis.
 
+use std::time::Duration;
+
 use cache_core::{
     Claim, ErrorKind, Store as _, Ticket,
     backend::{Binding, Envelope},
@@ -21,6 +23,15 @@ integration_tests::claim_cases!(
 
 async fn what_cannot_be_read_refuses_no_claim(server: RedisServer) {
     let (ours, theirs) = (server.connect().await, server.connect().await);
+    // A claim that another program has overwritten is not held any more.
+    let held = [(key("k"), granted(&ours).await)];
+    for foreign in [&["SET", "n:k", "foreign"][..], &["RPUSH", "n:k", "a"]] {
+        server.cli(&["DEL", "n:k"]);
+        server.cli(foreign);
+        ours.renew_claims(&held, Duration::from_secs(9)).await.unwrap();
+        ours.release(&held[0].0, held[0].1).await.unwrap();
+        assert_eq!(server.cli(&["PTTL", "n:k"]), "-1", "{foreign:?}");
+    }
     // Bytes and types that are no record give way to a claim; it then refuses others.
     for foreign in
         [&["SET", "n:k", "foreign"][..], &["SET", "n:k", "MLC\u{3}........................"], &["RPUSH", "n:k", "a"]]
@@ -66,5 +77,7 @@ async fn a_plain_store_grants_every_claim_and_leaves_nothing(server: RedisServer
         assert_eq!(claim, Claim::granted(Ticket::unconditional()));
     }
     store.release(&key("k"), Ticket::at(u64::MAX)).await.unwrap();
+    store.renew_claims(&[(key("k"), Ticket::at(u64::MAX))], Duration::from_secs(1)).await.unwrap();
     assert_eq!(server.cli(&["DBSIZE"]), "0");
+    assert_eq!(server.calls(&["evalsha", "script|load"]), [0, 0], "the documented permissions have no scripts");
 }

@@ -209,11 +209,14 @@ async fn a_record_a_moment_ahead_is_served() {
         // The server runs by the clock of this machine.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
         let created = u64::try_from(now).unwrap() + ahead;
-        let life = Life::new(created, Some(created + 10_000));
-        let record = envelope.seal(Binding { key: b"clocks:k", epoch }, &1_u64, life, 1).unwrap();
-        server.raw(&[b"SET", b"clocks:k", &record]);
-        let entry = store.get(&key("k")).await.unwrap();
-        assert_eq!(entry.and_then(Entry::into_value), found, "{ahead} ms ahead");
+        let end = Some(created + 10_000);
+        // A life has an end also if it only turns stale.
+        for life in [Life::new(created, end), Life::new(created, None).stale_at(end)] {
+            let record = envelope.seal(Binding { key: b"clocks:k", epoch }, &1_u64, life, 1).unwrap();
+            server.raw(&[b"SET", b"clocks:k", &record]);
+            let entry = store.get(&key("k")).await.unwrap();
+            assert_eq!(entry.and_then(Entry::into_value), found, "{ahead} ms ahead, {life:?}");
+        }
     }
 }
 

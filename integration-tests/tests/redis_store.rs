@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache_core::{
-    Codec, ErrorKind, Key, MAX_TTL, Store as _, Ticket,
+    Clock as _, Codec, ErrorKind, Expiry, Key, Lifetime, MAX_TTL, Store as _, SystemClock, Ticket,
     backend::{Binding, Envelope, Life},
     codec,
 };
@@ -209,6 +209,9 @@ async fn a_record_whose_life_is_over_is_a_miss_even_if_redis_still_has_it() {
     let put = |life| server.raw(&[b"SET", b"users:1", &envelope.seal(binding, &owned("v"), life, 1).unwrap()]);
     put(Life::new(1_000, Some(61_000)));
     assert_eq!(value(&store, &key(1)).await, None);
+    let lifetime = Lifetime::new(Expiry::after(SystemClock.now(), Duration::from_secs(60).into()));
+    assert!(!store.touch(&key(1), lifetime, SystemClock.now()).await.unwrap());
+    assert_eq!(value(&store, &key(1)).await, None, "a touch has revived it");
     put(Life::new(1_000, None));
     assert_eq!(value(&store, &key(1)).await.as_deref(), Some("v"));
 }
@@ -225,6 +228,10 @@ async fn a_record_of_an_older_format_is_read() {
     let store = builder.codec(codec::Json).connect().await.unwrap();
     server.raw(&[b"SET", b"users:1", include_bytes!("../../cache-core/tests/golden/v1-json-value.bin")]);
     assert_eq!(store.get(&key(1)).await.unwrap().unwrap().into_value(), Some(Named { name: "Zoë \u{1F980}".into() }));
+    // A touch must not make it a record of this run of the server.
+    let lifetime = Lifetime::new(Expiry::after(SystemClock.now(), Duration::from_secs(60).into()));
+    assert!(!store.touch(&key(1), lifetime, SystemClock.now()).await.unwrap());
+    assert_eq!(store.get(&key(1)).await.unwrap().unwrap().expiry(), Expiry::Never);
     // A lease takes it for nothing: it does not say which life of the server it is of.
     let ticket = store.lease(&key(1)).await.unwrap();
     let write = never(&key(1), Named { name: "Zoë".into() }, ticket);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cache_core::{Clock as _, Entry, ErrorKind, Expiry, Lifetime, Store as _, SystemClock, Ticket, Write};
 use integration_tests::{
     SqlPlace, key, living, never, on_each_database, remaining,
-    takes::{race_takes, race_takes_and_sets},
+    takes::{race_takes, race_takes_and_sets, race_takes_of_what_is_written},
 };
 use store_sql::SqlStore;
 
@@ -30,6 +30,7 @@ async fn of_many_takes_of_two_processes_one_returns_the_entry(place: SqlPlace) {
     let (ours, theirs): (SqlStore<u32>, SqlStore<u32>) = (place.store().await, place.store().await);
     race_takes(&ours, &theirs, 20).await;
     race_takes_and_sets(&ours, &theirs, 50).await;
+    race_takes_of_what_is_written(&ours, &theirs, 100).await;
     assert_eq!(place.rows().await, 0);
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use cache_core::{
-    Entry, ErrorKind, Expiry, Key, MAX_TTL, ManualClock, SharedClock, Store as _, Ticket, Ttl, Write, codec,
+    Clock as _, Entry, ErrorKind, Expiry, Key, Lifetime, MAX_TTL, ManualClock, SharedClock, Store as _, SystemClock,
+    Ticket, Ttl, Write, codec,
 };
 use integration_tests::{SqlKind, SqlPlace, all, eventually, key, living, never, on_each_database, remaining, value};
 use store_sql::SqlStore;
@@ -92,6 +93,12 @@ async fn a_long_key_is_compared_as_a_whole(place: SqlPlace) {
     place.execute(&format!("UPDATE {{t}} SET full_key = {other} WHERE full_key IS NOT NULL")).await;
     assert!(store.fill(never(&long, owned("filled"), ticket)).await.unwrap());
     assert_eq!(value(&store, &long).await.as_deref(), Some("filled"));
+    place.execute(&format!("UPDATE {{t}} SET full_key = {other} WHERE full_key IS NOT NULL")).await;
+    let lifetime = Lifetime::new(Expiry::after(SystemClock.now(), Duration::from_secs(60).into()));
+    assert!(!store.touch(&long, lifetime, SystemClock.now()).await.unwrap());
+    assert_eq!(place.number("SELECT COUNT(*) FROM {t} WHERE expires_at IS NOT NULL").await, Some(0));
+    assert_eq!(store.take(&long).await.unwrap(), None);
+    assert_eq!(place.rows().await, 1, "it is removed, as by a del");
 }
 
 /// A store whose clock stands still.
@@ -177,6 +184,12 @@ async fn a_fill_with_less_than_a_millisecond_is_refused(place: SqlPlace) {
     assert!(!store.fill(short(Ticket::unconditional())).await.unwrap());
     assert_eq!(place.number("SELECT COUNT(*) FROM {t} WHERE value IS NOT NULL").await, Some(0));
     assert!(store.fill(write(&clock, &key("k"), Duration::from_secs(9), ticket)).await.unwrap());
+    // Nor is it a lifetime for a touch.
+    store.set(never(&key("k"), owned("v"), Ticket::unconditional())).await.unwrap();
+    let lifetime = |ttl| Lifetime::new(Expiry::after(clock.now(), Ttl::After(ttl)));
+    assert!(!store.touch(&key("k"), lifetime(Duration::from_micros(999)), clock.now()).await.unwrap());
+    assert_eq!(store.get(&key("k")).await.unwrap().unwrap().expiry(), Expiry::Never);
+    assert!(store.touch(&key("k"), lifetime(Duration::from_secs(60)), clock.now()).await.unwrap());
 }
 
 async fn a_life_that_is_over_removes(place: SqlPlace) {

@@ -9,7 +9,7 @@ use cache_core::{
 use redis::{Pipeline, Value};
 
 use crate::{
-    connection::{call::Call, error::unexpected, reply},
+    connection::{call::Call, error::unexpected, reply, server::ServerSnapshot},
     keyspace::Keyspace,
 };
 
@@ -35,7 +35,7 @@ pub(crate) async fn read_records<V, C: Codec<V>>(
         Value::Array(replies) if replies.len() == keys.len() => replies,
         _ => return Err(unexpected()),
     };
-    let records = Records { keyspace, envelope, call, link, asked };
+    let records = Records { keyspace, envelope, call, link, asked, server: None };
     let mut entries = Vec::with_capacity(keys.len());
     for (name, reply) in names.iter().zip(replies) {
         entries.push(records.open(name, reply).await);
@@ -51,6 +51,8 @@ pub(crate) struct Records<'a, C> {
     pub(crate) link: usize,
     /// The time before the request was sent.
     pub(crate) asked: Moment,
+    /// The server that the request was made for, `None` if it was made for any.
+    pub(crate) server: Option<ServerSnapshot>,
 }
 
 impl<C> Records<'_, C> {
@@ -62,7 +64,10 @@ impl<C> Records<'_, C> {
         let Some(bytes) = reply::bytes(reply)? else { return Ok(None) };
         let Opened::Record(record) = self.envelope.open(name, &bytes)? else { return Ok(None) };
         let life = record.life;
-        let server = self.call.take_snapshot(self.link).await?;
+        let server = match self.server {
+            Some(server) => server,
+            None => self.call.take_snapshot(self.link).await?,
+        };
         let latest = server.latest(self.asked);
         if !server.admits(Envelope::epoch(&bytes), life, latest) {
             return Ok(None);

@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
 
 use cache_core::{
     Claim, Codec, Entry, InvalidationStream, Key, Lifetime, Moment, Profile, Result, Revalidated, Store, Ticket, Write,
-    backend::{ETag, ServerTime, only, touch_by_filling, write_id},
+    backend::{ETag, ServerTime, only, write_id},
 };
 
 use crate::{
@@ -188,17 +188,9 @@ where
         if lifetime.expiry.is_past(now) {
             return Ok(false);
         }
-        let touched = match &self.0.layout {
-            Layout::Record(envelope) => touch::touch_record(&self.0.keyspace, envelope, key, lifetime, now).await?,
-            Layout::Plain(_) => touch::touch_plain(&self.0.keyspace, key, lifetime).await?,
-        };
-        if let Some(touched) = touched {
-            return Ok(touched);
-        }
-        // Read first: the lease that filling takes would replace what is no record of this store.
-        match self.get(key).await? {
-            Some(_) => touch_by_filling(self, key, lifetime, now).await,
-            None => Ok(false),
+        match &self.0.layout {
+            Layout::Record(envelope) => touch::touch_record(&self.0.keyspace, envelope, key, lifetime, now).await,
+            Layout::Plain(_) => touch::touch_plain(&self.0.keyspace, key, lifetime).await,
         }
     }
 

@@ -19,13 +19,14 @@ pub(crate) async fn take_record<V, C: Codec<V>>(
     key: &Key,
 ) -> Result<Option<Entry<V>>> {
     let (call, link) = (keyspace.call(), keyspace.link_of(key));
-    // The snapshot is taken first: if that fails, the record must still be there.
+    // The snapshot is taken first, and no other is taken afterwards: if that fails, the record must
+    // still be there.
     let server = call.take_snapshot(link).await?;
     let name = keyspace.namespace.key(key);
     let asked = keyspace.now();
     let take = vec![(link, scripts::TAKE.run(&name))];
     let taken = only(call.send_all(Some(&scripts::TAKE), Some(server), take).await)?;
-    Records { keyspace, envelope, call, link, asked }.open(&name, taken).await
+    Records { keyspace, envelope, call, link, asked, server: Some(server) }.open(&name, taken).await
 }
 
 pub(crate) async fn take_plain<V, C: Codec<V>>(keyspace: &Keyspace, codec: &C, key: &Key) -> Result<Option<Entry<V>>> {

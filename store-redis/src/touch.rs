@@ -1,25 +1,38 @@
-//! Changes the lifetimes of entries in place.
-//!
-//! The functions return `None` if the entry must be read and filled instead.
+//! Changes the lifetimes of entries.
 
 use cache_core::{
     Codec, Entry, Key, Lifetime, Moment, Result,
     backend::{Envelope, Life, Peeked, only},
 };
-use redis::{Pipeline, cmd};
+use redis::{Cmd, Pipeline, Value, cmd};
 
 use crate::{
     connection::{reply, server::ServerSnapshot},
     keyspace::Keyspace,
-    record::scripts,
+    read::Records,
+    record::scripts::{self, Script},
 };
 
 /// The reply to PTTL for a key that does not exist.
 const NO_KEY: i64 = -2;
 
-/// Changes the lifetime of a record: reads the head of the record and its length, and writes
-/// another head over it.
+/// Changes the lifetime of a record.
 pub(crate) async fn touch_record<V, C: Codec<V>>(
+    keyspace: &Keyspace,
+    envelope: &Envelope<C>,
+    key: &Key,
+    lifetime: Lifetime,
+    now: Moment,
+) -> Result<bool> {
+    match replace_head(keyspace, envelope, key, lifetime, now).await? {
+        Some(touched) => Ok(touched),
+        None => replace_record(keyspace, envelope, key, lifetime, now).await,
+    }
+}
+
+/// Reads the head of the record and its length, and writes another head over it. Returns `None` if
+/// the record must be read and replaced as a whole.
+async fn replace_head<V, C: Codec<V>>(
     keyspace: &Keyspace,
     envelope: &Envelope<C>,
     key: &Key,
@@ -36,7 +49,8 @@ pub(crate) async fn touch_record<V, C: Codec<V>>(
     let mut replies = call.send_all(None, Some(server), vec![(link, prefix), (link, length)]).await;
     let (length, prefix) = (reply::integer(only(replies.split_off(1))?)?, reply::bytes(only(replies)?)?);
     let Some(prefix) = prefix.filter(|prefix| !prefix.is_empty()) else { return Ok(Some(false)) };
-    let head = match envelope.peek::<V>(&prefix, usize::try_from(length).unwrap_or_default()) {
+    let length = usize::try_from(length).unwrap_or_default();
+    let head = match envelope.peek::<V>(&prefix, length) {
         Peeked::Value(head) => head,
         Peeked::NoValue => return Ok(Some(false)),
         Peeked::Unknown => return Ok(None),
@@ -49,8 +63,8 @@ pub(crate) async fn touch_record<V, C: Codec<V>>(
     }
     let Some(life) = life_of(keyspace, lifetime, server) else { return Ok(Some(false)) };
     let Some(new_head) = head.with_lifetime(life.expires, life.stale) else { return Ok(None) };
-    let mut touch = scripts::TOUCH.run(&name);
-    touch.arg(head.bytes()).arg(length).arg(new_head);
+    let mut touch = if_unchanged(&scripts::TOUCH, &name, head.bytes(), length);
+    touch.arg(new_head);
     if let Some(millis) = life.ttl_millis() {
         touch.arg(millis);
     }
@@ -58,26 +72,80 @@ pub(crate) async fn touch_record<V, C: Codec<V>>(
     Ok(Some(reply::integer(only(touched)?)? == 1))
 }
 
-/// Changes the TTL of the key of a plain value. It does not look at the value.
-pub(crate) async fn touch_plain(keyspace: &Keyspace, key: &Key, lifetime: Lifetime) -> Result<Option<bool>> {
+/// Reads the record, and replaces it by one with the same write id.
+///
+/// This is not a fill: the ticket of a fill stays valid when another fill brings a newer value,
+/// which must not be undone.
+async fn replace_record<V, C: Codec<V>>(
+    keyspace: &Keyspace,
+    envelope: &Envelope<C>,
+    key: &Key,
+    lifetime: Lifetime,
+    now: Moment,
+) -> Result<bool> {
     let (call, link) = (keyspace.call(), keyspace.link_of(key));
     let server = call.take_snapshot(link).await?;
-    let Some(life) = life_of(keyspace, lifetime, server) else { return Ok(Some(false)) };
+    let name = keyspace.namespace.key(key);
+    let asked = keyspace.now();
+    let mut get = cmd("GET");
+    get.arg(&name);
+    let reply = only(call.send_all(None, Some(server), vec![(link, get)]).await)?;
+    let Value::BulkString(record) = &reply else { return reply::bytes(reply).map(|_| false) };
+    // A record without an epoch may be of an earlier run of the server. It must not become one of
+    // this run.
+    let is_bound = Envelope::epoch(record).is_some();
+    let (head, length) = (record[..record.len().min(Envelope::MAX_HEAD)].to_vec(), record.len());
+    let records = Records { keyspace, envelope, call, link, asked, server: Some(server) };
+    let Some(entry) = records.open(&name, reply).await? else { return Ok(false) };
+    if !is_bound || entry.is_absent() || entry.is_stale(now) {
+        return Ok(false);
+    }
+    let entry = entry.with_lifetime(lifetime);
+    let now = keyspace.now();
+    let Some(life) = Life::of_fill(&entry, now, server.earliest_micros(now)) else { return Ok(false) };
+    let id = u64::from_le_bytes(head[Envelope::WRITE_ID].try_into().expect("eight bytes"));
+    let record = envelope.seal_entry(server.validity.binding(&name), &entry, life, id)?;
+    let mut replace = if_unchanged(&scripts::REPLACE, &name, &head, length);
+    replace.arg(record);
+    if let Some(millis) = life.ttl_millis() {
+        replace.arg("PX").arg(millis);
+    }
+    let replaced = records.call.send_all(Some(&scripts::REPLACE), Some(server), vec![(link, replace)]).await;
+    Ok(reply::integer(only(replaced)?)? == 1)
+}
+
+/// Returns the command that runs a script on the record with this head and length. The head has a
+/// checksum of the whole record.
+fn if_unchanged(script: &Script, name: &[u8], head: &[u8], length: usize) -> Cmd {
+    let mut run = script.run(name);
+    run.arg(head).arg(length);
+    run
+}
+
+/// Changes the TTL of the key of a plain value. It does not look at the value.
+pub(crate) async fn touch_plain(keyspace: &Keyspace, key: &Key, lifetime: Lifetime) -> Result<bool> {
+    let (call, link) = (keyspace.call(), keyspace.link_of(key));
+    let server = call.take_snapshot(link).await?;
+    let Some(life) = life_of(keyspace, lifetime, server) else { return Ok(false) };
     if life.stale == Some(life.created) {
-        // A plain value cannot tell that it is stale.
-        return Ok(None);
+        // A plain value cannot tell that it is stale, so it is removed, as by a set.
+        only(call.send_all(None, Some(server), vec![keyspace.unlink(key)]).await)?;
+        return Ok(false);
     }
     let name = keyspace.namespace.key(key);
-    let mut touch = Pipeline::with_capacity(2);
     // As for a set, the value is removed when it turns stale.
     if let Some(end) = life.stale.or(life.expires) {
-        touch.cmd("PEXPIREAT").arg(&name).arg(end);
-        return Ok(Some(reply::integer(call.ask(link, &touch).await?)? == 1));
+        let mut expire = cmd("PEXPIREAT");
+        expire.arg(&name).arg(end);
+        // The time is that of this server.
+        let expires = only(call.send_all(None, Some(server), vec![(link, expire)]).await)?;
+        return Ok(reply::integer(expires)? == 1);
     }
     // PERSIST does not tell a missing key from one without a TTL.
-    touch.atomic().cmd("PTTL").arg(&name).cmd("PERSIST").arg(&name);
-    let [remaining, _] = reply::array(call.ask(link, &touch).await?)?;
-    Ok(Some(reply::integer(remaining)? != NO_KEY))
+    let mut persist = Pipeline::with_capacity(2);
+    persist.atomic().cmd("PTTL").arg(&name).cmd("PERSIST").arg(&name);
+    let [remaining, _] = reply::array(call.ask(link, &persist).await?)?;
+    Ok(reply::integer(remaining)? != NO_KEY)
 }
 
 /// Returns the life that an entry with this lifetime has if it is written now. Returns `None` if

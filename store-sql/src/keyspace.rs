@@ -59,15 +59,21 @@ impl Keyspace {
         done
     }
 
+    /// As [`read_now`](Self::read_now), but does not read the database's clock if there are no
+    /// writes.
+    pub(crate) async fn now<V>(&self, writes: &[Write<V>]) -> Result<Now> {
+        if writes.is_empty() {
+            return Ok(Now { local: self.clock.now(), database: 0 });
+        }
+        self.read_now().await
+    }
+
     /// Returns the present moment, from which the lives of new entries are counted. Counted from
     /// when the statement runs, they would grow by the time until then. Reads the database's clock
     /// at most once a minute.
-    pub(crate) async fn now<V>(&self, writes: &[Write<V>]) -> Result<Now> {
+    pub(crate) async fn read_now(&self) -> Result<Now> {
         let local = self.clock.now();
         let reading = *lock(&self.server_clock);
-        if writes.is_empty() {
-            return Ok(Now { local, database: 0 });
-        }
         if let Some(clock) = reading.filter(|clock| clock.is_fresh(local)) {
             return Ok(Now { local, database: clock.earliest_micros(local) });
         }

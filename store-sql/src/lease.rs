@@ -50,14 +50,6 @@ pub(crate) async fn lease(
     Ok(identities.iter().map(of).collect())
 }
 
-/// Returns the ticket of a key that has a live value, or `None` if it has none. Leaves no marker.
-pub(crate) async fn of_value(keyspace: &Keyspace, key: &Key) -> Result<Option<Ticket>> {
-    let identities = [Identity::of(key)];
-    let value = Select { rows: &keyspace.rows, identities: &identities, statement: Rows::select_ids_of_values };
-    let found = keyspace.run(&value).await?;
-    Ok(found.values().next().and_then(ticket))
-}
-
 /// Returns one claim per key. Each lives for `life`, but at most for `lease_millis`.
 pub(crate) async fn claim(keyspace: &Keyspace, keys: &[Key], life: Duration, lease_millis: u64) -> Result<Vec<Claim>> {
     let identities: Vec<Identity> = keys.iter().map(Identity::of).collect();
@@ -69,16 +61,22 @@ pub(crate) async fn claim(keyspace: &Keyspace, keys: &[Key], life: Duration, lea
     let rows = keyspace.run(&InstallClaims { rows: &keyspace.rows, markers: &markers }).await?;
     let mut own: HashMap<&[u8], u64> =
         markers.iter().map(|marker| (&marker.identity.id[..], marker.write_id)).collect();
-    let claim = |identity: &Identity| {
-        // A key that occurs again was claimed by its first occurrence.
-        let own = own.remove(&identity.id[..]);
-        // Without a row, the conflicting row had gone at each attempt. The ticket is then void.
-        let Some(row) = rows.get(&identity.id) else { return Claim::granted(Ticket::at(write_id::next())) };
-        let ticket = Ticket::at(row.write_id);
-        let vacant = own == Some(row.write_id);
-        if row.is_value || vacant { Claim::granted(ticket).vacant(vacant) } else { Claim::refused(ticket) }
-    };
+    // A key that occurs again was claimed by its first occurrence.
+    let claim = |identity: &Identity| answer(own.remove(&identity.id[..]), rows.get(&identity.id));
     Ok(identities.iter().map(claim).collect())
+}
+
+/// Returns the answer to a claim with the id `own`, `None` if it is not the first of its key in the
+/// batch. `row` is the row that the key has then.
+fn answer(own: Option<u64>, row: Option<&Claimed>) -> Claim {
+    // Without a row, the conflicting row had gone at each attempt. The ticket is then void.
+    let Some(row) = row else {
+        let ticket = Ticket::at(write_id::next());
+        return if own.is_some() { Claim::granted(ticket) } else { Claim::refused(ticket) };
+    };
+    let ticket = Ticket::at(row.write_id);
+    let vacant = own == Some(row.write_id);
+    if row.is_value || vacant { Claim::granted(ticket).vacant(vacant) } else { Claim::refused(ticket) }
 }
 
 /// Lets the claims with these write ids live for `life` from now on, but at most for
@@ -298,5 +296,24 @@ impl Work for DeleteMarkers<'_> {
             session.change(&self.rows.delete_markers(&ids, &write_ids)).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_granted_if_it_is_the_own_or_if_there_is_a_value() {
+        let (own, other) = (write_id::next_claim(), write_id::next_claim());
+        let row = |write_id, is_value| Some(Claimed { write_id, is_value });
+        let ticket = |claim: Claim| (claim.granted, claim.vacant, claim.ticket.version());
+        assert_eq!(ticket(answer(Some(own), row(own, false).as_ref())), (true, true, Some(own)));
+        assert_eq!(ticket(answer(Some(own), row(other, false).as_ref())), (false, false, Some(other)));
+        assert_eq!(ticket(answer(Some(own), row(other, true).as_ref())), (true, false, Some(other)));
+        // The second of a batch.
+        assert_eq!(ticket(answer(None, row(own, false).as_ref())), (false, false, Some(own)));
+        assert_eq!(ticket(answer(None, row(other, true).as_ref())), (true, false, Some(other)));
+        assert!(answer(Some(own), None).granted && !answer(None, None).granted);
     }
 }

@@ -16,6 +16,7 @@ mod clear;
 mod lease;
 mod read;
 mod take;
+mod touch;
 mod write;
 
 mod sweep;

@@ -14,7 +14,7 @@ use crate::{
     keyspace::Keyspace,
     lease, read,
     sweep::Sweeper,
-    take, write,
+    take, touch, write,
 };
 
 /// A store of values of type `V` in a table of MySQL, MariaDB, PostgreSQL or SQLite, encoded by the
@@ -173,18 +173,11 @@ where
         take::take(&self.0.keyspace, &self.0.envelope, key).await
     }
 
-    /// Reads the entry and fills it again. The lease that this takes leaves no marker.
     async fn touch(&self, key: &Key, lifetime: Lifetime, now: Moment) -> Result<bool> {
         if lifetime.expiry.is_past(now) {
             return Ok(false);
         }
-        let Some(ticket) = lease::of_value(&self.0.keyspace, key).await? else { return Ok(false) };
-        match self.get(key).await? {
-            Some(entry) if !entry.is_absent() && !entry.is_stale(now) => {
-                self.fill(Write::new(key.clone(), entry.with_lifetime(lifetime), ticket)).await
-            }
-            _ => Ok(false),
-        }
+        touch::touch(&self.0.keyspace, &self.0.envelope, key, lifetime, now).await
     }
 
     async fn clear(&self) -> Result<()> {

@@ -44,6 +44,9 @@ impl Flusher {
                             let now = clock.now();
                             for segment in segments.all() {
                                 let _ = segment.sweep(now, SWEEP_VISITS);
+                                if segment.needs_flush() {
+                                    let _ = segment.flush();
+                                }
                             }
                         }
                         Err(RecvTimeoutError::Disconnected) => break,

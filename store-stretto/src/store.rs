@@ -136,6 +136,13 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
     }
 }
 
+#[cfg(test)]
+impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
+    pub(crate) fn segments(&self) -> &Segments<V> {
+        &self.inner.segments
+    }
+}
+
 impl<V: Send + Sync + 'static> Inner<V> {
     /// Returns `true` if the row can be served, and moves its idle deadline if it can and the store
     /// has a time to idle. Reads the clock only if the row can expire.

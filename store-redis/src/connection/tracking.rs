@@ -92,7 +92,9 @@ impl Tracking {
         let mut session = connected.map_err(|error| error::connect_failed(&error, target.address()))?;
         let mut tracking = Pipeline::with_capacity(1);
         tracking.cmd("CLIENT").arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(&*self.prefix);
-        ask(&mut session, &tracking).await.map_err(|error| refused("CLIENT TRACKING", &error))?;
+        let replies = ask(&mut session, &tracking).await?;
+        let accepted = replies.into_iter().try_for_each(|reply| check(reply).map(drop));
+        accepted.map_err(|error| refused("CLIENT TRACKING", &error))?;
         let subscribed = session.subscribe(format!("{}\\keepalive", self.prefix)).await;
         subscribed.map_err(|error| refused("SUBSCRIBE", &error::broken(&error)))?;
         Ok(session)
@@ -101,11 +103,11 @@ impl Tracking {
     /// Changes a key and waits for the announcement. A proxy may accept the command and announce
     /// nothing.
     async fn check_delivery(&self, session: &mut MultiplexedConnection, events: &Events) -> Result<()> {
-        let mut change = Pipeline::with_capacity(1);
-        // No key of the cache contains the prefix twice.
-        change.cmd("SET").arg(&*events.canary).arg("").arg("PX").arg(1);
-        match ask(session, &change).await {
-            Ok(_) => {
+        let mut change = Pipeline::with_capacity(2);
+        change.cmd("SET").arg(&*events.canary).arg("").arg("PX").arg(1000);
+        change.cmd("UNLINK").arg(&*events.canary);
+        match ask(session, &change).await?.into_iter().try_for_each(|reply| check(reply).map(drop)) {
+            Ok(()) => {
                 while !events.is_delivered.load(Ordering::SeqCst) {
                     events.delivered.notified().await;
                 }
@@ -218,15 +220,10 @@ impl Events {
     }
 }
 
-/// Returns the replies; an error reply is an error.
+/// Returns the replies, including error replies of the server.
 async fn ask(session: &mut MultiplexedConnection, commands: &Pipeline) -> Result<Vec<Value>> {
     let replies = session.send_packed_commands(commands, 0, commands.len()).await;
-    let replies = replies.map_err(|error: RedisError| error::broken(&error))?;
-    // INFO may be denied.
-    if let ([_], true) = (replies.as_slice(), commands.len() == 1) {
-        return replies.into_iter().map(check).collect();
-    }
-    Ok(replies)
+    replies.map_err(|error: RedisError| error::broken(&error))
 }
 
 /// Returns `true` if the reply to CLIENT TRACKINGINFO says that changes are announced.

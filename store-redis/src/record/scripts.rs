@@ -119,6 +119,17 @@ if ARGV[4] then redis.call('PEXPIRE', KEYS[1], ARGV[4]) else redis.call('PERSIST
 return 1"
 );
 
+/// Replaces the record if it still has the head and the length that the caller has read. Returns 1
+/// if it did, else 0.
+///
+/// ARGV: the head, the length of the record, the new record, then PX and its life if it expires.
+pub(crate) static REPLACE: Script = script!(
+    r"local head = redis.pcall('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
+if head ~= ARGV[1] or redis.call('STRLEN', KEYS[1]) ~= tonumber(ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[3], unpack(ARGV, 4))
+return 1"
+);
+
 /// Writes the record if the current write id is the ticket's. Returns 1 if it did, else 0.
 ///
 /// ARGV: the ticket's write id, the time before which records are invalid, the record, then PX and

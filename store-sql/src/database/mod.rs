@@ -265,6 +265,49 @@ mod tests {
                 database.sentinels.epoch(&database.pool)
             });
             assert_eq!(epochs, [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2]);
+            // Those that were removed have ended, and the others end with the database.
+            let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+            database.sentinels.add();
+            end_of_tasks(&tasks, 1).await;
+            drop(database);
+            end_of_tasks(&tasks, 0).await;
         });
+    }
+
+    /// Waits until so many tasks are left.
+    async fn end_of_tasks(tasks: &impl Fn() -> usize, left: usize) {
+        for _ in 0..1000 {
+            if tasks() == left {
+                return;
+            }
+            yield_now().await;
+        }
+        panic!("{} tasks are left instead of {left}", tasks());
+    }
+
+    /// A call that waits for a connection gets one whose runtime ends before the call goes on.
+    #[test]
+    fn a_call_that_waits_gets_no_connection_of_a_runtime_that_has_ended() {
+        let [first, second] = [(); 2].map(|()| Builder::new_current_thread().enable_time().build().unwrap());
+        let file = std::env::temp_dir().join(format!("store-sql-waiting-{}.db", std::process::id()));
+        let url = format!("sqlite://{}", file.display());
+        let database = first.block_on(async { Database::at(&url, 1, Duration::from_mins(1)) }).unwrap();
+        let in_use = first.block_on(database.acquire_session()).unwrap();
+        let mut waiting = Box::pin(database.acquire_session());
+        second.block_on(poll_fn(|context| {
+            assert!(waiting.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        }));
+        first.block_on(async {
+            database.release(in_use);
+            assert_eq!(count_idle(&database, 0).await, 1);
+        });
+        drop(first);
+        let session = second.block_on(waiting).unwrap();
+        assert!(database.is_current(&session));
+        second.block_on(async { database.release(session) });
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+        }
     }
 }

@@ -173,18 +173,33 @@ impl Rows {
     pub(crate) fn update<'a>(&'a self, row: &NewRow<'a>, ticket: u64) -> Statement<'a> {
         let mut update = self.statement("UPDATE ");
         update.push(" SET full_key = ").bind(Argument::Bytes(row.identity.full_key.as_deref()));
-        update.push(", value = ").bind(Argument::Bytes(row.value));
-        update.push(", write_id = ").bind(Argument::Int(Some(signed(row.write_id))));
+        update.push(", write_id = ").bind(Argument::Int(Some(signed(row.write_id)))).push(", ");
+        self.push_value(&mut update, row);
+        update.push(" AND write_id = ").bind(Argument::Int(Some(signed(ticket))));
+        update
+    }
+
+    /// Replaces the value and the life of the row if it is live and the value begins with `head`.
+    pub(crate) fn rewrite<'a>(&'a self, row: &NewRow<'a>, head: &'a [u8]) -> Statement<'a> {
+        let mut update = self.statement("UPDATE ");
+        update.push(" SET ");
+        self.push_value(&mut update, row);
+        update.push(&format!(" AND substr(value, 1, {}) = ", head.len())).bind(Argument::Bytes(Some(head)));
+        update
+    }
+
+    /// Appends the assignments of the value and the life, and the condition for the row if it is
+    /// live.
+    fn push_value<'a>(&'a self, update: &mut Statement<'a>, row: &NewRow<'a>) {
+        update.push("value = ").bind(Argument::Bytes(row.value));
         update.push(", written_at = ");
-        push_written(&mut update, row);
+        push_written(update, row);
         update.push(", expires_at = ");
-        push_written(&mut update, row);
+        push_written(update, row);
         update.push(" + ").bind(millis(row.millis));
         update.push(" WHERE namespace = ").bind(Argument::Text(&self.namespace));
         update.push(" AND id = ").bind(Argument::Bytes(Some(&row.identity.id)));
-        update.push(" AND write_id = ").bind(Argument::Int(Some(signed(ticket))));
         update.push(" AND ").push(LIVE);
-        update
     }
 
     /// Deletes the rows of these ids.

@@ -55,6 +55,8 @@ pub(crate) struct Segment<V: Send + Sync + 'static> {
     confirmed: AtomicU64,
     /// `true` if a flush has been requested and has not begun.
     flush_requested: AtomicBool,
+    /// `true` if there may be tombstones that no flush has removed.
+    has_tombstones: AtomicBool,
 }
 
 /// A row to be inserted.
@@ -78,6 +80,7 @@ impl<V: Send + Sync + 'static> Segment<V> {
             sent: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
             flush_requested: AtomicBool::new(false),
+            has_tombstones: AtomicBool::new(false),
         })
     }
 
@@ -152,6 +155,10 @@ impl<V: Send + Sync + 'static> Segment<V> {
             }
         } else if let Some(mut current) = self.rows.get_mut(&Index(fingerprint)) {
             current.value_mut().make_tombstone(fingerprint);
+            drop(current);
+            // A flush that has just ended did not see it, and confirmed so much that no other would
+            // be due.
+            self.has_tombstones.store(true, Ordering::Release);
         }
         Ok(())
     }
@@ -196,13 +203,17 @@ impl<V: Send + Sync + 'static> Segment<V> {
     /// Returns `true` if a flush is due and has not been requested yet. The caller then requests
     /// it.
     pub(crate) fn needs_flush(&self) -> bool {
-        let due = self.unconfirmed() >= MAX_UNCONFIRMED / 2 || self.ledger.is_over(self.budget);
+        let due = self.unconfirmed() >= MAX_UNCONFIRMED / 2
+            || self.ledger.is_over(self.budget)
+            || self.has_tombstones.load(Ordering::Acquire);
         due && !self.flush_requested.swap(true, Ordering::AcqRel)
     }
 
     /// Waits until the processor has processed all messages, and removes the tombstones.
     pub(crate) fn flush(&self) -> Result<(), CacheError> {
         self.flush_requested.store(false, Ordering::Release);
+        // Before the tombstones are taken: one that is made later is left to the next flush.
+        self.has_tombstones.store(false, Ordering::Release);
         loop {
             self.wait()?;
             let tombstones = self.ledger.take_tombstones(TOMBSTONE_BATCH);
@@ -258,5 +269,37 @@ impl<V: Send + Sync + 'static> Segment<V> {
 
     pub(crate) fn ledger(&self) -> &Arc<Ledger<V>> {
         &self.ledger
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cache_core::{Entry, Expiry, Key, LocalStore};
+
+    use super::*;
+    use crate::StrettoStore;
+
+    /// The removal finds the channel full, and a flush that does not see its tombstone ends before
+    /// the removal asks for one.
+    #[test]
+    fn a_tombstone_makes_a_flush_due() {
+        let store = StrettoStore::<u8>::new(100).unwrap();
+        let key = Key::new("k").unwrap();
+        drop(LocalStore::insert(&store, &key, Entry::new(1, Expiry::Never), 1).unwrap());
+        LocalStore::wait(&store).unwrap();
+        let segment = store.segments().of(key.fingerprint());
+        assert!(!segment.needs_flush());
+        segment.sent.fetch_add(MAX_UNCONFIRMED, Ordering::AcqRel);
+        let slot = CaptureSlot::open();
+        segment.remove(key.fingerprint(), &slot).unwrap();
+        drop(slot.close::<u8>(None));
+        segment.wait().unwrap();
+        assert_eq!(segment.unconfirmed(), 0);
+        assert!(segment.needs_flush());
+        assert_eq!(segment.ledger.charged(), 1);
+        segment.flush().unwrap();
+        segment.wait().unwrap();
+        assert!(!segment.needs_flush());
+        assert_eq!(segment.ledger.charged(), 0);
     }
 }

@@ -98,7 +98,13 @@ impl<H: Harness> Test<'_, H> {
 
         self.put("ended", "v").await?;
         ensure!(!self.touch("ended", Lifetime::new(Expiry::At(now))).await?, "a lifetime that has ended was given");
-        let found = self.value("ended").await?;
+        // By the moment that the caller gives, and not by the store's own.
+        let later = now.plus(Duration::from_secs(2000));
+        let touched = self.store.touch(&key("ended"), Lifetime::new(end), later).await.map_err(fault("touch"))?;
+        ensure!(!touched, "a lifetime that has ended at the moment of the touch was given");
+        let found = self.entry_of("ended").await?;
+        let changed = found.as_ref().is_some_and(|entry| entry.expiry() != Expiry::Never);
+        ensure!(!changed, "a touch with a lifetime that has ended has shortened the life of an entry");
         ensure!(found.is_some() || !self.store.profile().retains, "a touch has removed an entry");
         Ok(())
     }
