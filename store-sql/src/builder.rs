@@ -7,6 +7,8 @@ use cache_core::{
     backend::{Envelope, check_namespace, lease_millis},
 };
 
+#[cfg(feature = "postgres")]
+use crate::listen;
 use crate::{
     codec::DefaultCodec,
     database::{Database, runtime},
@@ -23,6 +25,7 @@ pub struct SqlStoreBuilder<V, C> {
     namespace: String,
     table: String,
     create_table: bool,
+    announce_changes: bool,
     codec: C,
     schema: Option<u32>,
     lease_ttl: Duration,
@@ -146,6 +149,7 @@ impl<V, C: Default> SqlStoreBuilder<V, C> {
             namespace: String::new(),
             table: "cache_entries".to_owned(),
             create_table: false,
+            announce_changes: false,
             codec: C::default(),
             schema: None,
             lease_ttl: Duration::from_secs(10),
@@ -182,15 +186,32 @@ impl<V, C> SqlStoreBuilder<V, C> {
         self
     }
 
+    /// Announces the changes of the table, so that the tiers of a chain above this store follow the
+    /// changes that other processes and programs make. Needs PostgreSQL. Default: off.
+    ///
+    /// Triggers on the table send a notification for each statement that changes what readers see,
+    /// whoever runs it. With [`create_table`](Self::create_table), they are installed if they are
+    /// missing, which needs the ownership of the table. The [crate's documentation](crate) lists
+    /// the statements for manual migrations, and the cost: announced writes commit one after the
+    /// other.
+    ///
+    /// The stream of the store ([`Store::invalidations`](cache_core::Store::invalidations)) listens
+    /// on a connection of its own, in addition to those of the pool.
+    pub fn announce_changes(mut self) -> Self {
+        self.announce_changes = true;
+        self
+    }
+
     /// Sets the codec that encodes the values; see [`cache_core::codec`].
     pub fn codec<D>(self, codec: D) -> SqlStoreBuilder<V, D> {
-        let Self { target, namespace, table, create_table, codec: _, schema, .. } = self;
+        let Self { target, namespace, table, create_table, announce_changes, codec: _, schema, .. } = self;
         let Self { lease_ttl, timeout, connections, sweep_every, clock, values, .. } = self;
         SqlStoreBuilder {
             target,
             namespace,
             table,
             create_table,
+            announce_changes,
             codec,
             schema,
             lease_ttl,
@@ -270,8 +291,9 @@ impl<V, C> SqlStoreBuilder<V, C> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if a setting is invalid, one of kind `Backend` if
-    /// the table is missing or has another schema, one of kind `Closed` outside a Tokio runtime, or
+    /// Returns an error of kind `InvalidInput` if a setting is invalid or the database cannot
+    /// [announce changes](Self::announce_changes), one of kind `Backend` if the table is missing,
+    /// has another schema or does not announce its changes, one of kind `Closed` outside a Tokio runtime, or
     /// an error of the database.
     ///
     /// # Cancel safety
@@ -285,6 +307,10 @@ impl<V, C> SqlStoreBuilder<V, C> {
         let inner = self.finish()?;
         let Keyspace { database, timeout, rows, .. } = &inner.keyspace;
         prepare(database, *timeout, rows, create).await?;
+        #[cfg(feature = "postgres")]
+        if inner.announces {
+            listen::trigger::prepare(database, *timeout, rows, create).await?;
+        }
         Ok(SqlStore::new(inner))
     }
 
@@ -325,6 +351,11 @@ impl<V, C> SqlStoreBuilder<V, C> {
             Target::Database(database) => database,
         };
         check_name(&self.table, database.dialect.max_name_len())?;
+        if self.announce_changes
+            && let Some(why) = database.dialect.why_no_announcements()
+        {
+            return Err(invalid(why));
+        }
         let rows = Arc::new(Rows::new(database.dialect, self.table, self.namespace));
         let sweeper = self
             .sweep_every
@@ -335,6 +366,8 @@ impl<V, C> SqlStoreBuilder<V, C> {
             keyspace: Keyspace::new(database, rows, self.clock, self.timeout),
             envelope: Envelope::new(self.codec, schema),
             lease_millis,
+            #[cfg(feature = "postgres")]
+            announces: self.announce_changes,
             _sweeper: sweeper,
             values: PhantomData,
         })
@@ -352,6 +385,7 @@ impl<V, C> fmt::Debug for SqlStoreBuilder<V, C> {
             .field("namespace", &self.namespace)
             .field("table", &self.table)
             .field("create_table", &self.create_table)
+            .field("announce_changes", &self.announce_changes)
             .field("timeout", &self.timeout)
             .field("lease_ttl", &self.lease_ttl)
             .field("sweep_every", &self.sweep_every)
