@@ -2,6 +2,8 @@
 //! else, has changed longer ago than W.
 
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU16, Ordering},
@@ -13,13 +15,14 @@ use std::{
 use cache_chain::{ChainCache, Coherence, ErrorKind, Key, Origin, Source, Tier};
 use cache_core::{Invalidation, InvalidationSink, Store as _, Ticket};
 use integration_tests::{Postgres, SqlKind, SqlPlace, eventually, key, living, never};
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
 use store_sql::{PostgresChanges, SqlStore, SqlStoreBuilder};
 use store_stretto::StrettoStore;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     task::JoinHandle,
+    time::timeout,
 };
 
 type Chain = ChainCache<String>;
@@ -393,7 +396,8 @@ async fn a_table_that_does_not_announce_is_said() {
     assert!(error.to_string().contains(".announce_changes()") && error.to_string().contains("README"), "{error}");
     let lazy = builder().connect_lazy().unwrap();
     let recorded = Arc::new(Recorded::default());
-    let error = lazy.invalidations().unwrap().run(SHORT, Arc::clone(&recorded) as _).await;
+    let stream = lazy.invalidations().unwrap().run(SHORT, Arc::clone(&recorded) as _);
+    let error = timeout(Duration::from_secs(20), stream).await.unwrap();
     assert_eq!(error.kind(), ErrorKind::Backend, "{error:?}");
     assert_eq!(recorded.all(), []);
     // A store that is not asked to has no stream.
@@ -421,7 +425,7 @@ async fn a_trigger_that_goes_away_ends_the_stream() {
         builder(&place.url, &place.table).connect().await.unwrap();
         let (_, stream) = recorded(&store).await;
         place.execute(change).await;
-        let error = stream.await.unwrap();
+        let error = timeout(Duration::from_secs(20), stream).await.unwrap().unwrap();
         assert_eq!(error.kind(), ErrorKind::Backend, "{change}: {error:?}");
         assert!(error.to_string().contains("triggers"), "{change}: {error}");
     }
@@ -463,6 +467,17 @@ async fn changes_that_a_lost_connection_hides_are_not_served() {
             assert_eq!((stats.epoch, stats.ended), (round + 1, round));
         }
     }
+
+    // The connections end with the chains.
+    drop((a, b));
+    let others =
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    let mut observer = PgConnection::connect(&server.url()).await.unwrap();
+    eventually("the end of the connections", async || {
+        let others: i64 = sqlx::query_scalar(others).fetch_one(&mut observer).await.unwrap();
+        (others == 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -506,6 +521,30 @@ async fn without_the_server_nothing_unproven_is_served() {
         assert!(chain.stats().coherence.epoch >= 2);
         assert_eq!(served_from_memory(chain, "ada").await, "1");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_has_become_a_standby_is_not_trusted() {
+    let mut server = Postgres::start().await;
+    let chain = quick_instance(&server.url(), Coherence::new()).await;
+    set_and_serve(&chain, "ada", "1").await;
+    let (_, stream) = recorded(&builder(&server.url(), "t").connect().await.unwrap()).await;
+    server.demote();
+    let error = timeout(Duration::from_secs(20), stream).await.unwrap().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    let store = SqlStore::<String>::builder(server.url()).table("t").namespace("n").announce_changes();
+    let store = store.sweep_every(None).connect().await.unwrap();
+    let stream = store.invalidations().unwrap().run(SHORT, Arc::new(Recorded::default()));
+    let error = timeout(Duration::from_secs(20), stream).await.unwrap();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error:?}");
+    // The entry is read from the standby.
+    eventually("a check", async || {
+        let found = chain.get_detailed("ada").await.ok()?;
+        assert_eq!(found.value.as_deref(), Some("1"));
+        (found.source == Source::Tier("postgres".into())).then_some(())
+    })
+    .await;
+    assert!(!chain.stats().coherence.trusted);
 }
 
 #[tokio::test]
@@ -566,12 +605,46 @@ async fn the_listener_needs_no_connection_of_the_applications_pool() {
     assert_eq!(chain.stats().coherence.ended, 0);
 }
 
+#[test]
+fn a_stream_that_outlives_its_runtime_is_an_error_and_no_panic() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let place = second.block_on(place());
+    let store = second.block_on(builder(&place.url, &place.table).connect()).unwrap();
+    let recorded = Arc::new(Recorded::default());
+    let begin = |runtime: &tokio::runtime::Runtime| {
+        let mut stream = store.invalidations().unwrap().run(Duration::from_millis(1), Arc::clone(&recorded) as _);
+        runtime.block_on(async {
+            let mut proven = pin!(recorded.proven_since(Instant::now()));
+            poll_fn(|context| {
+                assert!(stream.as_mut().poll(context).is_pending());
+                proven.as_mut().poll(context)
+            })
+            .await;
+        });
+        stream
+    };
+    let stream = begin(&first);
+    drop(first);
+    let error = second.block_on(async { timeout(Duration::from_secs(20), stream).await.unwrap() });
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+
+    // Begun inside, dropped outside.
+    let third = runtime();
+    let stream = begin(&third);
+    drop(third);
+    drop(stream);
+    let error = cache_core::testkit::block_on(store.invalidations().unwrap().run(SHORT, recorded));
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error:?}");
+}
+
 #[tokio::test]
 async fn a_database_of_unchecked_text_is_said() {
     let server = Postgres::start().await;
     server.sql("CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0").await;
     let store = builder(&server.url_as("app:hunter2", "ascii"), "t").connect().await.unwrap();
-    let error = store.invalidations().unwrap().run(SHORT, Arc::new(Recorded::default())).await;
+    let stream = store.invalidations().unwrap().run(SHORT, Arc::new(Recorded::default()));
+    let error = timeout(Duration::from_secs(20), stream).await.unwrap();
     assert!(error.to_string().contains("SQL_ASCII"), "{error:?}");
 }
 

@@ -54,9 +54,9 @@ use crate::{
 /// break, send `*`.
 ///
 /// The stream has a connection of its own, which counts towards the limit of the server and not of
-/// the pool. It must lead to PostgreSQL directly: a pooler in transaction mode, such as `PgBouncer`
-/// has it, delivers no notifications, and the stream then ends by its timeout. With each heartbeat
-/// it also asks the pool for a connection.
+/// the pool. It must lead to PostgreSQL directly: a pooler in transaction mode delivers no
+/// notifications, and the stream then ends by its timeout. With each heartbeat it also asks the
+/// pool for a connection.
 ///
 /// The stream cannot tell whether the triggers are there.
 ///
@@ -139,6 +139,10 @@ impl PostgresChanges {
     /// Runs the stream until it breaks.
     async fn listen(&self, heartbeat: Duration, sink: &dyn InvalidationSink) -> Result<Infallible> {
         runtime::check()?;
+        if self.timeout.is_zero() {
+            let message = "the timeout of the invalidation stream is zero; set it above zero";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
         let pool = self.database.postgres_pool().ok_or_else(not_postgres)?;
         let announcers = match &self.entries {
             Some((table, _)) => postgres::announcers(table),
@@ -148,19 +152,20 @@ impl PostgresChanges {
             Some((_, namespace)) => payload::apply_of_table(payload, namespace, sink),
             None => payload::apply_of_application(payload, sink),
         };
-        let mut connection = self.within(Connection::open(pool, &self.channel)).await?;
+        let mut connection = self.within(CONNECT, Connection::open(pool, &self.channel)).await?;
         // After LISTEN: the triggers that are there now have announced all changes since.
-        let begun = self.within(connection.state(&announcers)).await?;
+        let begun = self.within(CONNECT, connection.state(&announcers)).await?;
         check(&begun, &begun)?;
         sink.apply(Invalidation::Begin("listen"));
         loop {
             let sent = Instant::now();
-            let state = self.within(connection.beat(&announcers, &mut on)).await?;
+            let state = self.within(BEAT, connection.beat(&announcers, &mut on)).await?;
             check(&begun, &state)?;
-            let server = self.database.run(heartbeat.min(self.timeout), &AskServer);
+            // Half of the timeout, so that a pool whose connections are all in use does not cost the
+            // trust: the entries in memory are what relieves it.
+            let server = self.database.run(self.timeout / 2, &AskServer);
             match self.received(connection.receive_while(server, &mut on).await)? {
                 Ok(started) if started != begun.started => return Err(other_server()),
-                // Without a connection the store neither reads nor writes.
                 Ok(_) | Err(_) => sink.apply(Invalidation::Proven(sent)),
             }
             let pause = sleep(heartbeat.saturating_sub(sent.elapsed()));
@@ -168,25 +173,26 @@ impl PostgresChanges {
         }
     }
 
-    /// Limits the time of one step.
-    async fn within<T>(&self, work: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
-        match timeout(self.timeout, work).await {
-            Ok(done) => self.received(done),
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                format!(
-                    "PostgreSQL did not answer the invalidation stream within {:?}; check its load, or connect \
-                     without a pooler in transaction mode, which delivers no notifications",
-                    self.timeout
-                ),
-            )),
-        }
+    /// Limits the time of one step. `failure` is the message if it is exceeded.
+    async fn within<T>(&self, failure: &str, work: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
+        let Ok(done) = timeout(self.timeout, work).await else {
+            let message = failure.replace("{timeout}", &format!("{:?}", self.timeout));
+            return Err(Error::new(ErrorKind::Timeout, message));
+        };
+        self.received(done)
     }
 
     fn received<T>(&self, done: sqlx::Result<T>) -> Result<T> {
         done.map_err(|error| error::failed(self.database.dialect, None, &error))
     }
 }
+
+/// The messages for what was not done in time.
+const CONNECT: &str = "no connection to PostgreSQL for the invalidation stream within {timeout}; check that the server \
+                       runs and its max_connections";
+const BEAT: &str = "PostgreSQL did not return a heartbeat of the invalidation stream within {timeout}; check its load \
+                    and for commits that hang, and connect without a pooler in transaction mode, which delivers no \
+                    notifications";
 
 /// The default timeout, as that of a store.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
