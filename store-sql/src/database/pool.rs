@@ -59,6 +59,10 @@ impl Pool {
 
     /// Returns the pool if it is one of PostgreSQL.
     #[cfg(feature = "postgres")]
+    #[cfg_attr(
+        not(any(feature = "mysql", feature = "sqlite")),
+        allow(clippy::unnecessary_wraps, reason = "the pool may be one of another database")
+    )]
     pub(crate) fn postgres(&self) -> Option<&sqlx::PgPool> {
         match self {
             Self::Postgres(pool) => Some(pool),
