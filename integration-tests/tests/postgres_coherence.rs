@@ -14,8 +14,8 @@ use std::{
 
 use cache_chain::{ChainCache, Coherence, ErrorKind, Key, Origin, Source, Tier};
 use cache_core::{Invalidation, InvalidationSink, Store as _, Ticket};
-use integration_tests::{Postgres, SqlKind, SqlPlace, eventually, key, living, never};
-use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
+use integration_tests::{Postgres, SqlKind, SqlPlace, eventually, key, living, never, value};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
 use store_sql::{PostgresChanges, SqlStore, SqlStoreBuilder};
 use store_stretto::StrettoStore;
 use tokio::{
@@ -527,6 +527,34 @@ async fn without_the_server_nothing_unproven_is_served() {
         assert!(chain.stats().coherence.epoch >= 2);
         assert_eq!(served_from_memory(chain, "ada").await, "1");
     }
+}
+
+#[tokio::test]
+async fn heartbeats_wait_for_no_standby_but_for_commits_that_hang() {
+    let server = Postgres::start().await;
+    let store = builder(&server.url(), "t").timeout(Duration::from_millis(500)).connect().await.unwrap();
+    let (_, stream) = recorded(&store).await;
+    server.hold_commits().await;
+    let set = || store.set(never(&key("ada"), "1".to_owned(), Ticket::unconditional()));
+    let error = eventually("a commit that hangs", async || set().await.err()).await;
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    // The change takes effect later, so nothing can be proven until then.
+    let error = timeout(Duration::from_secs(20), stream).await.unwrap().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    assert!(error.to_string().contains("commits that hang"), "{error}");
+
+    // The commit ends with its connection. The standby is still away.
+    eventually("the end of the commit", async || {
+        let hanging = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND pid <> pg_backend_pid()";
+        let mut operator = PgConnection::connect(&server.url()).await.unwrap();
+        let end = AssertSqlSafe(format!("SELECT count(pg_terminate_backend(pid)) {hanging}"));
+        let ended: i64 = sqlx::query_scalar(end).fetch_one(&mut operator).await.unwrap();
+        (ended == 0).then_some(())
+    })
+    .await;
+    let (_, stream) = recorded(&store).await;
+    assert_eq!(value(&store, &key("ada")).await.as_deref(), Some("1"));
+    stream.abort();
 }
 
 #[tokio::test]

@@ -54,8 +54,6 @@ impl Connection {
         let heartbeats = format!("cache_heartbeat_{}", write_id::next());
         let mut connection = Self { listener: Some(listener), pool, runtime: Handle::current(), heartbeats };
         let Self { listener: Some(listener), heartbeats, .. } = &mut connection else { return Err(lost()) };
-        // A heartbeat is a transaction, which must not wait for the disk or for a standby.
-        sqlx::raw_sql("SET synchronous_commit TO off").execute(&mut *listener).await?;
         listener.listen_all([channel, &**heartbeats]).await?;
         Ok(connection)
     }
