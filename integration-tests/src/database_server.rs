@@ -3,6 +3,7 @@
 use std::{
     fmt::Debug,
     marker::PhantomData,
+    path::Path,
     sync::{Arc, Weak},
 };
 
@@ -93,6 +94,11 @@ impl<P: Product> DatabaseServer<P> {
         let command = |port| [&P::as_user(), &clock_prefix, &P::command(&path, port), arguments].concat();
         let process = ServerProcess::start(directory, command, P::answers);
         Self { process, clock, product: PhantomData }
+    }
+
+    /// Returns the directory of its data.
+    pub(crate) fn directory(&self) -> &Path {
+        self.process.directory()
     }
 
     /// Returns the port that it listens on.

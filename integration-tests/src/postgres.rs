@@ -35,6 +35,13 @@ impl Postgres {
         self.configure("synchronous_standby_names = ''").await;
     }
 
+    /// Restarts it as a standby, as after a failover to another server.
+    pub fn demote(&mut self) {
+        self.kill();
+        fs::write(self.directory().join("data/standby.signal"), "").expect("a file");
+        self.restart();
+    }
+
     /// Changes a setting of the running server. It takes effect a moment later.
     async fn configure(&self, setting: &str) {
         self.sql(&format!("ALTER SYSTEM SET {setting}")).await;

@@ -21,6 +21,9 @@ mod write;
 
 mod sweep;
 
+#[cfg(feature = "postgres")]
+mod listen;
+
 mod store;
 
 mod builder;
@@ -28,4 +31,6 @@ mod builder;
 /// The driver, in the version that [`SqlStore`] takes a pool of.
 pub use sqlx;
 
+#[cfg(feature = "postgres")]
+pub use crate::listen::PostgresChanges;
 pub use crate::{builder::SqlStoreBuilder, codec::DefaultCodec, store::SqlStore};

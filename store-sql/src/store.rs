@@ -2,11 +2,15 @@
 
 use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
 
+#[cfg(feature = "postgres")]
+use cache_core::InvalidationStream;
 use cache_core::{
     Claim, Codec, Entry, Key, Lifetime, Moment, Profile, Result, Store, Ticket, Write,
     backend::{Envelope, only, write_id},
 };
 
+#[cfg(feature = "postgres")]
+use crate::listen::PostgresChanges;
 use crate::{
     clear::{clear, sweep_batch},
     codec::DefaultCodec,
@@ -65,6 +69,9 @@ pub(crate) struct Inner<V, C> {
     pub(crate) keyspace: Keyspace,
     pub(crate) envelope: Envelope<C>,
     pub(crate) lease_millis: u64,
+    /// `true` if the table announces its changes.
+    #[cfg(feature = "postgres")]
+    pub(crate) announces: bool,
     /// The task ends with the last handle of the store.
     pub(crate) _sweeper: Option<Sweeper>,
     pub(crate) values: PhantomData<fn() -> V>,
@@ -227,6 +234,13 @@ where
 
     async fn set_many(&self, writes: Vec<Write<V>>) -> Vec<Result<()>> {
         write::set(&self.0.keyspace, &self.0.envelope, &writes).await
+    }
+
+    #[cfg(feature = "postgres")]
+    fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {
+        let Inner { keyspace: Keyspace { database, timeout, rows, .. }, announces, .. } = &*self.0;
+        let stream = || PostgresChanges::of_entries(database.clone(), *timeout, &rows.table, &rows.namespace);
+        announces.then(|| Arc::new(stream()) as _)
     }
 
     async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {

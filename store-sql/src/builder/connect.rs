@@ -8,6 +8,8 @@ use cache_core::{
 };
 
 use super::{SqlStoreBuilder, target::Target};
+#[cfg(feature = "postgres")]
+use crate::listen;
 use crate::{
     database::{Database, runtime},
     keyspace::Keyspace,
@@ -22,9 +24,10 @@ impl<V, C> SqlStoreBuilder<V, C> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if a setting is invalid, one of kind `Backend` if
-    /// the table is missing or has another schema, one of kind `Closed` outside a Tokio runtime, or
-    /// an error of the database.
+    /// Returns an error of kind `InvalidInput` if a setting is invalid or the database cannot
+    /// [announce changes](Self::announce_changes), one of kind `Backend` if the table is missing, has
+    /// another schema or does not announce its changes, one of kind `Closed` outside a Tokio runtime,
+    /// or an error of the database.
     ///
     /// # Cancel safety
     ///
@@ -37,6 +40,10 @@ impl<V, C> SqlStoreBuilder<V, C> {
         let inner = self.finish()?;
         let Keyspace { database, timeout, rows, .. } = &inner.keyspace;
         prepare(database, *timeout, rows, create).await?;
+        #[cfg(feature = "postgres")]
+        if inner.announces {
+            listen::trigger::prepare(database, *timeout, rows, create).await?;
+        }
         Ok(SqlStore::new(inner))
     }
 
@@ -77,6 +84,11 @@ impl<V, C> SqlStoreBuilder<V, C> {
             Target::Database(database) => database,
         };
         check_name(&self.table, database.dialect.max_name_len())?;
+        if self.announce_changes
+            && let Some(why) = database.dialect.why_no_announcements()
+        {
+            return Err(invalid(why));
+        }
         let rows = Arc::new(Rows::new(database.dialect, self.table, self.namespace));
         let sweeper = self
             .sweep_every
@@ -87,6 +99,8 @@ impl<V, C> SqlStoreBuilder<V, C> {
             keyspace: Keyspace::new(database, rows, self.clock, self.timeout),
             envelope: Envelope::new(self.codec, schema),
             lease_millis,
+            #[cfg(feature = "postgres")]
+            announces: self.announce_changes,
             _sweeper: sweeper,
             values: PhantomData,
         })

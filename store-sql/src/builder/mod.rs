@@ -16,6 +16,7 @@ pub struct SqlStoreBuilder<V, C> {
     namespace: String,
     table: String,
     create_table: bool,
+    announce_changes: bool,
     codec: C,
     schema: Option<u32>,
     lease_ttl: Duration,
@@ -33,6 +34,7 @@ impl<V, C: Default> SqlStoreBuilder<V, C> {
             namespace: String::new(),
             table: "cache_entries".to_owned(),
             create_table: false,
+            announce_changes: false,
             codec: C::default(),
             schema: None,
             lease_ttl: Duration::from_secs(10),
@@ -69,15 +71,32 @@ impl<V, C> SqlStoreBuilder<V, C> {
         self
     }
 
+    /// Announces the changes of the table, so that the tiers of a chain above this store follow the
+    /// changes that other processes and programs make. Needs PostgreSQL. Default: off.
+    ///
+    /// Triggers on the table send a notification for each statement that changes what readers see,
+    /// whoever runs it. With [`create_table`](Self::create_table), they are installed if they are
+    /// missing, which needs the ownership of the table. The [crate's documentation](crate) lists
+    /// the statements for manual migrations, and the cost: announced writes commit one after the
+    /// other.
+    ///
+    /// The stream of the store ([`Store::invalidations`](cache_core::Store::invalidations)) listens
+    /// on a connection of its own, in addition to those of the pool.
+    pub fn announce_changes(mut self) -> Self {
+        self.announce_changes = true;
+        self
+    }
+
     /// Sets the codec that encodes the values; see [`cache_core::codec`].
     pub fn codec<D>(self, codec: D) -> SqlStoreBuilder<V, D> {
-        let Self { target, namespace, table, create_table, codec: _, schema, .. } = self;
+        let Self { target, namespace, table, create_table, announce_changes, codec: _, schema, .. } = self;
         let Self { lease_ttl, timeout, connections, sweep_every, clock, values, .. } = self;
         SqlStoreBuilder {
             target,
             namespace,
             table,
             create_table,
+            announce_changes,
             codec,
             schema,
             lease_ttl,
@@ -160,6 +179,7 @@ impl<V, C> fmt::Debug for SqlStoreBuilder<V, C> {
             .field("namespace", &self.namespace)
             .field("table", &self.table)
             .field("create_table", &self.create_table)
+            .field("announce_changes", &self.announce_changes)
             .field("timeout", &self.timeout)
             .field("lease_ttl", &self.lease_ttl)
             .field("sweep_every", &self.sweep_every)

@@ -132,6 +132,12 @@ impl Database {
         }
     }
 
+    /// Returns the pool if this is PostgreSQL.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn postgres_pool(&self) -> Option<&sqlx::PgPool> {
+        self.pool.postgres()
+    }
+
     /// Waits for the permit to write, if the database allows one writer at a time.
     async fn acquire_write_permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(self.write_permit.as_ref()?).acquire_owned().await.ok()

@@ -57,6 +57,20 @@ impl Pool {
         Ok(Session { connection: Some(connection), runtime: Handle::current(), epoch })
     }
 
+    /// Returns the pool if it is one of PostgreSQL.
+    #[cfg(feature = "postgres")]
+    #[cfg_attr(
+        not(any(feature = "mysql", feature = "sqlite")),
+        allow(clippy::unnecessary_wraps, reason = "the pool may be one of another database")
+    )]
+    pub(crate) fn postgres(&self) -> Option<&sqlx::PgPool> {
+        match self {
+            Self::Postgres(pool) => Some(pool),
+            #[cfg(any(feature = "mysql", feature = "sqlite"))]
+            _ => None,
+        }
+    }
+
     /// Closes the idle connections, in tasks of the current runtime.
     pub(crate) fn close_idle(&self) {
         each!(Self, self, pool => {

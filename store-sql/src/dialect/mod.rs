@@ -95,6 +95,10 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// Returns the statements that create the table of this name.
     fn create(&self, table: &str) -> String;
 
+    /// Returns why the database cannot announce the changes of a table, and what to do instead;
+    /// `None` if it can.
+    fn why_no_announcements(&self) -> Option<&'static str>;
+
     /// Returns a query that returns a row if the table of this name does not have the required
     /// schema, where other statements would not fail.
     fn find_schema_mismatch(&self, table: &str) -> Option<String> {

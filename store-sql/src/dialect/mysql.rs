@@ -93,6 +93,13 @@ impl Dialect for MySql {
         include_str!("../../sql/mysql.sql").replace("cache_entries", table)
     }
 
+    fn why_no_announcements(&self) -> Option<&'static str> {
+        Some(
+            "MySQL cannot announce the changes of a table; leave announce_changes() out, and call `invalidate` of the \
+             chain for each change that a reader of the binlog finds, or limit the tiers in memory by `Tier::max_ttl`",
+        )
+    }
+
     fn find_schema_mismatch(&self, table: &str) -> Option<String> {
         // Without the primary key, a replacement would silently become a second row. With a text
         // column for the id, keys that differ only in case or trailing spaces would be equal.

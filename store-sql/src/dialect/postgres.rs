@@ -22,6 +22,11 @@ static SYNTAX: Syntax = Syntax {
     numbered: true,
 };
 
+/// Returns the syntax of PostgreSQL.
+pub(crate) fn syntax() -> &'static Syntax {
+    &SYNTAX
+}
+
 impl Dialect for Postgres {
     fn title(&self) -> &'static str {
         "PostgreSQL"
@@ -84,6 +89,10 @@ impl Dialect for Postgres {
         include_str!("../../sql/postgres.sql").replace("cache_entries", table)
     }
 
+    fn why_no_announcements(&self) -> Option<&'static str> {
+        None
+    }
+
     fn classify_database(&self, error: &dyn DatabaseError) -> Fault {
         let code = error.code().unwrap_or_default();
         match &*code {
@@ -108,6 +117,38 @@ impl Dialect for Postgres {
         // Only the message: the details of some errors show a row.
         format!("PostgreSQL error {}: {}", error.code().unwrap_or_default(), error.message())
     }
+}
+
+/// The triggers by which a table announces its changes.
+const ANNOUNCERS: [&str; 5] =
+    ["announce_insert", "announce_update_old", "announce_update_new", "announce_delete", "announce_truncate"];
+
+/// Returns an expression for the triggers by which the table of this name announces its changes.
+/// Its text changes if one of them is changed or replaced, and is NULL if one is missing or
+/// disabled.
+pub(crate) fn announcers(table: &str) -> String {
+    let names = ANNOUNCERS.join("', '");
+    // `A`: they also fire if the session has the role of a replica.
+    format!(
+        "(SELECT string_agg(oid::text || '.' || xmin::text, ' ' ORDER BY oid) FROM pg_trigger \
+         WHERE tgrelid = to_regclass('\"{table}\"') AND tgname IN ('{names}') AND tgenabled = 'A' \
+         HAVING count(*) = {})",
+        ANNOUNCERS.len()
+    )
+}
+
+/// Returns a statement that waits for other transactions which install the triggers of this table.
+pub(crate) fn lock_announcers(table: &str) -> String {
+    format!("SELECT pg_advisory_xact_lock(hashtextextended('announce {table}', 0))")
+}
+
+/// Returns the statements that install the triggers. They replace those that exist.
+pub(crate) fn install_announcers(table: &str) -> String {
+    let mut text = String::new();
+    for name in ANNOUNCERS {
+        let _ = write!(text, "DROP TRIGGER IF EXISTS {name} ON \"{table}\"; ");
+    }
+    text + &include_str!("../../sql/postgres_announce.sql").replace("cache_entries", table)
 }
 
 /// Returns `SELECT function(n), function(n), …`, or `None` without numbers.

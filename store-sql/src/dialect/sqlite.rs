@@ -57,6 +57,14 @@ impl Dialect for Sqlite {
         include_str!("../../sql/sqlite.sql").replace("cache_entries", table)
     }
 
+    fn why_no_announcements(&self) -> Option<&'static str> {
+        Some(
+            "SQLite cannot announce the changes of a table to other processes; leave announce_changes() out, and call \
+             `invalidate` of the chain where the application learns of a change, or limit the tiers in memory by \
+             `Tier::max_ttl`",
+        )
+    }
+
     fn classify_database(&self, error: &dyn DatabaseError) -> Fault {
         let code: u32 = error.code().and_then(|code| code.parse().ok()).unwrap_or_default();
         let message = error.message();
