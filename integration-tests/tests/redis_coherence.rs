@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use cache_chain::{ChainCache, Coherence, ErrorKind, Source, Tier};
-use integration_tests::{RedisServer, eventually};
+use cache_chain::{ChainCache, Coherence, ErrorKind, FreshnessToken, Source, Tier};
+use cache_core::testkit::{StreamHarness, broken_stream_clauses};
+use integration_tests::{CutProxy, RedisServer, eventually};
 use store_redis::RedisStore;
 use store_stretto::StrettoStore;
 
@@ -26,17 +27,22 @@ async fn trusted(chain: &Chain) {
     eventually("trust", async || chain.stats().coherence.trusted.then_some(())).await;
 }
 
-/// Reads until the value is in memory and is served from there.
-async fn served_from_memory(chain: &Chain, key: &str) -> String {
+/// Reads until this value is served from memory.
+async fn served_from_memory(chain: &Chain, key: &str, value: &str) {
     eventually("a hit in memory", async || {
         let found = chain.get_detailed(key).await.unwrap();
-        (found.source == Source::Tier("memory".into())).then(|| found.value.unwrap())
+        (found.source == Source::Tier("memory".into()) && found.value.as_deref() == Some(value)).then_some(())
     })
-    .await
+    .await;
 }
 
 fn window(chain: &Chain) -> Duration {
     chain.stats().coherence.window
+}
+
+/// Returns `true` if this value was read.
+fn is(read: &cache_chain::Result<Option<String>>, value: &str) -> bool {
+    matches!(read, Ok(Some(found)) if found == value)
 }
 
 /// Returns how long the instance went on serving `old`.
@@ -56,10 +62,10 @@ async fn g2_an_instance_sees_what_others_change() {
     assert_eq!(window(&a), Duration::from_millis(1500));
 
     a.set("ada", "1".into()).await.unwrap();
-    assert_eq!(served_from_memory(&b, "ada").await, "1");
+    served_from_memory(&b, "ada", "1").await;
     a.set("ada", "2".into()).await.unwrap();
     assert!(time_until_changed(&b, "ada", "1").await < window(&b));
-    assert_eq!(served_from_memory(&b, "ada").await, "2");
+    served_from_memory(&b, "ada", "2").await;
     a.del("ada").await.unwrap();
     assert!(time_until_changed(&b, "ada", "2").await < window(&b));
 
@@ -72,7 +78,7 @@ async fn g2_an_instance_sees_what_others_change() {
         &["SET", "users:ada", "foreign", ""],
     ] {
         a.set("ada", "3".into()).await.unwrap();
-        assert_eq!(served_from_memory(&b, "ada").await, "3");
+        served_from_memory(&b, "ada", "3").await;
         let change: Vec<&str> = change.iter().copied().filter(|part| !part.is_empty()).collect();
         server.cli(&change);
         assert!(time_until_changed(&b, "ada", "3").await < window(&b), "{change:?}");
@@ -86,7 +92,7 @@ async fn an_unchanged_entry_is_confirmed_without_its_value() {
     trusted(&b).await;
     let large = "x".repeat(100_000);
     a.set("large", large.clone()).await.unwrap();
-    served_from_memory(&b, "large").await;
+    served_from_memory(&b, "large", &large).await;
 
     // Announced although nothing has changed.
     let before = b.stats().coherence;
@@ -97,7 +103,7 @@ async fn an_unchanged_entry_is_confirmed_without_its_value() {
         (b.stats().coherence.checks_unchanged > before.checks_unchanged).then_some(())
     })
     .await;
-    served_from_memory(&b, "large").await;
+    served_from_memory(&b, "large", &large).await;
     assert_eq!(server.calls(&["get", "mget", "getrange"])[..2], [0, 0]);
     assert_eq!(b.stats().coherence.checks_changed, before.checks_changed);
 }
@@ -111,7 +117,7 @@ async fn without_the_server_nothing_unproven_is_served() {
     for chain in [&chain, &graceful] {
         trusted(chain).await;
         chain.set("ada", "1".into()).await.unwrap();
-        served_from_memory(chain, "ada").await;
+        served_from_memory(chain, "ada", "1").await;
     }
     server.kill();
     let failed = eventually("an error", async || chain.get("ada").await.err()).await;
@@ -132,4 +138,157 @@ async fn without_the_server_nothing_unproven_is_served() {
         assert_eq!(chain.stats().coherence.epoch, 2);
     }
     assert_eq!(graceful.get("ada").await.unwrap(), None);
+}
+
+/// The store and its stream behind a proxy, for the contract suite of streams.
+struct RedisStream {
+    server: RedisServer,
+    proxy: CutProxy,
+}
+
+impl StreamHarness for RedisStream {
+    type Store = RedisStore<String>;
+
+    async fn store(&self) -> RedisStore<String> {
+        self.server.cli(&["FLUSHALL"]);
+        RedisStore::builder(self.proxy.url()).namespace("n").connect().await.unwrap()
+    }
+
+    async fn cut(&self) {
+        self.proxy.hang_up();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_tracking_keeps_the_contract_of_streams() {
+    let server = RedisServer::start().await;
+    let proxy = CutProxy::start(server.port()).await;
+    assert_eq!(broken_stream_clauses(&RedisStream { server, proxy }).await, []);
+}
+
+/// Connections that pass nothing on and do not end either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g2_holds_on_half_open_connections() {
+    let server = RedisServer::start().await;
+    let proxy = CutProxy::start(server.port()).await;
+    let (a, b) = (instance(&server.url()).await, instance(&proxy.url()).await);
+    trusted(&b).await;
+    for round in 0..3 {
+        let (old, new) = (format!("old {round}"), format!("new {round}"));
+        a.set("ada", old.clone()).await.unwrap();
+        served_from_memory(&b, "ada", &old).await;
+        proxy.forget();
+        a.set("ada", new.clone()).await.unwrap();
+        let changed = Instant::now();
+        eventually("the new value", async || {
+            let began = changed.elapsed();
+            let read = b.get("ada").await;
+            assert!(began <= window(&b) || !is(&read, &old), "served {began:?} later");
+            (read.ok().flatten()? == new).then_some(())
+        })
+        .await;
+        trusted(&b).await;
+    }
+}
+
+/// The server is stopped and does not answer, then is killed and comes back with old data.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g2_holds_when_the_server_comes_back_with_old_data() {
+    let mut server = RedisServer::start_with(&["--dbfilename", "dump.rdb"]).await;
+    let chain = instance_with(&server.url(), Coherence::new().heartbeat(Duration::from_millis(50))).await;
+    trusted(&chain).await;
+    for round in 0..10 {
+        let [old, new] = ["old", "new"].map(|age| format!("{age} {round}"));
+        chain.set("ada", old.clone()).await.unwrap();
+        server.cli(&["SAVE"]);
+        chain.set("ada", new.clone()).await.unwrap();
+        served_from_memory(&chain, "ada", &new).await;
+        server.kill();
+        server.restart();
+        let killed = Instant::now();
+        server.kill();
+        server.restart();
+        // The record of the old run is not read, and memory does not serve what was lost with it.
+        eventually("the loss", async || {
+            let began = killed.elapsed();
+            let read = chain.get("ada").await;
+            assert!(!is(&read, &old), "a value that was replaced");
+            assert!(!is(&read, &new) || began <= window(&chain), "served {began:?} later");
+            read.ok()?.is_none().then_some(())
+        })
+        .await;
+        trusted(&chain).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_shows_a_write_in_every_instance() {
+    let server = RedisServer::start().await;
+    let (a, b) = (instance(&server.url()).await, instance(&server.url()).await);
+    trusted(&b).await;
+    for round in 0..200 {
+        let value = round.to_string();
+        let token = a.set_with_token("ada", value.clone()).await.unwrap();
+        let token: FreshnessToken = token.to_string().parse().unwrap();
+        assert_eq!(b.get_at_least("ada", token).await.unwrap(), Some(value));
+    }
+    let token = a.del_with_token("ada").await.unwrap();
+    assert_eq!(b.get_at_least("ada", token).await.unwrap(), None);
+    // A while later, memory is known to be as new.
+    let token = a.set_with_token("bo", "1".into()).await.unwrap();
+    let hits = || b.stats().tiers[0].hits;
+    eventually("a hit in memory", async || {
+        let before = hits();
+        assert_eq!(b.get_at_least("bo", token).await.unwrap().as_deref(), Some("1"));
+        (hits() > before).then_some(())
+    })
+    .await;
+    // A token of the future asks Redis, and so does one of another server.
+    for text in ["1xffffffffffff", "0x0"] {
+        let before = hits();
+        assert_eq!(b.get_at_least("bo", text.parse().unwrap()).await.unwrap().as_deref(), Some("1"));
+        assert_eq!(hits(), before, "{text}");
+    }
+}
+
+/// Many entries are checked by their heads after a reconnect.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reconnect_keeps_the_entries_and_transfers_no_values() {
+    const ENTRIES: u32 = 20_000;
+    let server = RedisServer::start().await;
+    let proxy = CutProxy::start(server.port()).await;
+    let redis = RedisStore::<String>::builder(proxy.url()).namespace("users").connect().await.unwrap();
+    let memory = Tier::new(StrettoStore::new(100_000).unwrap()).name("memory");
+    let chain: Chain = ChainCache::builder().tier(memory).tier(redis).backfill_items(100_000).build().unwrap();
+    trusted(&chain).await;
+    let value = "v".repeat(1000);
+    let keys: Vec<u32> = (0..ENTRIES).collect();
+    for chunk in keys.chunks(500) {
+        chain.set_many(chunk.iter().map(|key| (*key, value.clone()))).await.unwrap();
+    }
+    // The echoes of the writes are checked now.
+    for _ in 0..2 {
+        for chunk in keys.chunks(500) {
+            assert!(chain.get_many(chunk.iter().copied()).await.unwrap().iter().all(Option::is_some));
+        }
+        chain.wait().await.unwrap();
+    }
+    let before = chain.stats().coherence;
+    proxy.hang_up();
+    eventually("the reconnect", async || {
+        // The connection of the store was cut as well.
+        chain.get("not there").await.ok()?;
+        let now = chain.stats().coherence;
+        (now.epoch > before.epoch && now.trusted).then_some(())
+    })
+    .await;
+    server.cli(&["CONFIG", "RESETSTAT"]);
+    for chunk in keys.chunks(500) {
+        assert!(chain.get_many(chunk.iter().copied()).await.unwrap().iter().all(Option::is_some));
+    }
+    let after = chain.stats().coherence;
+    let confirmed = after.checks_unchanged - before.checks_unchanged;
+    assert!(confirmed >= u64::from(ENTRIES) * 99 / 100, "{confirmed} of {ENTRIES} were confirmed: {after:?}");
+    let [heads, values] = server.calls(&["getrange", "mget"])[..] else { unreachable!() };
+    assert!(heads >= confirmed && values * 500 <= u64::from(ENTRIES) / 50, "{heads} heads, {values} batches of values");
 }
