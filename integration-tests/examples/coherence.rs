@@ -10,7 +10,7 @@
 use std::{
     collections::HashMap,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command},
     time::Duration,
 };
@@ -99,9 +99,9 @@ async fn read(chain: ChainCache<u64>, end: u64) -> Vec<Read> {
     reads
 }
 
-/// Writes and deletes the keys of one writer. `change` sets a value or deletes it.
-async fn write<F: Future<Output = bool>>(writer: u64, end: u64, change: impl Fn(u64, Option<u64>) -> F) -> Vec<Write> {
-    let own: Vec<u64> = (0..KEYS).filter(|key| key % (PROCESSES + 1) == writer).collect();
+/// Writes and deletes the keys of this writer. `change` sets a value or deletes it.
+async fn write<F: Future<Output = bool>>(of: u64, end: u64, change: impl Fn(u64, Option<u64>) -> F) -> Vec<Write> {
+    let own: Vec<u64> = (0..KEYS).filter(|key| key % (PROCESSES + 1) == of).collect();
     let mut number = 0;
     let mut writes = Vec::new();
     while now() < end {
@@ -115,10 +115,11 @@ async fn write<F: Future<Output = bool>>(writer: u64, end: u64, change: impl Fn(
 }
 
 fn save(log: &Path, reads: &[Read], writes: &[Write]) {
-    let lines = |kind: &str, of: &[(u64, u64, u64)]| -> String {
-        of.iter().map(|(key, number, time)| format!("{kind} {key} {number} {time}\n")).collect()
-    };
-    fs::write(log, lines("r", reads) + &lines("w", writes)).expect("the log is written");
+    let mut lines = Vec::new();
+    for (kind, of) in [("r", reads), ("w", writes)] {
+        lines.extend(of.iter().map(|(key, number, time)| format!("{kind} {key} {number} {time}")));
+    }
+    fs::write(log, lines.join("\n")).expect("the log is written");
 }
 
 fn load(log: &Path, reads: &mut Vec<Read>, writes: &mut Vec<Write>) {
@@ -144,7 +145,8 @@ async fn run_all(seconds: u64, loses: bool) {
         let program = std::env::current_exe().expect("this program");
         let arguments = ["process", &index.to_string(), &proxy.url(), &seconds.to_string()].map(str::to_owned);
         children.push(Command::new(program).args(arguments).arg(&log).spawn().expect("a process"));
-        (proxies.push(proxy), paths.push(log));
+        proxies.push(proxy);
+        paths.push(log);
     }
     let end = now() + seconds * 1_000_000;
     let other = DelegateCache::new(
@@ -168,7 +170,9 @@ async fn run_all(seconds: u64, loses: bool) {
     let statuses: Vec<_> = children.iter_mut().map(|child| child.wait().expect("a process ends")).collect();
     assert!(statuses.iter().all(std::process::ExitStatus::success), "{statuses:?}");
     let (mut reads, mut writes) = (Vec::new(), writes);
-    paths.iter().for_each(|path: &PathBuf| load(path, &mut reads, &mut writes));
+    for path in &paths {
+        load(path, &mut reads, &mut writes);
+    }
     println!("{PROCESSES} processes, {seconds} s, loss: {loses}; {faults}; {} writes", writes.len());
     report(&reads, &writes);
 }
@@ -207,7 +211,9 @@ fn report(reads: &[Read], writes: &[Write]) {
     for (key, number, end) in writes.iter().filter(|(.., end)| *end > 0) {
         ends.entry(*key).or_default().push((*number, *end));
     }
-    ends.values_mut().for_each(|ends| ends.sort_unstable());
+    for ends in ends.values_mut() {
+        ends.sort_unstable();
+    }
     let age = |(key, number, began): &Read| {
         let ends = ends.get(key).map_or(&[][..], Vec::as_slice);
         // The value was replaced at the latest when the next write with a known outcome had ended.

@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{ChainCache, ReadThrough};
+use cache_chain::{ChainCache, Coherence, ReadThrough};
 use cache_core::{
     CacheKey, Clock, Entry, ErrorKind, Expiry, Key, LocalStore, Moment, Store, SystemClock, Ticket, Write,
-    testkit::{MapStore, Operation, ScriptedStore},
+    testkit::{MapStore, Operation, ScriptedStore, SharedMap},
 };
 use store_stretto::StrettoStore;
 
@@ -35,6 +35,24 @@ async fn chain<S: Store<Value = Value>>(first: S) -> ChainCache<Value> {
     chain.wait().await.unwrap();
     second.fail(Operation::Get, ErrorKind::Unavailable);
     chain
+}
+
+/// The same with a shared tier whose changes the first one follows.
+#[tokio::test]
+async fn g8_a_hit_in_a_coherent_tier_allocates_nothing() {
+    let (shared, coherence) = (SharedMap::new(), Coherence::new().heartbeat(Duration::from_secs(3600)));
+    let chain = ChainCache::builder().tier(MapStore::new()).tier(shared).coherence(coherence).build().unwrap();
+    while !chain.stats().coherence.trusted {
+        tokio::task::yield_now().await;
+    }
+    chain.set(("acme", 42), Arc::from("Ada")).await.unwrap();
+    for _ in 0..2 {
+        chain.get(("acme", 42)).await.unwrap();
+        chain.wait().await.unwrap();
+    }
+    let before = chain.stats();
+    assert_eq!(allocations_of_hits(&chain, 10_000), 0);
+    assert_eq!(chain.stats().tiers[0].hits - before.tiers[0].hits, 10_000);
 }
 
 fn allocations_of_hits(chain: &ChainCache<Value>, count: usize) -> u64 {

@@ -163,7 +163,8 @@ impl StreamHarness for RedisStream {
 async fn client_tracking_keeps_the_contract_of_streams() {
     let server = RedisServer::start().await;
     let proxy = CutProxy::start(server.port()).await;
-    assert_eq!(broken_stream_clauses(&RedisStream { server, proxy }).await, []);
+    let harness = RedisStream { server, proxy };
+    assert_eq!(Box::pin(broken_stream_clauses(&harness)).await, []);
 }
 
 /// Connections that pass nothing on and do not end either.
