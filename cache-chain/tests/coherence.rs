@@ -164,6 +164,36 @@ async fn g2_a_change_while_the_entry_is_on_its_way_is_not_missed() {
     assert_eq!(instance.chain.get("k").await.unwrap(), Some(2));
 }
 
+/// Two chains of one process share the memory. One of them stores an entry that the other has not
+/// asked for.
+#[tokio::test]
+async fn g2_chains_that_share_a_memory_do_not_trust_what_the_other_has_missed() {
+    let (shared, memory) = (SharedMap::new(), MapStore::new());
+    let build = || ChainCache::builder().tier(memory.clone()).tier(shared.clone()).build().unwrap();
+    let (one, other) = (build(), build());
+    for chain in [&one, &other] {
+        while !chain.stats().coherence.trusted {
+            tokio::task::yield_now().await;
+        }
+    }
+    // So that the chains have seen different numbers of changes.
+    for n in 0..100 {
+        set(&shared, "held", n).await;
+        assert_eq!(one.get("held").await.unwrap(), Some(n));
+    }
+    let changing = shared.clone();
+    let load = || async move {
+        set(&changing, "k", 2).await;
+        Ok::<_, std::io::Error>(1)
+    };
+    assert_eq!(one.get_or_load("k", load).await.unwrap(), 1);
+    one.wait().await.unwrap();
+    assert!(memory.holds(&Key::new("k").unwrap()));
+    for chain in [&other, &one] {
+        assert_eq!(chain.get("k").await.unwrap(), Some(2));
+    }
+}
+
 /// A stream that the test plays.
 #[derive(Clone, Default)]
 struct Played(Arc<Mutex<Option<Arc<dyn InvalidationSink>>>>);

@@ -212,6 +212,24 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
         self.block_on(self.0.del_many(keys))
     }
 
+    /// As [`ChainCache::invalidate`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::invalidate`].
+    pub fn invalidate<K: CacheKey>(&self, keys: impl IntoIterator<Item = K>) -> Result<()> {
+        self.block_on(self.0.invalidate(keys))
+    }
+
+    /// As [`ChainCache::invalidate_all`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ChainCache::invalidate_all`].
+    pub fn invalidate_all(&self) -> Result<()> {
+        self.block_on(self.0.invalidate_all())
+    }
+
     /// As [`ChainCache::clear`].
     ///
     /// # Errors

@@ -13,14 +13,14 @@ mod stamps;
 mod sync;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use cache_core::{Entry, Error, ErrorKind, InvalidationStream, Key, Result, backend::ETag};
 use tokio::sync::mpsc;
 
-use self::stamps::{Stamp, Stamps, Suspicion};
+use self::stamps::{Draws, Stamp, Stamps, Suspicion};
 use crate::{
     stats::{CoherenceCounters, CoherenceStats},
     util::coarse_clock,
@@ -95,9 +95,15 @@ const LONGEST_HEARTBEAT: Duration = Duration::from_secs(3600);
 /// The number of entries for which the table is sized if no first tier tells how many it holds.
 const ENTRIES: u64 = 65_536;
 
+/// The slots of stamps whose entries may still be stored. Keys that share one cost needless checks.
+const PENDING_SLOTS: usize = 1 << 16;
+
+/// The stamps of this process.
+static DRAWS: OnceLock<Arc<Draws>> = OnceLock::new();
+
 /// The first tiers of a chain, which follow the stream of the shared tier below them.
 pub(crate) struct FirstTiers {
-    stamps: Arc<Stamps>,
+    stamps: Stamps,
     /// The place of the shared tier, which is the number of the first tiers.
     pub(crate) shared: usize,
     /// W.
@@ -152,7 +158,8 @@ impl FirstTiers {
         entries: Option<u64>,
     ) -> (Arc<Self>, Option<mpsc::Receiver<Sample>>) {
         let window = (2 * settings.heartbeat).saturating_add(stream.timeout());
-        let stamps = Arc::new(Stamps::new(entries.unwrap_or(ENTRIES), window, coarse_clock::resolution()));
+        let draws = Arc::clone(DRAWS.get_or_init(|| Draws::new(PENDING_SLOTS)));
+        let stamps = Stamps::new(draws, entries.unwrap_or(ENTRIES), window, coarse_clock::resolution());
         let (audit, samples) = settings
             .audit
             .map(|one_in| {

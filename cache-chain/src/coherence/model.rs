@@ -4,12 +4,15 @@
 //!
 //! In every step, an entry that would be served was current in the server at most W ago.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use cache_core::Key;
 use fastrand::Rng;
 
-use super::stamps::{Stamp, Stamps};
+use super::stamps::{Draws, Stamp, Stamps};
 
 /// A part of the protocol that is done wrong, to show that the model finds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,7 +135,7 @@ struct World {
     stream: Connection,
     is_half_open: bool,
     // The instance.
-    stamps: Arc<Stamps>,
+    stamps: Stamps,
     origin: Instant,
     row: Option<Row>,
     work: Option<Work>,
@@ -166,7 +169,7 @@ impl World {
             data: Connection::default(),
             stream: Connection::default(),
             is_half_open: false,
-            stamps: Arc::new(Stamps::new(1, std::time::Duration::from_nanos(WINDOW), std::time::Duration::ZERO)),
+            stamps: Stamps::new(Draws::new(1), 1, Duration::from_nanos(WINDOW), Duration::ZERO),
             origin: Instant::now(),
             row: None,
             work: None,

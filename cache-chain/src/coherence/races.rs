@@ -11,7 +11,7 @@ use cache_core::Key;
 use shuttle::{check_random, thread};
 
 use super::{
-    stamps::Stamps,
+    stamps::{Draws, Stamps},
     sync::{AtomicU64, Mutex, Ordering::SeqCst, lock},
 };
 use crate::util::fault::{Fault, INJECTED};
@@ -20,7 +20,7 @@ const WINDOW: u64 = 10;
 
 /// A server with one key, whose value is the number of the last change.
 struct World {
-    stamps: Arc<Stamps>,
+    stamps: Stamps,
     key: Key,
     clock: AtomicU64,
     value: AtomicU64,
@@ -32,7 +32,7 @@ struct World {
 
 impl World {
     fn new() -> Arc<Self> {
-        let stamps = Arc::new(Stamps::new(1, Duration::from_nanos(WINDOW), Duration::ZERO));
+        let stamps = Stamps::new(Draws::new(1), 1, Duration::from_nanos(WINDOW), Duration::ZERO);
         stamps.begin("tracking");
         let key = Key::new("k").unwrap();
         let (clock, value, replaced) = (AtomicU64::new(1), AtomicU64::new(0), AtomicU64::new(u64::MAX));

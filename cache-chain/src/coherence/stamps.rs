@@ -23,16 +23,53 @@ use super::sync::{
 };
 use crate::util::fault::injected;
 
-/// The stamps of a chain.
-pub(crate) struct Stamps {
+/// The stamps that are drawn in this process. Chains may share a store in memory, and then each
+/// compares the stamps that the others have drawn.
+pub(crate) struct Draws {
     /// The last number of the sequence.
     sequence: Padded,
+    /// The number of stamps for the keys of each slot whose entries may still be stored.
+    pending: Box<[AtomicU32]>,
+}
+
+impl Draws {
+    /// Creates the stamps of a process, with so many slots, a power of two.
+    pub(crate) fn new(slots: usize) -> Arc<Self> {
+        let pending = (0..slots).map(|_| AtomicU32::new(0)).collect();
+        Arc::new(Self { sequence: Padded(AtomicU64::new(1)), pending })
+    }
+
+    fn pending(&self, key: &Key) -> &AtomicU32 {
+        &self.pending[slot(key.fingerprint(), self.pending.len())]
+    }
+
+    /// Draws a stamp for an entry of the key that is about to be read or written below.
+    pub(crate) fn draw(self: &Arc<Self>, key: &Key) -> Stamp {
+        let pending = self.pending(key);
+        // Before anything is asked: a notice that comes afterwards is not skipped.
+        pending.fetch_add(1, SeqCst);
+        let slot = slot(key.fingerprint(), self.pending.len());
+        Stamp { draws: Arc::clone(self), slot, number: self.sequence.0.load(SeqCst) }
+    }
+
+    fn next(&self) -> u64 {
+        self.sequence.0.fetch_add(1, SeqCst) + 1
+    }
+}
+
+fn slot(fingerprint: Fingerprint, slots: usize) -> usize {
+    #[allow(clippy::cast_possible_truncation, reason = "a slot needs only the low bits")]
+    let low = fingerprint.high as usize;
+    low & (slots - 1)
+}
+
+/// The stamps as one chain sees them.
+pub(crate) struct Stamps {
+    draws: Arc<Draws>,
     /// Read by each hit, and written only when the stream proves something.
     hot: Hot,
     /// The number of the last notice for the keys of each slot.
     changed: Box<[AtomicU64]>,
-    /// The number of stamps for the keys of each slot whose entries may still be stored.
-    pending: Box<[AtomicU32]>,
     cold: Mutex<Cold>,
     /// W, less the resolution of the clock.
     window: u64,
@@ -85,23 +122,20 @@ pub(crate) struct StreamState {
 impl Stamps {
     /// Creates the stamps for about so many entries. `window` is W, and `resolution` that of the
     /// clock.
-    pub(crate) fn new(entries: u64, window: Duration, resolution: Duration) -> Self {
+    pub(crate) fn new(draws: Arc<Draws>, entries: u64, window: Duration, resolution: Duration) -> Self {
         let slots = usize::try_from(entries).unwrap_or(usize::MAX).clamp(MIN_SLOTS, MAX_SLOTS).next_power_of_two();
         Self {
-            sequence: Padded(AtomicU64::new(1)),
+            draws,
             hot: Hot { trusted_until: AtomicU64::new(u64::MAX), floor: AtomicU64::new(0) },
             changed: (0..slots).map(|_| AtomicU64::new(0)).collect(),
-            pending: (0..slots).map(|_| AtomicU32::new(0)).collect(),
             cold: Mutex::default(),
             window: nanos(window.saturating_sub(resolution)),
         }
     }
 
     #[inline]
-    fn slot(&self, fingerprint: Fingerprint) -> usize {
-        #[allow(clippy::cast_possible_truncation, reason = "a slot needs only the low bits")]
-        let low = fingerprint.high as usize;
-        low & (self.changed.len() - 1)
+    fn changed(&self, key: &Key) -> &AtomicU64 {
+        &self.changed[slot(key.fingerprint(), self.changed.len())]
     }
 
     /// Returns `true` if the entry of the key with this stamp is current.
@@ -111,7 +145,7 @@ impl Stamps {
     /// the changes that the proof covers.
     #[inline]
     pub(crate) fn is_current(&self, key: &Key, stamp: u64, now: impl FnOnce() -> u64) -> bool {
-        let changed = &self.changed[self.slot(key.fingerprint())];
+        let changed = self.changed(key);
         if injected!(ChangesReadFirst) {
             let is_unchanged = stamp >= changed.load(Acquire);
             return self.is_proven(stamp, now) && is_unchanged;
@@ -126,19 +160,15 @@ impl Stamps {
         (until == u64::MAX || now() <= until) && stamp >= self.hot.floor.load(Acquire)
     }
 
-    /// Draws a stamp for an entry of the key that is about to be read or written below.
-    pub(crate) fn draw(self: &Arc<Self>, key: &Key) -> Stamp {
-        let slot = self.slot(key.fingerprint());
-        // Before anything is asked: a notice that comes afterwards is not skipped.
-        self.pending[slot].fetch_add(1, SeqCst);
-        Stamp { stamps: Arc::clone(self), slot, number: self.sequence.0.load(SeqCst) }
+    /// Draws a stamp; see [`Draws::draw`].
+    pub(crate) fn draw(&self, key: &Key) -> Stamp {
+        self.draws.draw(key)
     }
 
     /// Makes the entry of a key suspect. `is_held` tells whether any first tier may hold one.
     /// Returns `false` if there is none and none can be under way.
     pub(crate) fn change(&self, key: &Key, is_held: impl FnOnce() -> bool) -> bool {
-        let slot = self.slot(key.fingerprint());
-        let is_pending = || self.pending[slot].load(SeqCst) > 0;
+        let is_pending = || self.draws.pending(key).load(SeqCst) > 0;
         // In this order: an entry is stored before its stamp is dropped.
         #[allow(clippy::if_same_then_else, reason = "the order differs")]
         let is_needed =
@@ -146,19 +176,14 @@ impl Stamps {
         if !is_needed {
             return false;
         }
-        let number = self.next();
-        self.changed[slot].fetch_max(number, Release);
+        self.changed(key).fetch_max(self.draws.next(), Release);
         true
-    }
-
-    fn next(&self) -> u64 {
-        self.sequence.0.fetch_add(1, SeqCst) + 1
     }
 
     /// Makes all entries suspect: any of their keys may have changed.
     pub(crate) fn change_all(&self) {
         let mut cold = lock(&self.cold);
-        cold.wiped = self.next();
+        cold.wiped = self.draws.next();
         // Also before the first proof.
         self.hot.floor.fetch_max(cold.wiped, Release);
     }
@@ -171,7 +196,7 @@ impl Stamps {
         }
         cold.epoch += 1;
         cold.mode = Some(mode);
-        cold.begun = self.next();
+        cold.begun = self.draws.next();
         // Before the first proof ever, entries count as before there was a stream.
         if cold.last.is_some() {
             self.hot.floor.fetch_max(cold.begun, Release);
@@ -209,7 +234,7 @@ impl Stamps {
             return None;
         }
         let cold = lock(&self.cold);
-        let changed = self.changed[self.slot(key.fingerprint())].load(Acquire).max(cold.wiped);
+        let changed = self.changed(key).load(Acquire).max(cold.wiped);
         if stamp < changed || stamp == 0 {
             return Some(Suspicion::Changed);
         }
@@ -229,7 +254,7 @@ impl Stamps {
     }
 }
 
-/// The least and the most slots. 12 bytes each.
+/// The least and the most slots of changes. 8 bytes each.
 const MIN_SLOTS: usize = 1 << 10;
 const MAX_SLOTS: usize = 1 << 21;
 
@@ -240,7 +265,7 @@ fn nanos(time: Duration) -> u64 {
 /// A stamp for entries of one key that may be stored in the first tiers. While it exists, no notice
 /// for the key is skipped.
 pub(crate) struct Stamp {
-    stamps: Arc<Stamps>,
+    draws: Arc<Draws>,
     slot: usize,
     number: u64,
 }
@@ -253,13 +278,13 @@ impl Stamp {
 
 impl Clone for Stamp {
     fn clone(&self) -> Self {
-        self.stamps.pending[self.slot].fetch_add(1, SeqCst);
-        Self { stamps: Arc::clone(&self.stamps), slot: self.slot, number: self.number }
+        self.draws.pending[self.slot].fetch_add(1, SeqCst);
+        Self { draws: Arc::clone(&self.draws), slot: self.slot, number: self.number }
     }
 }
 
 impl Drop for Stamp {
     fn drop(&mut self) {
-        self.stamps.pending[self.slot].fetch_sub(1, SeqCst);
+        self.draws.pending[self.slot].fetch_sub(1, SeqCst);
     }
 }

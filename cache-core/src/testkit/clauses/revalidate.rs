@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use super::{Harness, Test, Verdict, fault, key};
 use crate::{
-    Entry, Expiry, Revalidated, Store as _, Ticket, Ttl, Write,
+    Entry, Expiry, Revalidated, Store as _, Write,
     backend::{ETag, only},
 };
+
+/// An entry that a caller has: its version and its value.
+type Held = (Option<ETag>, Option<String>);
 
 impl<H: Harness> Test<'_, H> {
     pub(super) async fn revalidates(&self) -> Verdict {
@@ -15,62 +18,59 @@ impl<H: Harness> Test<'_, H> {
         for size in [1, 4096] {
             let [old, new] = ["a", "b"].map(|letter| letter.repeat(size));
             let name = &format!("of {size}");
-            let unknown = self.written(name, &old, Ticket::unconditional(), Ttl::Never).await?;
-            self.revalidated(name, unknown, true, Some(&old)).await?;
-            // Fills of one lease share its write id.
-            let shared = &format!("shared {size}");
-            let lease = self.lease(shared).await?;
-            let mut versions = Vec::new();
-            for value in [&old, &new] {
-                let entry = Entry::new(value.clone(), Expiry::Never);
-                self.store.fill(Write::new(key(shared), entry, lease)).await.map_err(fault("fill"))?;
-                versions.push(self.version(shared).await?);
-            }
-            if let [first, _] = versions[..] {
-                self.revalidated(shared, first, false, Some(&new)).await?;
-            }
-            let replaced = self.written(name, &new, Ticket::unconditional(), Ttl::Never).await?;
-            self.revalidated(name, unknown, false, Some(&new)).await?;
+            self.put(name, &old).await?;
+            let first = self.held(name).await?;
+            self.revalidated(name, &first).await?;
+            self.put(name, &new).await?;
+            self.revalidated(name, &first).await?;
+            let second = self.held(name).await?;
             self.store.del(&key(name)).await.map_err(fault("del"))?;
-            self.revalidated(name, replaced, false, None).await?;
+            self.revalidated(name, &second).await?;
             let short = Duration::from_millis(300);
-            let expiring = self.written(name, &old, Ticket::unconditional(), short.into()).await?;
+            self.set(name, &old, short.into()).await?;
+            let expiring = self.held(name).await?;
             self.harness.pass(short * 2).await;
-            self.revalidated(name, expiring, false, None).await?;
+            self.revalidated(name, &expiring).await?;
+            // Fills of one lease share its write id.
+            let name = &format!("filled {size}");
+            let lease = self.lease(name).await?;
+            let mut filled = (None, None);
+            for value in [old, new] {
+                let entry = Entry::new(value, Expiry::Never);
+                self.store.fill(Write::new(key(name), entry, lease)).await.map_err(fault("fill"))?;
+                self.revalidated(name, &filled).await?;
+                filled = self.held(name).await?;
+            }
         }
         let none = self.store.revalidate_many(&[]).await.len();
         ensure!(none == 0, "{none} answers for no keys");
         Ok(())
     }
 
-    /// Sets the value, and returns its version.
-    async fn written(&self, name: &str, value: &str, ticket: Ticket, ttl: Ttl) -> Verdict<Option<ETag>> {
-        self.store.set(self.write(name, value, ttl, ticket)).await.map_err(fault("set"))?;
-        self.version(name).await
-    }
-
-    async fn version(&self, name: &str) -> Verdict<Option<ETag>> {
+    async fn held(&self, name: &str) -> Verdict<Held> {
         self.store.wait().await.map_err(fault("wait"))?;
-        let entry = self.store.get(&key(name)).await.map_err(fault("get"))?;
-        Ok(entry.and_then(|entry| entry.etag()))
+        // Other clauses are about reads that fail.
+        let entry = self.store.get(&key(name)).await.ok().flatten();
+        Ok(entry.map_or((None, None), |entry| (entry.etag(), entry.into_value())))
     }
 
-    /// Asks for a key, alone and in a batch, whose version was `known`.
-    async fn revalidated(&self, name: &str, known: Option<ETag>, is_current: bool, value: Option<&String>) -> Verdict {
-        let asked = (key(name), known);
+    /// Asks for a key, alone and in a batch, of which the caller has an entry.
+    async fn revalidated(&self, name: &str, (known, held): &Held) -> Verdict {
+        let (_, current) = self.held(name).await?;
+        let asked = (key(name), *known);
         let alone = only(self.store.revalidate_many(std::slice::from_ref(&asked)).await);
-        let batch = [(key("not there"), None), asked, (key("nor here"), known)];
+        let batch = [(key("not there"), None), asked, (key("nor here"), *known)];
         let mut answers = self.store.revalidate_many(&batch).await;
         ensure!(answers.len() == 3, "{} answers for 3 keys", answers.len());
         for answer in [alone, answers.swap_remove(1)] {
             match answer {
                 Ok(Revalidated::NotModified) => {
-                    ensure!(is_current && known.is_some(), "{name}: an entry that was replaced is confirmed");
+                    ensure!(known.is_some() && *held == current, "{name}: an entry that was replaced is confirmed");
                 }
-                Ok(Revalidated::Modified(Some(entry))) if value.is_some() => {
-                    ensure!(entry.value() == value, "{name}: {:.9?} instead of {value:.9?}", entry.value());
+                Ok(Revalidated::Modified(Some(entry))) if current.is_some() => {
+                    let found = entry.into_value();
+                    ensure!(found == current, "{name}: {found:.9?} instead of {current:.9?}");
                 }
-                // Other clauses are about misses.
                 _ => {}
             }
         }
