@@ -466,3 +466,27 @@ async fn settings_that_make_no_sense_are_refused() {
         assert!(error.to_string().contains(what), "{error}");
     }
 }
+
+/// A chain of memory, a shared tier and a database. Others change the database.
+#[tokio::test]
+async fn a_stream_far_below_deletes_from_shared_tiers_if_it_is_told_to() {
+    for is_told in [false, true] {
+        let (shared, database, memory) = (SharedMap::new(), SharedMap::new(), MapStore::new());
+        let lowest = Tier::new(database.clone()).name("database");
+        let lowest = if is_told { lowest.invalidates_shared_tiers() } else { lowest };
+        let tiers = ChainCache::builder().tier(memory).tier(Tier::new(shared.clone()).name("shared")).tier(lowest);
+        let chain: ChainCache<u32> = tiers.build().unwrap();
+        while !chain.stats().coherence.trusted {
+            tokio::task::yield_now().await;
+        }
+        set(&database, "k", 1).await;
+        assert_eq!(chain.get("k").await.unwrap(), Some(1));
+        chain.wait().await.unwrap();
+        let key = Key::new("k").unwrap();
+        assert!(shared.get(&key).await.unwrap().is_some());
+        set(&database, "k", 2).await;
+        assert_eq!(chain.get("k").await.unwrap(), Some(if is_told { 2 } else { 1 }));
+        chain.wait().await.unwrap();
+        assert_eq!(shared.get(&key).await.unwrap().and_then(Entry::into_value), Some(if is_told { 2 } else { 1 }));
+    }
+}

@@ -256,15 +256,20 @@ fn follow<V: Clone + Send + Sync + 'static>(
     Some((first, samples))
 }
 
-/// Returns the streams to run, with the places of their tiers: that of the shared tier, and those of
-/// the tiers below it.
+/// Returns the streams to run, with the places of their tiers: that of the shared tier below the
+/// first ones, and those that all tiers above them follow.
 fn streams<V: Clone + Send + Sync + 'static>(
     tiers: &[Tier<V>],
     first: Option<&FirstTiers>,
 ) -> Vec<(usize, Arc<dyn InvalidationStream>)> {
-    let least = first.map_or(1, |first| first.shared);
-    let stream = |(place, tier): (usize, &Tier<V>)| Some((place, Arc::clone(tier.stream()?)));
-    tiers.iter().enumerate().skip(least).filter_map(stream).collect()
+    let is_followed = |place, tier: &Tier<V>| {
+        first.is_some_and(|first| first.shared == place) || (place > 0 && tier.invalidates_shared())
+    };
+    let stream = |(place, tier): (usize, &Tier<V>)| {
+        let stream = tier.stream().filter(|_| is_followed(place, tier))?;
+        Some((place, Arc::clone(stream)))
+    };
+    tiers.iter().enumerate().filter_map(stream).collect()
 }
 
 fn current_runtime() -> Result<Handle> {

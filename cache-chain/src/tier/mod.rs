@@ -75,6 +75,8 @@ pub struct Tier<V> {
     clock: SharedClock,
     counters: TierCounters,
     stream: Option<Arc<dyn InvalidationStream>>,
+    /// `true` if its stream also deletes from shared tiers above.
+    invalidates_shared: bool,
     /// Set if this is a first tier that follows the stream of a shared one.
     first: Option<Arc<FirstTiers>>,
 }
@@ -105,6 +107,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             clock: SystemClock::shared(),
             counters: TierCounters::default(),
             stream,
+            invalidates_shared: false,
             first: None,
         }
     }
@@ -186,9 +189,18 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     /// Sets the invalidation stream of this tier, in place of that of its store. The tiers above
-    /// follow it; see [`ChainBuilder::coherence`](crate::ChainBuilder::coherence).
+    /// follow it, as with [`invalidates_shared_tiers`](Self::invalidates_shared_tiers).
     pub fn invalidations(mut self, stream: impl InvalidationStream) -> Self {
         self.stream = Some(Arc::new(stream));
+        self.invalidates_shared_tiers()
+    }
+
+    /// Lets all tiers above follow the stream of this tier, not only those in this process: what
+    /// changes here is deleted from a Redis above, too. The stream announces the chain's own writes
+    /// as well, so a value is deleted above soon after it was set, and read again. Default: only the
+    /// first tiers follow the stream of the shared tier right below them.
+    pub fn invalidates_shared_tiers(mut self) -> Self {
+        self.invalidates_shared = true;
         self
     }
 
@@ -278,6 +290,11 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// application.
     pub(crate) fn is_source(&self) -> bool {
         self.store.profile().origin
+    }
+
+    /// Returns `true` if its stream also deletes from shared tiers above.
+    pub(crate) fn invalidates_shared(&self) -> bool {
+        self.invalidates_shared
     }
 
     /// The stream of changes that the tiers above follow.
