@@ -33,7 +33,7 @@ pub(crate) async fn touch_record<V, C: Codec<V>>(
     let (mut prefix, mut length) = (cmd("GETRANGE"), cmd("STRLEN"));
     prefix.arg(&name).arg(0).arg(Envelope::MAX_HEAD - 1);
     length.arg(&name);
-    let mut replies = call.send_all(None, Some(server), vec![(link, prefix), (link, length)]).await;
+    let mut replies = call.send_all(&[], Some(server), vec![(link, prefix), (link, length)]).await;
     let (length, prefix) = (reply::integer(only(replies.split_off(1))?)?, reply::bytes(only(replies)?)?);
     let Some(prefix) = prefix.filter(|prefix| !prefix.is_empty()) else { return Ok(Some(false)) };
     let head = match envelope.peek::<V>(&prefix, usize::try_from(length).unwrap_or_default()) {
@@ -49,12 +49,13 @@ pub(crate) async fn touch_record<V, C: Codec<V>>(
     }
     let Some(life) = life_of(keyspace, lifetime, server) else { return Ok(Some(false)) };
     let Some(new_head) = head.with_lifetime(life.expires, life.stale) else { return Ok(None) };
-    let mut touch = scripts::TOUCH.run(&name);
+    let writing = keyspace.publication.writing();
+    let mut touch = writing.run(&scripts::TOUCH, &name);
     touch.arg(head.bytes()).arg(length).arg(new_head);
     if let Some(millis) = life.ttl_millis() {
         touch.arg(millis);
     }
-    let touched = call.send_all(Some(&scripts::TOUCH), Some(server), vec![(link, touch)]).await;
+    let touched = call.send_all(&[writing.script(&scripts::TOUCH)], Some(server), vec![(link, touch)]).await;
     Ok(Some(reply::integer(only(touched)?)? == 1))
 }
 
@@ -68,9 +69,17 @@ pub(crate) async fn touch_plain(keyspace: &Keyspace, key: &Key, lifetime: Lifeti
         return Ok(None);
     }
     let name = keyspace.namespace.key(key);
-    let mut touch = Pipeline::with_capacity(2);
     // As for a set, the value is removed when it turns stale.
-    if let Some(end) = life.stale.or(life.expires) {
+    let end = life.stale.or(life.expires);
+    let writing = keyspace.publication.writing();
+    if writing.is_announced {
+        let mut touch = writing.run(&scripts::TOUCH_PLAIN, &name);
+        touch.arg(end);
+        let touched = call.send_all(&[writing.script(&scripts::TOUCH_PLAIN)], None, vec![(link, touch)]).await;
+        return Ok(Some(reply::integer(only(touched)?)? == 1));
+    }
+    let mut touch = Pipeline::with_capacity(2);
+    if let Some(end) = end {
         touch.cmd("PEXPIREAT").arg(&name).arg(end);
         return Ok(Some(reply::integer(call.ask(link, &touch).await?)? == 1));
     }
