@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
 };
 
 use tokio::{
@@ -22,6 +22,8 @@ pub struct MessageProxy {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The port that new connections lead to.
+    upstream: AtomicU16,
     /// The number of announcements to drop.
     drop_next: AtomicU64,
     dropped: AtomicU64,
@@ -34,10 +36,11 @@ impl MessageProxy {
     pub async fn start(upstream: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let state = Arc::new(State::default());
+        let state = Arc::new(State { upstream: AtomicU16::new(upstream), ..State::default() });
         let shared = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                let upstream = shared.upstream.load(Ordering::SeqCst);
                 if let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)).await {
                     tokio::spawn(relay(client, server, Arc::clone(&shared)));
                 }
@@ -49,6 +52,11 @@ impl MessageProxy {
     /// `redis://127.0.0.1:<port>/`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Lets new connections lead to this port, as after a failover.
+    pub fn lead_to(&self, upstream: u16) {
+        self.state.upstream.store(upstream, Ordering::SeqCst);
     }
 
     /// Drops so many of the next announcements of changes by pub/sub.

@@ -215,6 +215,44 @@ async fn without_the_server_nothing_unproven_is_served() {
 }
 
 #[tokio::test]
+async fn a_demoted_primary_ends_the_stream() {
+    for invalidations in [Invalidations::PubSub, Invalidations::Tracking] {
+        let (server, other) = (RedisServer::start().await, RedisServer::start().await);
+        let chain = chain(store(&server.url(), invalidations).await);
+        trusted(&chain).await;
+        server.cli(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]);
+        eventually("the end", async || (chain.stats().coherence.ended >= 2).then_some(())).await;
+        assert_eq!(chain.stats().coherence.epoch, 1, "it has not begun again");
+        server.cli(&["REPLICAOF", "NO", "ONE"]);
+        eventually("another epoch", async || (chain.stats().coherence.epoch == 2).then_some(())).await;
+        trusted(&chain).await;
+    }
+}
+
+/// The stream reconnects to another server than the one that the store goes on writing to.
+#[tokio::test]
+async fn a_stream_of_another_server_proves_nothing() {
+    for invalidations in [Invalidations::PubSub, Invalidations::Tracking] {
+        let (server, other) = (RedisServer::start().await, RedisServer::start().await);
+        let proxy = MessageProxy::start(server.port()).await;
+        let chain = chain(store(&proxy.url(), invalidations).await);
+        trusted(&chain).await;
+        proxy.lead_to(other.port());
+        server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        eventually("attempts", async || (chain.stats().coherence.ended >= 3).then_some(())).await;
+        assert_eq!(chain.stats().coherence.epoch, 1, "it has not begun again");
+        chain.set("ada", "1".into()).await.unwrap();
+        assert_eq!(server.cli(&["EXISTS", "users:ada"]), "1");
+        // The store follows.
+        server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+        eventually("a write", async || chain.set("ada", "2".into()).await.ok()).await;
+        assert_eq!(other.cli(&["EXISTS", "users:ada"]), "1");
+        eventually("another epoch", async || (chain.stats().coherence.epoch == 2).then_some(())).await;
+        trusted(&chain).await;
+    }
+}
+
+#[tokio::test]
 async fn a_flushed_database_is_noticed() {
     let server = RedisServer::start().await;
     let (a, b) = pair(&server.url(), &server.url()).await;
@@ -469,6 +507,8 @@ async fn without_any_permission_there_is_one_warning_and_a_working_chain() {
         (Invalidations::Tracking, &[][..]),
         // It may subscribe, but not publish.
         (Invalidations::Tracking, &["+subscribe", "&users:*"]),
+        // It may not ask whether the server still tracks it.
+        (Invalidations::Tracking, &["+client|tracking", "+subscribe", "&users:*"]),
         // It may not subscribe.
         (Invalidations::PubSub, &["+incr", "+publish", "&users:*"]),
     ] {

@@ -74,6 +74,18 @@ impl Publication {
         clear
     }
 
+    /// Announces the writes that begin from now on, and waits for the others.
+    async fn switch_on(&self) {
+        self.is_on.store(true, SeqCst);
+        loop {
+            let finished = self.finished.notified();
+            if self.quiet.load(SeqCst) == 0 {
+                return;
+            }
+            finished.await;
+        }
+    }
+
     /// Announces the writes of the store from now on, and once that any key may have changed, since
     /// earlier writes were not announced.
     ///
@@ -81,14 +93,7 @@ impl Publication {
     ///
     /// Returns the error of an announcement. Call it again then.
     pub(super) async fn turn_on(&self, connection: &Shared) -> Result<()> {
-        self.is_on.store(true, SeqCst);
-        loop {
-            let finished = self.finished.notified();
-            if self.quiet.load(SeqCst) == 0 {
-                break;
-            }
-            finished.await;
-        }
+        self.switch_on().await;
         if self.is_complete.load(SeqCst) {
             return Ok(());
         }
@@ -158,5 +163,33 @@ impl Drop for Writing<'_> {
         if !self.is_announced {
             self.publication.finish();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+
+    /// Those that write without an announcement have ended when others are told to check.
+    #[test]
+    fn switching_on_waits_for_quiet_calls() {
+        let publication = Publication::new("n:", 0, false);
+        let (first, second) = (publication.writing(), publication.writing());
+        assert!(!first.is_announced && !second.is_announced);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut switching = pin!(publication.switch_on());
+        assert_eq!(switching.as_mut().poll(&mut context), Poll::Pending);
+        let announced = publication.writing();
+        assert!(announced.is_announced);
+        drop(first);
+        assert_eq!(switching.as_mut().poll(&mut context), Poll::Pending);
+        drop(second);
+        assert_eq!(switching.as_mut().poll(&mut context), Poll::Ready(()), "announced calls are not waited for");
+        drop(announced);
     }
 }

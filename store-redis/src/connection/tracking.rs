@@ -14,13 +14,16 @@ use std::{
     convert::Infallible,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use cache_core::{Error, ErrorKind, Invalidation, InvalidationSink, Result, backend::write_id};
+use cache_core::{
+    Error, ErrorKind, Invalidation, InvalidationSink, Result,
+    backend::{lock, write_id},
+};
 use futures_util::future::{Either, select};
 use redis::{
     Pipeline, ProtocolVersion, PushInfo, PushKind, Value,
@@ -47,30 +50,32 @@ impl Tracking {
 
     /// Runs the stream until it breaks.
     pub(super) async fn run(&self, heartbeat: Duration, sink: Arc<dyn InvalidationSink>) -> Stop {
-        let mut has_proven = false;
-        let Err(error) = self.track(heartbeat, sink, &mut has_proven).await;
+        let mut has_begun = false;
+        let Err(error) = self.track(heartbeat, sink, &mut has_begun).await;
         // An error of the network says nothing about what the server can do.
         let is_refusal = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Backend);
-        if is_refusal && !has_proven { Stop::Refused(error) } else { Stop::Ended(error) }
+        if is_refusal && !has_begun { Stop::Refused(error) } else { Stop::Ended(error) }
     }
 
     async fn track(
         &self,
         heartbeat: Duration,
         sink: Arc<dyn InvalidationSink>,
-        has_proven: &mut bool,
+        has_begun: &mut bool,
     ) -> Result<Infallible> {
+        let connection = self.connection.shared();
         let events = Arc::new(Events::new(Arc::clone(&self.prefix), Arc::clone(&sink)));
-        let mut session = within(self.connection.shared(), self.connect(&events)).await?;
-        sink.apply(Invalidation::Begin("tracking"));
-        within(self.connection.shared(), check_delivery(&mut session, &events)).await?;
+        let mut session = within(connection, self.connect(&events)).await?;
+        within(connection, check_delivery(&mut session, &events)).await?;
+        within(connection, self.beat(&mut session)).await?;
+        events.begin();
+        *has_begun = true;
         let mut previous = None;
         loop {
             let sent = Instant::now();
             within(self.connection.shared(), self.beat(&mut session)).await?;
             if let Some(previous) = previous.replace(sent) {
                 sink.apply(Invalidation::Proven(previous));
-                *has_proven = true;
                 // The first two follow each other at once.
                 let next = sleep(heartbeat.saturating_sub(sent.elapsed()));
                 if let Either::Left(_) = select(pin!(events.disconnected.notified()), pin!(next)).await {
@@ -157,22 +162,44 @@ struct Events {
     /// The key by which the delivery is checked.
     canary: Box<str>,
     is_delivered: AtomicBool,
+    has_begun: Mutex<bool>,
     disconnected: Notify,
 }
 
 impl Events {
     fn new(prefix: Arc<str>, sink: Arc<dyn InvalidationSink>) -> Self {
         let canary = format!("{prefix}{}", write_id::next()).into();
-        Self { prefix, sink, canary, is_delivered: AtomicBool::new(false), disconnected: Notify::new() }
+        Self {
+            prefix,
+            sink,
+            canary,
+            is_delivered: AtomicBool::new(false),
+            has_begun: Mutex::default(),
+            disconnected: Notify::new(),
+        }
+    }
+
+    fn begin(&self) {
+        let mut has_begun = lock(&self.has_begun);
+        self.sink.apply(Invalidation::Begin("tracking"));
+        *has_begun = true;
+    }
+
+    /// Applies a notice. Before the begin nothing is applied, because nothing that was read until
+    /// then counts.
+    fn apply(&self, notice: Invalidation<'_>) {
+        if *lock(&self.has_begun) {
+            self.sink.apply(notice);
+        }
     }
 
     fn receive(&self, PushInfo { kind, data }: PushInfo) {
         match (kind, data.as_slice()) {
-            (PushKind::Invalidate, [Value::Nil]) => self.sink.apply(Invalidation::Everything),
+            (PushKind::Invalidate, [Value::Nil]) => self.apply(Invalidation::Everything),
             (PushKind::Invalidate, [Value::Array(keys)]) => keys.iter().for_each(|key| self.receive_key(key)),
             (PushKind::Disconnection, _) => self.disconnected.notify_one(),
             (PushKind::Subscribe, _) => {}
-            _ => self.sink.apply(Invalidation::Unknown),
+            _ => self.apply(Invalidation::Unknown),
         }
     }
 
@@ -180,7 +207,7 @@ impl Events {
         let key = match key {
             Value::BulkString(key) => key.as_slice(),
             Value::SimpleString(key) => key.as_bytes(),
-            _ => return self.sink.apply(Invalidation::Unknown),
+            _ => return self.apply(Invalidation::Unknown),
         };
         if key == self.canary.as_bytes() {
             return self.is_delivered.store(true, Ordering::SeqCst);
@@ -190,7 +217,7 @@ impl Events {
             return;
         }
         let notice = key.strip_prefix(self.prefix.as_bytes()).map_or(Invalidation::Unknown, Invalidation::Key);
-        self.sink.apply(notice);
+        self.apply(notice);
     }
 }
 

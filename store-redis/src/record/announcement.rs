@@ -50,7 +50,7 @@ impl Numbers {
     /// Notes the number of an announcement. Returns `false` if others before it are missing.
     pub(crate) fn announced(&mut self, number: u64) -> bool {
         // A counter that starts again was lost with an unknown number of changes.
-        self.note(number, |last| number == last.wrapping_add(1) && number != 1)
+        self.note(number, |last| last.checked_add(1) == Some(number) && number != 1)
     }
 
     /// Notes the number that a heartbeat repeats. Returns `false` if announcements are missing.
