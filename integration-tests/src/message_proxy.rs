@@ -29,6 +29,8 @@ struct State {
     dropped: AtomicU64,
     /// Whether to drop all that client tracking announces.
     hides_tracking: AtomicBool,
+    /// Whether to pass on no request for client tracking.
+    loses_tracking: AtomicBool,
 }
 
 impl MessageProxy {
@@ -73,6 +75,11 @@ impl MessageProxy {
     pub fn hide_tracking(&self) {
         self.state.hides_tracking.store(true, Ordering::SeqCst);
     }
+
+    /// Loses requests for client tracking from now on, or no longer.
+    pub fn lose_tracking(&self, loses: bool) {
+        self.state.loses_tracking.store(loses, Ordering::SeqCst);
+    }
 }
 
 impl Drop for MessageProxy {
@@ -96,6 +103,9 @@ impl State {
     }
 }
 
+/// The second word of CLIENT TRACKING, as the driver sends it.
+const TRACKING: &[u8] = b"\r\nTRACKING\r\n";
+
 async fn relay(mut client: TcpStream, mut server: TcpStream, state: Arc<State>) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut from_client, mut to_client) = client.split();
@@ -111,8 +121,18 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, state: Arc<State>) 
             }
         }
     };
+    let asking = async {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+            let asks = buffer[..read].windows(TRACKING.len()).any(|window| window == TRACKING);
+            let is_lost = asks && state.loses_tracking.load(Ordering::SeqCst);
+            if !is_lost && to_server.write_all(&buffer[..read]).await.is_err() {
+                return;
+            }
+        }
+    };
     tokio::select! {
-        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+        () = asking => {}
         () = answering => {}
     }
 }

@@ -441,8 +441,13 @@ async fn a_user_without_client_tracking_falls_back_on_pubsub() {
     instances_see_each_other(&a, &b).await;
     // Once for each store, also if the stream connects again.
     server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-    eventually("another connection", async || (b.stats().coherence.ended == 1).then_some(())).await;
-    trusted(&b).await;
+    for chain in [&a, &b] {
+        eventually("another connection", async || {
+            let stats = chain.stats().coherence;
+            (stats.ended == 1 && stats.mode == Some("pub/sub")).then_some(())
+        })
+        .await;
+    }
     set_seen(&a, &b, "ada", "2").await;
     assert_eq!(logs.with(WARNING).len(), 2);
     assert!(logs.with(WARNING)[0].contains("namespace=\"users\""), "{:?}", logs.with(WARNING));
@@ -484,20 +489,32 @@ async fn servers_and_proxies_without_client_tracking_are_noticed() {
     instances_see_each_other(&a, &b).await;
 }
 
-/// A server that does not answer is no reason to fall back: others would go on with client tracking.
+/// A request that is not answered is no reason to fall back: others would go on with client tracking.
 #[tokio::test]
-async fn a_server_that_hangs_is_no_refusal() {
+async fn a_connection_that_hangs_is_no_refusal() {
     let server = RedisServer::start().await;
-    let redis = store(&server.url(), Invalidations::Tracking).await;
-    server.stop();
-    let chain = chain(redis);
+    let proxy = MessageProxy::start(server.port()).await;
+    proxy.lose_tracking(true);
+    let chain = chain(store(&proxy.url(), Invalidations::Tracking).await);
     eventually("attempts", async || (chain.stats().coherence.ended >= 2).then_some(())).await;
-    server.resume();
+    assert_eq!(chain.stats().coherence.epoch, 0);
+    proxy.lose_tracking(false);
     trusted(&chain).await;
     assert_eq!(chain.stats().coherence.mode, Some("tracking"));
     // It announces nothing.
     chain.set("ada", "1".into()).await.unwrap();
     assert_eq!(server.cli(&["EXISTS", "users:"]), "0");
+}
+
+/// Client tracking announces every change, also those that are announced by pub/sub.
+#[tokio::test]
+async fn an_instance_with_client_tracking_sees_those_with_pubsub() {
+    let server = RedisServer::start().await;
+    let a = instance(&server.url()).await;
+    let b = chain(store(&server.url(), Invalidations::Tracking).await);
+    trusted(&b).await;
+    instances_see_each_other(&a, &b).await;
+    assert_eq!((b.stats().coherence.mode, b.stats().coherence.unknown), (Some("tracking"), 0));
 }
 
 #[tokio::test]

@@ -2,8 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
-use cache_core::{Result, backend::only};
-use redis::{Cmd, cmd};
+use cache_core::{
+    Result,
+    backend::{only, write_id},
+};
+use redis::{Cmd, Pipeline, cmd};
 use tokio::sync::Notify;
 
 use super::{Shared, call::Call};
@@ -72,6 +75,15 @@ impl Publication {
         let mut clear = scripts::CLEAR.run_on(3 + keys.len());
         clear.arg(&*self.counter).arg(&*self.counter).arg(&*self.channel).arg(keys);
         clear
+    }
+
+    /// Returns commands that need the permissions of an announcement and announce nothing.
+    pub(super) fn probe(&self) -> Pipeline {
+        let unused = format!("{}{}", self.counter, write_id::next());
+        let mut probe = Pipeline::with_capacity(3);
+        probe.cmd("INCR").arg(&unused).cmd("UNLINK").arg(&unused);
+        probe.cmd("PUBLISH").arg(&unused).arg("");
+        probe
     }
 
     /// Announces the writes that begin from now on, and waits for the others.

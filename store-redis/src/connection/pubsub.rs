@@ -13,7 +13,7 @@ use std::{
 };
 
 use cache_core::{
-    Invalidation, InvalidationSink, Result,
+    ErrorKind, Invalidation, InvalidationSink, Result,
     backend::{lock, write_id},
 };
 use futures_util::{
@@ -119,10 +119,13 @@ impl PubSub {
         let connection = self.connection.shared();
         if !self.publication.is_on() {
             // Without the permissions for it, the store must not try.
-            let mut announce = Pipeline::with_capacity(2);
-            announce.add_command(scripts::CLEAR.load()).add_command(self.publication.clear(&[]));
-            let replies = within(connection, ask(sending, &announce)).await?;
-            replies.into_iter().try_for_each(|reply| check(reply).map(drop))?;
+            for reply in within(connection, ask(sending, &self.publication.probe())).await? {
+                match check(reply) {
+                    // The permission is checked first.
+                    Err(error) if !matches!(error.kind(), ErrorKind::Full | ErrorKind::ReadOnly) => return Err(error),
+                    _ => {}
+                }
+            }
         }
         self.publication.turn_on(connection).await
     }
