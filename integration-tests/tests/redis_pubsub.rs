@@ -524,6 +524,8 @@ async fn without_any_permission_there_is_one_warning_and_a_working_chain() {
         (Invalidations::Tracking, &[][..]),
         // It may subscribe, but not publish.
         (Invalidations::Tracking, &["+subscribe", "&users:*"]),
+        // It may not count.
+        (Invalidations::Tracking, &["+publish", "+subscribe", "&users:*"]),
         // It may not ask whether the server still tracks it.
         (Invalidations::Tracking, &["+client|tracking", "+subscribe", "&users:*"]),
         // It may not subscribe.
