@@ -25,8 +25,8 @@ impl Logs {
     /// Starts to keep them.
     pub fn capture() -> Self {
         let lines = Lines::default();
-        let _guard = tracing::subscriber::set_default(Collector(Arc::clone(&lines)));
-        Self { lines, _guard }
+        let guard = tracing::subscriber::set_default(Collector(Arc::clone(&lines)));
+        Self { lines, _guard: guard }
     }
 
     /// Returns those so far that contain `text`.

@@ -133,8 +133,8 @@ async fn g2_instances_see_plain_values_as_well() {
 async fn announcements_of_several_connections_have_one_order() {
     let server = RedisServer::start().await;
     let connection = RedisConnection::builder(server.url()).connections(8).connect().await.unwrap();
-    let writer = RedisStore::<String>::builder_on(&connection).namespace("users");
-    let writer = writer.invalidations(Invalidations::PubSub).build().unwrap();
+    let store = RedisStore::<String>::builder_on(&connection).namespace("users");
+    let store = store.invalidations(Invalidations::PubSub).build().unwrap();
     let reader = instance(&server.url()).await;
     let keys: Vec<Vec<u8>> = (0..=255_u8).map(|byte| vec![byte, b'\r', b'\n', byte]).collect();
     let writes = |value: &str| keys.iter().map(|bytes| (bytes.clone(), value.to_owned())).collect::<Vec<_>>();
@@ -142,7 +142,7 @@ async fn announcements_of_several_connections_have_one_order() {
     let first = gaps(&reader);
     for value in ["2", "3"] {
         let writes = keys.iter().map(|bytes| never(&key(bytes), value.to_owned(), Ticket::unconditional())).collect();
-        assert!(writer.set_many(writes).await.iter().all(Result::is_ok));
+        assert!(store.set_many(writes).await.iter().all(Result::is_ok));
         for bytes in &keys {
             eventually("the change", async || {
                 (reader.get(bytes.clone()).await.unwrap().as_deref() == Some(value)).then_some(())
