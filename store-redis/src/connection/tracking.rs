@@ -132,10 +132,11 @@ pub(super) enum Stop {
 /// Changes a key and waits for the announcement. A proxy may accept the command and announce
 /// nothing.
 async fn check_delivery(session: &mut MultiplexedConnection, events: &Events) -> Result<()> {
-    let mut change = Pipeline::with_capacity(1);
-    // No key of the cache contains the prefix twice.
-    change.cmd("SET").arg(&*events.canary).arg("").arg("PX").arg(1);
-    match ask(session, &change).await {
+    let mut change = Pipeline::with_capacity(2);
+    // It leaves nothing behind: an expired key would count in DBSIZE for some time.
+    change.cmd("SET").arg(&*events.canary).arg("").arg("PX").arg(1).cmd("UNLINK").arg(&*events.canary);
+    let [set, _] = ask(session, &change).await?.try_into().map_err(|_| error::unexpected())?;
+    match check(set) {
         Ok(_) => {
             // As for a heartbeat: the announcement comes before the second reply.
             for _ in 0..2 {
