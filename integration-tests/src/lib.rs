@@ -9,7 +9,9 @@ mod database_server;
 mod entries;
 pub mod facets;
 pub mod leases;
+mod logs;
 mod mariadb;
+mod message_proxy;
 pub mod operations;
 mod postgres;
 mod redis_acl;
@@ -29,9 +31,11 @@ pub use crate::{
     cut_proxy::CutProxy,
     database_server::{DatabaseServer, Product},
     entries::{all, key, living, never, remaining, value, void},
+    logs::Logs,
     mariadb::{MariaDb, MariaDbProduct},
+    message_proxy::MessageProxy,
     postgres::{Postgres, PostgresProduct},
-    redis_acl::documented_permissions,
+    redis_acl::{documented_permissions, documented_stream_permissions},
     redis_server::{RedisServer, command_of},
     server_process::free_port,
     shown::shown,

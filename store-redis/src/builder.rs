@@ -9,7 +9,10 @@ use cache_core::{
 
 use crate::{
     codec::DefaultCodec,
-    connection::{RedisConnection, builder::RedisConnectionBuilder, call::connect_all, target::RedisTarget},
+    connection::{
+        RedisConnection, builder::RedisConnectionBuilder, call::connect_all, invalidations::Invalidations,
+        target::RedisTarget,
+    },
     record::{layout::Layout, namespace::Namespace},
     store::RedisStore,
 };
@@ -23,6 +26,7 @@ pub struct RedisStoreBuilder<V, C, On> {
     schema: Option<u32>,
     lease_ttl: Duration,
     plain: bool,
+    invalidations: Invalidations,
     values: std::marker::PhantomData<fn() -> V>,
 }
 
@@ -62,6 +66,7 @@ impl<V, C: Default, On> RedisStoreBuilder<V, C, On> {
             schema: None,
             lease_ttl: Duration::from_secs(10),
             plain: false,
+            invalidations: Invalidations::default(),
             values: std::marker::PhantomData,
         }
     }
@@ -81,8 +86,8 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
 
     /// Sets the codec that encodes the values; see [`cache_core::codec`].
     pub fn codec<D>(self, codec: D) -> RedisStoreBuilder<V, D, On> {
-        let Self { on, namespace, codec: _, schema, lease_ttl, plain, values } = self;
-        RedisStoreBuilder { on, namespace, codec, schema, lease_ttl, plain, values }
+        let Self { on, namespace, codec: _, schema, lease_ttl, plain, invalidations, values } = self;
+        RedisStoreBuilder { on, namespace, codec, schema, lease_ttl, plain, invalidations, values }
     }
 
     /// Sets the name of the values' schema, such as `user/2`. A record of another schema reads as
@@ -124,6 +129,17 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
         self
     }
 
+    /// Sets how the store learns what others change, which keeps the tiers in memory above it
+    /// coherent. Default: [`Invalidations::Tracking`].
+    ///
+    /// With [`Invalidations::PubSub`] the store announces each of its writes, which costs the server
+    /// some microseconds. Set it in every process that writes to the namespace, also in those without
+    /// a chain. A number of the namespace, the Redis key `<namespace>:`, counts the announcements.
+    pub fn invalidations(mut self, invalidations: Invalidations) -> Self {
+        self.invalidations = invalidations;
+        self
+    }
+
     fn finish(self, connect: impl FnOnce(On) -> Result<RedisConnection>) -> Result<RedisStore<V, C>>
     where
         C: Codec<V>,
@@ -134,7 +150,7 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
         let schema = Envelope::shaped_tag(schema, self.codec.shape());
         let layout =
             if self.plain { Layout::Plain(self.codec) } else { Layout::Record(Envelope::new(self.codec, schema)) };
-        Ok(RedisStore::new(connect(self.on)?, namespace, layout, lease_millis))
+        Ok(RedisStore::new(connect(self.on)?, namespace, layout, lease_millis, self.invalidations))
     }
 }
 
@@ -227,6 +243,7 @@ impl<V, C, On: fmt::Debug> fmt::Debug for RedisStoreBuilder<V, C, On> {
             .field("namespace", &self.namespace)
             .field("lease_ttl", &self.lease_ttl)
             .field("plain", &self.plain)
+            .field("invalidations", &self.invalidations)
             .finish_non_exhaustive()
     }
 }

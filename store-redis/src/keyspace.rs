@@ -1,16 +1,23 @@
 //! The keys of one namespace, on the connection that leads to them.
 
+use std::sync::Arc;
+
 use cache_core::{Key, Moment};
-use redis::{Cmd, cmd};
+use redis::Cmd;
 
 use crate::{
-    connection::{RedisConnection, call::Call},
+    connection::{
+        RedisConnection,
+        call::Call,
+        publication::{Publication, Writing},
+    },
     record::namespace::Namespace,
 };
 
 pub(crate) struct Keyspace {
     pub(crate) connection: RedisConnection,
     pub(crate) namespace: Namespace,
+    pub(crate) publication: Arc<Publication>,
 }
 
 impl Keyspace {
@@ -28,9 +35,7 @@ impl Keyspace {
     }
 
     /// Returns the command that removes the key, and its link.
-    pub(crate) fn unlink(&self, key: &Key) -> (usize, Cmd) {
-        let mut unlink = cmd("UNLINK");
-        unlink.arg(self.namespace.key(key));
-        (self.link_of(key), unlink)
+    pub(crate) fn unlink(&self, writing: &Writing<'_>, key: &Key) -> (usize, Cmd) {
+        (self.link_of(key), writing.unlink(&self.namespace.key(key)))
     }
 }

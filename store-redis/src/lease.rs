@@ -43,7 +43,7 @@ pub(crate) async fn lease(
         lease.arg(lease_millis);
         (link, lease)
     });
-    let replies = call.send_all(Some(&scripts::LEASE), Some(server), leases.collect()).await;
+    let replies = call.send_all(&[&scripts::LEASE], Some(server), leases.collect()).await;
     Ok(replies.into_iter().map(|reply| reply.and_then(parse_ticket)).collect())
 }
 
@@ -65,7 +65,7 @@ pub(crate) async fn claim(
         claim.arg(latest.saturating_add(AHEAD_MILLIS));
         (link, claim)
     });
-    let replies = call.send_all(Some(&scripts::CLAIM), Some(server), claims.collect()).await;
+    let replies = call.send_all(&[&scripts::CLAIM], Some(server), claims.collect()).await;
     Ok(replies.into_iter().zip(own).map(|(reply, own)| parse_claim(reply?, own)).collect())
 }
 
@@ -82,7 +82,7 @@ pub(crate) async fn renew(
         renew.arg(id.to_le_bytes().as_slice()).arg(millis);
         (keyspace.link_of(key), renew)
     });
-    let replies = keyspace.call().send_all(Some(&scripts::RENEW), None, renewals.collect()).await;
+    let replies = keyspace.call().send_all(&[&scripts::RENEW], None, renewals.collect()).await;
     replies.into_iter().try_for_each(|reply| reply.map(drop))
 }
 
@@ -93,7 +93,7 @@ pub(crate) async fn release(keyspace: &Keyspace, markers: impl Iterator<Item = (
         release.arg(id.to_le_bytes().as_slice());
         (keyspace.link_of(key), release)
     });
-    let replies = keyspace.call().send_all(Some(&scripts::RELEASE), None, releases.collect()).await;
+    let replies = keyspace.call().send_all(&[&scripts::RELEASE], None, releases.collect()).await;
     replies.into_iter().try_for_each(|reply| reply.map(drop))
 }
 

@@ -28,6 +28,6 @@ pub use redis;
 pub use crate::{
     builder::RedisStoreBuilder,
     codec::DefaultCodec,
-    connection::{RedisConnection, builder::RedisConnectionBuilder, target::RedisTarget},
+    connection::{RedisConnection, builder::RedisConnectionBuilder, invalidations::Invalidations, target::RedisTarget},
     store::RedisStore,
 };

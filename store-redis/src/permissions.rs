@@ -35,7 +35,21 @@ fn needed_commands(keyspace: &Keyspace, key: &Key, plain: bool) -> Vec<(&'static
     };
     let mut scan = cmd("SCAN");
     scan.arg(0).arg("MATCH").arg(&name).arg("COUNT").arg(1);
-    let mut needed = vec![
+    let script = || {
+        let mut release = scripts::RELEASE.run(&name);
+        release.arg("");
+        [("SCRIPT LOAD", scripts::RELEASE.load()), ("EVALSHA", release)]
+    };
+    let mut needed = Vec::new();
+    let is_announced = keyspace.publication.is_on();
+    if is_announced {
+        let mut publish = cmd("PUBLISH");
+        // Nobody subscribes to the channel of this name.
+        publish.arg(&name).arg("");
+        // UNLINK removes the number.
+        needed.extend([on_key("INCR", &[]), ("PUBLISH", publish)]);
+    }
+    needed.extend([
         on_key("GET", &[]),
         on_key("MGET", &[]),
         // Sets nothing, because the key does not exist.
@@ -44,21 +58,20 @@ fn needed_commands(keyspace: &Keyspace, key: &Key, plain: bool) -> Vec<(&'static
         on_key("PERSIST", &[]),
         ("SCAN", scan),
         ("PING", cmd("PING")),
-    ];
+    ]);
     if plain {
         needed.extend([on_key("PTTL", &[]), on_key("PEXPIREAT", &["1"])]);
     } else {
-        let mut release = scripts::RELEASE.run(&name);
-        release.arg("");
         needed.extend([
             on_key("GETRANGE", &["0", "0"]),
             // Sets nothing, because there are no bytes to set.
             on_key("SETRANGE", &["0", ""]),
             on_key("STRLEN", &[]),
             on_key("PEXPIRE", &["1"]),
-            ("SCRIPT LOAD", scripts::RELEASE.load()),
-            ("EVALSHA", release),
         ]);
+    }
+    if is_announced || !plain {
+        needed.extend(script());
     }
     needed
 }
@@ -67,7 +80,7 @@ fn needed_commands(keyspace: &Keyspace, key: &Key, plain: bool) -> Vec<(&'static
 async fn find_denied(keyspace: &Keyspace, key: &Key, commands: Vec<(&'static str, Cmd)>) -> Result<Vec<&'static str>> {
     let link = keyspace.link_of(key);
     let (names, commands): (Vec<_>, Vec<_>) = commands.into_iter().map(|(name, cmd)| (name, (link, cmd))).unzip();
-    let replies = keyspace.call().send_all(None, None, commands).await;
+    let replies = keyspace.call().send_all(&[], None, commands).await;
     let mut denied = Vec::new();
     for (name, reply) in names.into_iter().zip(replies) {
         match reply.map_err(|error| (error.kind(), error)) {

@@ -52,7 +52,7 @@ async fn find_current<'a, V, C: Codec<V>>(
         (keyspace.link_of(key), head)
     };
     let asked = keyspace.now();
-    let heads = call.send_all(None, None, keys.iter().map(head).collect()).await;
+    let heads = call.send_all(&[], None, keys.iter().map(head).collect()).await;
     for ((key, etag), head) in keys.iter().zip(heads) {
         let checked = async {
             let Some(head) = reply::bytes(head?)?.filter(|head| ETag::new(head, true) == *etag) else {

@@ -10,7 +10,11 @@ use cache_core::{
 use crate::{
     clear,
     codec::DefaultCodec,
-    connection::{RedisConnection, tracking::Tracking},
+    connection::{
+        RedisConnection,
+        invalidations::{Invalidations, Stream},
+        publication::Publication,
+    },
     keyspace::Keyspace,
     lease, permissions, read,
     record::{layout::Layout, namespace::Namespace},
@@ -62,14 +66,23 @@ struct Inner<V, C> {
     lease_millis: u64,
     /// Identifies the data, for the fence that a chain puts around a plain store.
     domain: u64,
+    invalidations: Invalidations,
     values: PhantomData<fn() -> V>,
 }
 
 impl<V, C> RedisStore<V, C> {
-    pub(crate) fn new(connection: RedisConnection, namespace: Namespace, layout: Layout<C>, lease_millis: u64) -> Self {
+    pub(crate) fn new(
+        connection: RedisConnection,
+        namespace: Namespace,
+        layout: Layout<C>,
+        lease_millis: u64,
+        invalidations: Invalidations,
+    ) -> Self {
         let domain = connection.domain(namespace.name());
-        let keyspace = Keyspace { connection, namespace };
-        Self(Arc::new(Inner { keyspace, layout, lease_millis, domain, values: PhantomData }))
+        let is_announced = invalidations == Invalidations::PubSub;
+        let publication = Arc::new(Publication::new(namespace.prefix(), connection.database(), is_announced));
+        let keyspace = Keyspace { connection, namespace, publication };
+        Self(Arc::new(Inner { keyspace, layout, lease_millis, domain, invalidations, values: PhantomData }))
     }
 
     pub(crate) fn connection(&self) -> &RedisConnection {
@@ -104,6 +117,7 @@ impl<V, C> fmt::Debug for RedisStore<V, C> {
             .field("connection", &self.0.keyspace.connection)
             .field("namespace", &self.0.keyspace.namespace.name())
             .field("plain", &self.0.layout.is_plain())
+            .field("invalidations", &self.0.invalidations)
             .finish()
     }
 }
@@ -227,8 +241,13 @@ where
     }
 
     fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {
-        let Keyspace { connection, namespace } = &self.0.keyspace;
-        Some(Arc::new(Tracking::new(connection.clone(), namespace.prefix())))
+        let Keyspace { connection, namespace, publication } = &self.0.keyspace;
+        let is_tracking = match self.0.invalidations {
+            Invalidations::Off => return None,
+            Invalidations::Tracking => true,
+            Invalidations::PubSub => false,
+        };
+        Some(Arc::new(Stream::new(connection, namespace.prefix(), publication, is_tracking)))
     }
 
     async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
@@ -267,8 +286,9 @@ where
 
     async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
         let keyspace = &self.0.keyspace;
-        let unlinks = keys.iter().map(|key| keyspace.unlink(key)).collect();
-        let replies = keyspace.call().send_all(None, None, unlinks).await;
+        let writing = keyspace.publication.writing();
+        let unlinks = keys.iter().map(|key| keyspace.unlink(&writing, key)).collect();
+        let replies = keyspace.call().send_all(&writing.scripts(None), None, unlinks).await;
         replies.into_iter().map(|reply| reply.map(drop)).collect()
     }
 }

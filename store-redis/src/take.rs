@@ -24,16 +24,25 @@ pub(crate) async fn take_record<V, C: Codec<V>>(
     let server = call.take_snapshot(link).await?;
     let name = keyspace.namespace.key(key);
     let asked = keyspace.now();
-    let take = vec![(link, scripts::TAKE.run(&name))];
-    let taken = only(call.send_all(Some(&scripts::TAKE), Some(server), take).await)?;
+    let writing = keyspace.publication.writing();
+    let take = vec![(link, writing.run(&scripts::TAKE, &name))];
+    let taken = only(call.send_all(&[writing.script(&scripts::TAKE)], Some(server), take).await)?;
     Records { keyspace, envelope, call, link, asked, server: Some(server) }.open(&name, taken).await
 }
 
 pub(crate) async fn take_plain<V, C: Codec<V>>(keyspace: &Keyspace, codec: &C, key: &Key) -> Result<Option<Entry<V>>> {
     let name = keyspace.namespace.key(key);
-    let mut take = Pipeline::with_capacity(3);
-    take.atomic().cmd("GET").arg(&name).cmd("PTTL").arg(&name).cmd("UNLINK").arg(&name);
+    let (call, link) = (keyspace.call(), keyspace.link_of(key));
+    let writing = keyspace.publication.writing();
     let asked = keyspace.now();
-    let [value, remaining, _] = reply::array(keyspace.call().ask(keyspace.link_of(key), &take).await?)?;
+    let taken = if writing.is_announced {
+        let take = vec![(link, writing.run(&scripts::TAKE_PLAIN, &name))];
+        only(call.send_all(&[writing.script(&scripts::TAKE_PLAIN)], None, take).await)?
+    } else {
+        let mut take = Pipeline::with_capacity(3);
+        take.atomic().cmd("GET").arg(&name).cmd("PTTL").arg(&name).cmd("UNLINK").arg(&name);
+        call.ask(link, &take).await?
+    };
+    let [value, remaining, _] = reply::array(taken)?;
     plain_entry(keyspace, codec, value, remaining, asked)
 }

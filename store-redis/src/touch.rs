@@ -4,13 +4,13 @@ use cache_core::{
     Codec, Entry, Key, Lifetime, Moment, Result,
     backend::{Envelope, Life, Peeked, only},
 };
-use redis::{Cmd, Pipeline, Value, cmd};
+use redis::{Pipeline, Value, cmd};
 
 use crate::{
     connection::{reply, server::ServerSnapshot},
     keyspace::Keyspace,
     read::Records,
-    record::scripts::{self, Script},
+    record::scripts,
 };
 
 /// The reply to PTTL for a key that does not exist.
@@ -46,7 +46,7 @@ async fn replace_head<V, C: Codec<V>>(
     let (mut prefix, mut length) = (cmd("GETRANGE"), cmd("STRLEN"));
     prefix.arg(&name).arg(0).arg(Envelope::MAX_HEAD - 1);
     length.arg(&name);
-    let mut replies = call.send_all(None, Some(server), vec![(link, prefix), (link, length)]).await;
+    let mut replies = call.send_all(&[], Some(server), vec![(link, prefix), (link, length)]).await;
     let (length, prefix) = (reply::integer(only(replies.split_off(1))?)?, reply::bytes(only(replies)?)?);
     let Some(prefix) = prefix.filter(|prefix| !prefix.is_empty()) else { return Ok(Some(false)) };
     let length = usize::try_from(length).unwrap_or_default();
@@ -63,12 +63,13 @@ async fn replace_head<V, C: Codec<V>>(
     }
     let Some(life) = life_of(keyspace, lifetime, server) else { return Ok(Some(false)) };
     let Some(new_head) = head.with_lifetime(life.expires, life.stale) else { return Ok(None) };
-    let mut touch = if_unchanged(&scripts::TOUCH, &name, head.bytes(), length);
-    touch.arg(new_head);
+    let writing = keyspace.publication.writing();
+    let mut touch = writing.run(&scripts::TOUCH, &name);
+    touch.arg(head.bytes()).arg(length).arg(new_head);
     if let Some(millis) = life.ttl_millis() {
         touch.arg(millis);
     }
-    let touched = call.send_all(Some(&scripts::TOUCH), Some(server), vec![(link, touch)]).await;
+    let touched = call.send_all(&[writing.script(&scripts::TOUCH)], Some(server), vec![(link, touch)]).await;
     Ok(Some(reply::integer(only(touched)?)? == 1))
 }
 
@@ -89,7 +90,7 @@ async fn replace_record<V, C: Codec<V>>(
     let asked = keyspace.now();
     let mut get = cmd("GET");
     get.arg(&name);
-    let reply = only(call.send_all(None, Some(server), vec![(link, get)]).await)?;
+    let reply = only(call.send_all(&[], Some(server), vec![(link, get)]).await)?;
     let Value::BulkString(record) = &reply else { return reply::bytes(reply).map(|_| false) };
     // A record without an epoch may be of an earlier run of the server. It must not become one of
     // this run.
@@ -105,21 +106,16 @@ async fn replace_record<V, C: Codec<V>>(
     let Some(life) = Life::of_fill(&entry, now, server.earliest_micros(now)) else { return Ok(false) };
     let id = u64::from_le_bytes(head[Envelope::WRITE_ID].try_into().expect("eight bytes"));
     let record = envelope.seal_entry(server.validity.binding(&name), &entry, life, id)?;
-    let mut replace = if_unchanged(&scripts::REPLACE, &name, &head, length);
-    replace.arg(record);
+    let writing = keyspace.publication.writing();
+    let mut replace = writing.run(&scripts::REPLACE, &name);
+    // The head has a checksum of the whole record.
+    replace.arg(head).arg(length).arg(record);
     if let Some(millis) = life.ttl_millis() {
         replace.arg("PX").arg(millis);
     }
-    let replaced = records.call.send_all(Some(&scripts::REPLACE), Some(server), vec![(link, replace)]).await;
+    let script = writing.script(&scripts::REPLACE);
+    let replaced = records.call.send_all(&[script], Some(server), vec![(link, replace)]).await;
     Ok(reply::integer(only(replaced)?)? == 1)
-}
-
-/// Returns the command that runs a script on the record with this head and length. The head has a
-/// checksum of the whole record.
-fn if_unchanged(script: &Script, name: &[u8], head: &[u8], length: usize) -> Cmd {
-    let mut run = script.run(name);
-    run.arg(head).arg(length);
-    run
 }
 
 /// Changes the TTL of the key of a plain value. It does not look at the value.
@@ -127,18 +123,28 @@ pub(crate) async fn touch_plain(keyspace: &Keyspace, key: &Key, lifetime: Lifeti
     let (call, link) = (keyspace.call(), keyspace.link_of(key));
     let server = call.take_snapshot(link).await?;
     let Some(life) = life_of(keyspace, lifetime, server) else { return Ok(false) };
+    let writing = keyspace.publication.writing();
     if life.stale == Some(life.created) {
         // A plain value cannot tell that it is stale, so it is removed, as by a set.
-        only(call.send_all(None, Some(server), vec![keyspace.unlink(key)]).await)?;
+        let unlink = vec![keyspace.unlink(&writing, key)];
+        only(call.send_all(&writing.scripts(None), Some(server), unlink).await)?;
         return Ok(false);
     }
     let name = keyspace.namespace.key(key);
     // As for a set, the value is removed when it turns stale.
-    if let Some(end) = life.stale.or(life.expires) {
+    // The time is that of this server.
+    let end = life.stale.or(life.expires);
+    if writing.is_announced {
+        let mut touch = writing.run(&scripts::TOUCH_PLAIN, &name);
+        touch.arg(end);
+        let script = writing.script(&scripts::TOUCH_PLAIN);
+        let touched = call.send_all(&[script], Some(server), vec![(link, touch)]).await;
+        return Ok(reply::integer(only(touched)?)? == 1);
+    }
+    if let Some(end) = end {
         let mut expire = cmd("PEXPIREAT");
         expire.arg(&name).arg(end);
-        // The time is that of this server.
-        let expires = only(call.send_all(None, Some(server), vec![(link, expire)]).await)?;
+        let expires = only(call.send_all(&[], Some(server), vec![(link, expire)]).await)?;
         return Ok(reply::integer(expires)? == 1);
     }
     // PERSIST does not tell a missing key from one without a TTL.

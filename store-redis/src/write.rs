@@ -4,14 +4,14 @@ use cache_core::{
     Codec, Moment, Result, Write,
     backend::{Life, refused_for_room, with_removal},
 };
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, Value};
 
 use crate::{
-    connection::{call::Call, error::unexpected, server::ServerSnapshot},
+    connection::{call::Call, error::unexpected, publication::Writing, server::ServerSnapshot},
     keyspace::Keyspace,
     record::{
         layout::Layout,
-        scripts::{self, Script},
+        scripts::{self, WriteScript},
     },
 };
 
@@ -37,7 +37,7 @@ pub(crate) async fn fill<V, C: Codec<V>>(
             Ok(None) => {
                 removed[at] = true;
                 positions.push(at);
-                commands.push(keyspace.unlink(&write.key));
+                commands.push(keyspace.unlink(&batch.writing, &write.key));
             }
             Err(error) => results[at] = Err(error),
         }
@@ -68,8 +68,8 @@ pub(crate) async fn set<V, C: Codec<V>>(
         // If the new entry cannot be written, the older one is removed.
         let (command, error) = match install {
             Ok(Some(command)) => (command, None),
-            Ok(None) => (keyspace.unlink(&write.key), None),
-            Err(error) => (keyspace.unlink(&write.key), Some(error)),
+            Ok(None) => (keyspace.unlink(&batch.writing, &write.key), None),
+            Err(error) => (keyspace.unlink(&batch.writing, &write.key), Some(error)),
         };
         commands.push(command);
         errors.push(error);
@@ -87,6 +87,7 @@ struct Batch<'a, C> {
     keyspace: &'a Keyspace,
     layout: &'a Layout<C>,
     call: Call<'a>,
+    writing: Writing<'a>,
     server: ServerSnapshot,
     now: Moment,
     /// The earliest possible time on the server, in Unix microseconds.
@@ -97,13 +98,19 @@ impl<'a, C> Batch<'a, C> {
     async fn start<V>(keyspace: &'a Keyspace, layout: &'a Layout<C>, first: &Write<V>) -> Result<Self> {
         let call = keyspace.call();
         let server = call.take_snapshot(keyspace.link_of(&first.key)).await?;
-        let now = keyspace.now();
-        Ok(Self { keyspace, layout, call, server, now, server_now: server.earliest_micros(now) })
+        let (writing, now) = (keyspace.publication.writing(), keyspace.now());
+        Ok(Self { keyspace, layout, call, writing, server, now, server_now: server.earliest_micros(now) })
     }
 
     /// Returns the command that writes this entry, by `script` if it depends on the ticket. Returns
     /// `None` if the layout cannot represent the entry.
-    fn install<V>(&self, script: &Script, write: &Write<V>, life: Life, id: Option<u64>) -> Result<Option<(usize, Cmd)>>
+    fn install<V>(
+        &self,
+        script: &WriteScript,
+        write: &Write<V>,
+        life: Life,
+        id: Option<u64>,
+    ) -> Result<Option<(usize, Cmd)>>
     where
         C: Codec<V>,
     {
@@ -114,15 +121,11 @@ impl<'a, C> Batch<'a, C> {
         let is_plain = self.layout.is_plain();
         let mut install = match write.ticket.version() {
             Some(version) if !is_plain => {
-                let mut run = script.run(&name);
+                let mut run = self.writing.run(script, &name);
                 run.arg(version.to_le_bytes().as_slice()).arg(self.server.validity.since);
                 run
             }
-            _ => {
-                let mut set = cmd("SET");
-                set.arg(&name);
-                set
-            }
+            _ => self.writing.set(&name),
         };
         install.arg(bytes);
         if is_plain {
@@ -137,16 +140,17 @@ impl<'a, C> Batch<'a, C> {
         Ok(Some((self.keyspace.link_of(&write.key), install)))
     }
 
-    async fn send(&self, script: Option<&Script>, commands: Vec<(usize, Cmd)>) -> Vec<Result<Value>> {
-        self.call.send_all(script, Some(self.server), commands).await
+    async fn send(&self, script: Option<&WriteScript>, commands: Vec<(usize, Cmd)>) -> Vec<Result<Value>> {
+        self.call.send_all(&self.writing.scripts(script), Some(self.server), commands).await
     }
 
     /// Removes the older entries of the keys whose new entries Redis had no room for. It accepts a
     /// removal even then.
     async fn remove_refused<V>(&self, writes: &[Write<V>], results: &mut [Result<()>]) {
         let refused = refused_for_room(results);
-        let unlinks = refused.iter().map(|&at| self.keyspace.unlink(&writes[at].key)).collect();
-        for (at, removed) in refused.iter().zip(self.call.send_all(None, None, unlinks).await) {
+        let unlinks = refused.iter().map(|&at| self.keyspace.unlink(&self.writing, &writes[at].key)).collect();
+        let removed = self.call.send_all(&self.writing.scripts(None), None, unlinks).await;
+        for (at, removed) in refused.iter().zip(removed) {
             if let Err(error) = &results[*at] {
                 results[*at] = Err(with_removal(error, removed.is_ok()));
             }

@@ -117,6 +117,7 @@ enum Heart {
     Waiting { sent: u64 },
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a state of its own")]
 struct World {
     rng: Rng,
     weights: [u32; ACTIONS.len()],
@@ -444,7 +445,7 @@ impl World {
             Action::Cut => self.cut(),
             Action::HalfOpen => self.is_half_open = true,
             Action::TimeOut if matches!(self.heart, Heart::Waiting { sent } if self.now >= sent + TIMEOUT) => {
-                self.cut()
+                self.cut();
             }
             Action::Suspend => {
                 self.now += self.rng.u64(..3 * WINDOW);

@@ -104,13 +104,13 @@ impl<'a> Call<'a> {
     }
 
     /// Sends commands, each on its link, and returns the replies in the same order. `server` is the
-    /// server that the commands were made for. Commands that run `script` work even if the server
-    /// has not loaded it.
+    /// server that the commands were made for. Commands that run one of `scripts` work even if the
+    /// server has not loaded it.
     ///
     /// Each link gets one pipeline, and all are sent concurrently.
     pub(crate) async fn send_all(
         &self,
-        script: Option<&Script>,
+        scripts: &[&Script],
         server: Option<ServerSnapshot>,
         commands: Vec<(usize, Cmd)>,
     ) -> Vec<Result<Value>> {
@@ -122,7 +122,7 @@ impl<'a> Call<'a> {
             commands.push(command);
         }
         let groups = by_link.into_iter().map(|(link, (positions, commands))| async move {
-            (positions, self.send_on(link, script, server, commands).await)
+            (positions, self.send_on(link, scripts, server, commands).await)
         });
         for (positions, answers) in join_all(groups).await {
             for (at, answer) in positions.into_iter().zip(answers) {
@@ -135,29 +135,32 @@ impl<'a> Call<'a> {
     async fn send_on(
         &self,
         link: usize,
-        script: Option<&Script>,
+        scripts: &[&Script],
         server: Option<ServerSnapshot>,
         commands: Vec<Cmd>,
     ) -> Vec<Result<Value>> {
         let count = commands.len();
-        // A batch always loads the script first; a single command does so only after the server has
-        // reported it missing.
-        let batch = script.filter(|_| count > 1);
-        let mut pipeline = Pipeline::with_capacity(count + 1);
-        for command in batch.map(Script::load).into_iter().chain(commands) {
+        // A batch always loads the scripts first; a single command does so only after the server
+        // has reported its script missing.
+        let batch = if count > 1 { scripts } else { &[] };
+        let mut pipeline = Pipeline::with_capacity(count + batch.len());
+        for command in batch.iter().map(|script| script.load()).chain(commands) {
             pipeline.add_command(command);
         }
         let mut result = self.send(link, server, &pipeline).await;
-        if let (Some(script), Ok([Value::ServerError(error)])) = (script, result.as_deref())
+        if let Ok([Value::ServerError(error)]) = result.as_deref()
             && error.code() == "NOSCRIPT"
+            && !scripts.is_empty()
         {
-            let mut loading = Pipeline::with_capacity(2);
-            loading.add_command(script.load());
+            let mut loading = Pipeline::with_capacity(1 + scripts.len());
+            for script in scripts {
+                loading.add_command(script.load());
+            }
             pipeline.cmd_iter().for_each(|command| _ = loading.add_command(command.clone()));
             result = self.send(link, server, &loading).await;
         }
         match result {
-            // The reply to loading the script comes first.
+            // The replies to loading the scripts come first.
             Ok(replies) => {
                 let loaded = replies.len().saturating_sub(count);
                 replies.into_iter().skip(loaded).map(check).collect()

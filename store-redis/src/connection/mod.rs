@@ -15,7 +15,14 @@ mod link;
 
 pub(crate) mod call;
 
-pub(crate) mod tracking;
+pub(crate) mod publication;
+
+mod session;
+
+mod pubsub;
+mod tracking;
+
+pub(crate) mod invalidations;
 
 pub(crate) mod target;
 
@@ -68,6 +75,11 @@ impl RedisConnection {
 
     pub(crate) fn shared(&self) -> &Shared {
         &self.0
+    }
+
+    /// Returns the number of the database.
+    pub(crate) fn database(&self) -> i64 {
+        self.0.target.client.get_connection_info().redis_settings().db()
     }
 
     /// Returns a number that identifies the data of this namespace on this server. It is equal for

@@ -1,5 +1,7 @@
-//! Entries in Redis: their keys, their bytes and the scripts that compare them.
+//! Entries in Redis: their keys, their bytes, the scripts that compare them, and the announcements of
+//! their changes.
 
+pub(crate) mod announcement;
 pub(crate) mod layout;
 pub(crate) mod namespace;
 pub(crate) mod scripts;

@@ -4,6 +4,10 @@
 //! The scripts ignore invalid records: those of another epoch, those that were written before the
 //! time that the caller passes, and those of format versions without an epoch. A server that was
 //! restarted may hold such records again.
+//!
+//! A script that changes what readers see exists twice: alone, and with the announcement of the
+//! change by pub/sub (see `announcement`). A script is atomic, so no announcement is lost if its
+//! caller ends in between.
 
 use std::sync::LazyLock;
 
@@ -25,8 +29,15 @@ impl Script {
 
     /// Returns the command that runs the script on `key`, without its arguments.
     pub(crate) fn run(&self, key: &[u8]) -> Cmd {
+        let mut run = self.run_on(1);
+        run.arg(key);
+        run
+    }
+
+    /// Returns the command that runs the script on so many keys, without them.
+    pub(crate) fn run_on(&self, keys: usize) -> Cmd {
         let mut run = cmd("EVALSHA");
-        run.arg(self.digest.as_str()).arg(1).arg(key);
+        run.arg(self.digest.as_str()).arg(keys);
         run
     }
 }
@@ -34,6 +45,52 @@ impl Script {
 macro_rules! script {
     ($code:expr) => {
         Script { code: $code, digest: LazyLock::new(|| redis::Script::new($code).get_hash().to_owned()) }
+    };
+}
+
+/// A script that changes what readers see.
+pub(crate) struct WriteScript {
+    /// Without an announcement.
+    pub(crate) quiet: Script,
+    /// With an announcement, unless the script returns 0 or nil: then it has changed nothing.
+    ///
+    /// KEYS: the key, the counter, the channel. ARGV: as for the script alone.
+    pub(crate) announcing: Script,
+}
+
+/// The Lua function that announces a change: counts it and publishes it on the channel.
+///
+/// It runs after the change. A server that is out of memory lets a script go on that has written
+/// before. If the counter is no number or too large for one of Lua, it starts again, which
+/// subscribers notice.
+macro_rules! announce {
+    () => {
+        r"local function announce(kind, key)
+  local number = redis.pcall('INCR', KEYS[2])
+  if type(number) ~= 'number' or number < 1 or number > 9007199254740991 then
+    redis.call('UNLINK', KEYS[2])
+    number = redis.call('INCR', KEYS[2])
+  end
+  redis.call('PUBLISH', KEYS[3], 'MLI\1' .. kind .. struct.pack('<I8', number) .. key)
+end
+"
+    };
+}
+
+macro_rules! write_script {
+    ($code:expr) => {
+        WriteScript {
+            quiet: script!($code),
+            announcing: script!(concat!(
+                announce!(),
+                "local function write()\n",
+                $code,
+                "\nend
+local reply = write()
+if reply and reply ~= 0 then announce('K', KEYS[1]:sub(#KEYS[2] + 1)) end
+return reply"
+            )),
+        }
     };
 }
 
@@ -100,7 +157,7 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])"
 );
 
 /// Removes the key and returns the bytes that it held, or the error that reading them gives.
-pub(crate) static TAKE: Script = script!(
+pub(crate) static TAKE: WriteScript = write_script!(
     r"local value = redis.pcall('GET', KEYS[1])
 redis.call('UNLINK', KEYS[1])
 return value"
@@ -111,7 +168,7 @@ return value"
 ///
 /// ARGV: the head, the length of the record, the new head, then its life in milliseconds if it
 /// expires.
-pub(crate) static TOUCH: Script = script!(
+pub(crate) static TOUCH: WriteScript = write_script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
 if head ~= ARGV[1] or redis.call('STRLEN', KEYS[1]) ~= tonumber(ARGV[2]) then return 0 end
 redis.call('SETRANGE', KEYS[1], 0, ARGV[3])
@@ -123,7 +180,7 @@ return 1"
 /// if it did, else 0.
 ///
 /// ARGV: the head, the length of the record, the new record, then PX and its life if it expires.
-pub(crate) static REPLACE: Script = script!(
+pub(crate) static REPLACE: WriteScript = write_script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
 if head ~= ARGV[1] or redis.call('STRLEN', KEYS[1]) ~= tonumber(ARGV[2]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[3], unpack(ARGV, 4))
@@ -134,7 +191,7 @@ return 1"
 ///
 /// ARGV: the ticket's write id, the time before which records are invalid, the record, then PX and
 /// its life if it expires.
-pub(crate) static FILL: Script = script!(
+pub(crate) static FILL: WriteScript = write_script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 37)
 if type(head) ~= 'string' or #head < 28 or head:sub(1, 8) ~= ARGV[1] or head:sub(25, 28) ~= ARGV[3]:sub(35, 38)
   or struct.unpack('<I8', head, 9) < tonumber(ARGV[2]) then return 0 end
@@ -145,11 +202,52 @@ return 1"
 /// Writes the record if the current write id is the ticket's, else removes the key.
 ///
 /// ARGV: as for `FILL`.
-pub(crate) static SET: Script = script!(
+pub(crate) static SET: WriteScript = write_script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 37)
 if type(head) ~= 'string' or #head < 28 or head:sub(1, 8) ~= ARGV[1] or head:sub(25, 28) ~= ARGV[3]:sub(35, 38)
   or struct.unpack('<I8', head, 9) < tonumber(ARGV[2]) then return redis.call('UNLINK', KEYS[1]) end
 return redis.call('SET', KEYS[1], ARGV[3], unpack(ARGV, 4))"
+);
+
+/// Writes the key whatever it holds, as the command SET does.
+///
+/// ARGV: the value, then the options of SET.
+pub(crate) static PUT: WriteScript = write_script!("return redis.call('SET', KEYS[1], unpack(ARGV))");
+
+/// Removes the key, as the command UNLINK does.
+pub(crate) static REMOVE: WriteScript = write_script!("return redis.call('UNLINK', KEYS[1])");
+
+/// Removes the key. Returns the plain value that it held, its TTL and the number of keys removed.
+pub(crate) static TAKE_PLAIN: WriteScript =
+    write_script!(r"return {redis.pcall('GET', KEYS[1]), redis.call('PTTL', KEYS[1]), redis.call('UNLINK', KEYS[1])}");
+
+/// Changes the life of a key with a plain value. Returns 1, or 0 if there is no key.
+///
+/// ARGV: the time at which it expires, if it does.
+pub(crate) static TOUCH_PLAIN: WriteScript = write_script!(
+    r"if ARGV[1] then return redis.call('PEXPIREAT', KEYS[1], ARGV[1]) end
+if redis.call('PTTL', KEYS[1]) == -2 then return 0 end
+redis.call('PERSIST', KEYS[1])
+return 1"
+);
+
+/// Removes keys, and announces that all may have changed.
+///
+/// KEYS: any key of the namespace, the counter, the channel, the keys to remove.
+pub(crate) static CLEAR: Script = script!(concat!(
+    announce!(),
+    r"for at = 4, #KEYS, 1000 do redis.call('UNLINK', unpack(KEYS, at, math.min(at + 999, #KEYS))) end
+announce('A', '')
+return 1"
+));
+
+/// Publishes a heartbeat: the number of the last announcement. Nothing is announced between the
+/// reading of the number and its publication.
+///
+/// KEYS: the counter, the channel. ARGV: what distinguishes this heartbeat from all others.
+pub(crate) static BEAT: Script = script!(
+    r"local number = tonumber(redis.pcall('GET', KEYS[1])) or 0
+return redis.call('PUBLISH', KEYS[2], 'MLI\1B' .. struct.pack('<I8', number) .. ARGV[1])"
 );
 
 #[cfg(test)]

@@ -1,0 +1,135 @@
+//! The invalidation stream of a store: client tracking, or pub/sub if the server refuses that.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use cache_core::{Error, ErrorKind, InvalidationSink, InvalidationStream};
+
+use super::{
+    RedisConnection,
+    publication::Publication,
+    pubsub::PubSub,
+    tracking::{Stop, Tracking},
+};
+
+/// How a store learns what others change, to keep the tiers in memory above it coherent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Invalidations {
+    /// By client tracking: the server announces every change, whoever makes it. The default.
+    ///
+    /// If the server does not allow or support it, the stream falls back on pub/sub, and this store
+    /// announces its own writes from then on. The stream tries client tracking again each time that
+    /// it connects.
+    #[default]
+    Tracking,
+    /// By pub/sub: the stores that are set to this, and those that have fallen back on it, announce
+    /// their writes. Changes by other programs, by other stores, and evictions by the server are not
+    /// seen.
+    PubSub,
+    /// Not at all.
+    Off,
+}
+
+/// The stream of one store.
+pub(crate) struct Stream {
+    tracking: Option<Tracking>,
+    pubsub: PubSub,
+    connection: RedisConnection,
+    publication: Arc<Publication>,
+    is_warned: AtomicBool,
+}
+
+impl Stream {
+    /// The stream of the changes to keys with this prefix, by client tracking first if
+    /// `is_tracking`.
+    pub(crate) fn new(
+        connection: &RedisConnection,
+        prefix: &str,
+        publication: &Arc<Publication>,
+        is_tracking: bool,
+    ) -> Self {
+        Self {
+            tracking: is_tracking.then(|| Tracking::new(connection.clone(), prefix)),
+            pubsub: PubSub::new(connection.clone(), Arc::clone(publication)),
+            connection: connection.clone(),
+            publication: Arc::clone(publication),
+            is_warned: AtomicBool::new(false),
+        }
+    }
+
+    async fn run_either(&self, heartbeat: Duration, sink: Arc<dyn InvalidationSink>) -> Error {
+        let refusal = match &self.tracking {
+            Some(tracking) => match tracking.run(heartbeat, Arc::clone(&sink)).await {
+                Stop::Refused(error) => Some(error),
+                Stop::Ended(error) => return error,
+            },
+            None => None,
+        };
+        let mut has_begun = false;
+        let begun = || {
+            has_begun = true;
+            self.warn(refusal.as_ref());
+        };
+        let Err(error) = self.pubsub.run(heartbeat, sink, begun).await;
+        let is_refusal = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Backend);
+        if has_begun || !is_refusal { error } else { refused(refusal.as_ref(), &error) }
+    }
+
+    /// Logs once that the stream has fallen back on pub/sub.
+    fn warn(&self, refusal: Option<&Error>) {
+        let Some(error) = refusal.filter(|_| !self.is_warned.swap(true, SeqCst)) else { return };
+        let namespace = self.publication.counter().trim_end_matches(':');
+        tracing::warn!(
+            namespace,
+            error = error as &dyn std::error::Error,
+            "Redis refused CLIENT TRACKING; this store and those that are refused as well announce their writes by \
+             pub/sub. Changes by other programs and by instances that use client tracking are not seen; see the \
+             permissions in the README of store-redis"
+        );
+    }
+}
+
+impl InvalidationStream for Stream {
+    fn timeout(&self) -> Duration {
+        self.connection.shared().timeout()
+    }
+
+    fn run(
+        self: Arc<Self>,
+        heartbeat: Duration,
+        sink: Arc<dyn InvalidationSink>,
+    ) -> Pin<Box<dyn Future<Output = Error> + Send>> {
+        Box::pin(async move { self.run_either(heartbeat, sink).await })
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("connection", &self.connection)
+            .field("channel", &self.publication.channel())
+            .field("is_tracking", &self.tracking.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Returns the error of a stream that the server refuses in every way.
+fn refused(tracking: Option<&Error>, pubsub: &Error) -> Error {
+    let refused = match tracking {
+        Some(_) => "CLIENT TRACKING and PUBLISH or SUBSCRIBE, one of which keeps",
+        None => "PUBLISH or SUBSCRIBE, which keep",
+    };
+    let message = format!(
+        "Redis refused {refused} tiers in memory coherent; grant what the README of store-redis lists, or limit the \
+         tiers in memory by `Tier::max_ttl` and set `Invalidations::Off`"
+    );
+    Error::with_source(pubsub.kind(), message, pubsub.clone())
+}
