@@ -2,7 +2,8 @@
 //! random: `cargo run --release --example coherence -- <seconds> [loss]`.
 //!
 //! Each process reads all keys and writes or deletes its own; another program writes and deletes
-//! keys, too. Each value tells which write made it. The parent compares all values that were served
+//! keys, too. Values turn stale soon, and loaders fail, so stale values are served. Some keys are
+//! hardly ever read. Each value tells which write made it. The parent compares all values that were served
 //! from memory with all writes, and prints how old they were. It fails if one was older than W.
 //!
 //! With `loss`, one in 100 pieces of data on the wire is lost, which TCP repairs 200 ms later.
@@ -15,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{ChainCache, Source, redis::RedisStore, stretto::StrettoStore};
+use cache_chain::{ChainCache, ReadThrough, Source, redis::RedisStore, stretto::StrettoStore};
 use cache_core::DelegateCache;
 use integration_tests::{CutProxy, RedisServer};
 use rustix::{
@@ -25,6 +26,8 @@ use rustix::{
 
 const PROCESSES: u64 = 4;
 const KEYS: u64 = 60;
+/// The first keys are idle: one in a thousand reads is of them.
+const IDLE: u64 = 20;
 /// W in microseconds, with the resolution of the clocks.
 const WINDOW: u64 = 1_500_000;
 
@@ -59,7 +62,9 @@ async fn main() {
 async fn run_process(index: u64, url: &str, time: Duration, log: &Path) {
     let redis = RedisStore::builder(url).namespace("n").connect_lazy().expect("a store");
     let memory = StrettoStore::new(10_000).expect("memory");
-    let chain: ChainCache<u64> = ChainCache::builder().tier(memory).tier(redis).build().expect("a chain");
+    let stale = ReadThrough::new().stale_for(Duration::from_secs(3600)).no_failure_cooldown();
+    let tiers = ChainCache::builder().tier(memory).tier(redis).default_ttl(Duration::from_millis(200));
+    let chain: ChainCache<u64> = tiers.read_through(stale).build().expect("a chain");
     // Without a stream, entries are served as long as they live.
     while !chain.stats().coherence.trusted {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -87,8 +92,11 @@ async fn read(chain: ChainCache<u64>, end: u64) -> Vec<Read> {
     let mut reads = Vec::new();
     while now() < end {
         for _ in 0..20 {
-            let (key, began) = (fastrand::u64(..KEYS), now());
-            if let Ok(found) = chain.get_detailed(key).await
+            let is_idle = fastrand::u32(..1000) == 0;
+            let key = if is_idle { fastrand::u64(..IDLE) } else { fastrand::u64(IDLE..KEYS) };
+            let began = now();
+            let fails = || async { Err::<u64, _>(std::io::Error::other("the origin is down")) };
+            if let Ok(found) = chain.get_or_load_detailed(key, fails).await
                 && let (true, Some(value)) = (found.source == memory, found.value)
             {
                 reads.push((key, value, began));

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use cache_chain::{ChainCache, Coherence, ErrorKind, FreshnessToken, Source, Tier};
+use cache_chain::{ChainCache, Coherence, ErrorKind, FreshnessToken, ReadThrough, Source, Tier};
 use cache_core::testkit::{StreamHarness, broken_stream_clauses};
 use integration_tests::{CutProxy, RedisServer, eventually};
 use store_redis::RedisStore;
@@ -292,4 +292,99 @@ async fn a_reconnect_keeps_the_entries_and_transfers_no_values() {
     assert!(confirmed >= u64::from(ENTRIES) * 99 / 100, "{confirmed} of {ENTRIES} were confirmed: {after:?}");
     let [heads, values] = server.calls(&["getrange", "mget"])[..] else { unreachable!() };
     assert!(heads >= confirmed && values * 500 <= u64::from(ENTRIES) / 50, "{heads} heads, {values} batches of values");
+}
+
+/// A replica takes over, and the old primary becomes its replica. All connections to the old one stay
+/// open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g2_holds_in_a_failover() {
+    let (old, new) = (RedisServer::start().await, RedisServer::start().await);
+    new.cli(&["REPLICAOF", "127.0.0.1", &old.port().to_string()]);
+    eventually("the replication", async || {
+        new.cli(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
+    })
+    .await;
+    let proxy = CutProxy::start(old.port()).await;
+    let quick = Coherence::new().heartbeat(Duration::from_millis(100));
+    let (a, b) = (instance_with(&proxy.url(), quick.clone()).await, instance_with(&proxy.url(), quick).await);
+    trusted(&b).await;
+    a.set("ada", "1".into()).await.unwrap();
+    served_from_memory(&b, "ada", "1").await;
+
+    new.cli(&["REPLICAOF", "NO", "ONE"]);
+    proxy.lead_to(new.port());
+    old.cli(&["REPLICAOF", "127.0.0.1", &new.port().to_string()]);
+    // Somebody changes the key on the new primary at once.
+    new.cli(&["DEL", "users:ada"]);
+    let changed = Instant::now();
+    eventually("the change", async || {
+        let began = changed.elapsed();
+        let read = b.get("ada").await;
+        assert!(began <= window(&b) || !is(&read, "1"), "served {began:?} later");
+        read.ok()?.is_none().then_some(())
+    })
+    .await;
+    // All goes on with the new primary.
+    eventually("a write", async || a.set("ada", "2".into()).await.ok()).await;
+    served_from_memory(&b, "ada", "2").await;
+    trusted(&b).await;
+}
+
+/// The server evicts what memory holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_eviction_by_the_server_is_a_change() {
+    let server = RedisServer::start_with(&["--maxmemory", "8mb", "--maxmemory-policy", "allkeys-lru"]).await;
+    let chain = instance(&server.url()).await;
+    trusted(&chain).await;
+    chain.set("ada", "1".into()).await.unwrap();
+    served_from_memory(&chain, "ada", "1").await;
+    let filler = "x".repeat(100_000);
+    let mut number = 0;
+    eventually("the eviction", async || {
+        number += 1;
+        server.cli(&["SET", &format!("filler:{number}"), &filler]);
+        (server.cli(&["EXISTS", "users:ada"]) == "0").then_some(())
+    })
+    .await;
+    let evicted = Instant::now();
+    eventually("the change", async || {
+        let began = evicted.elapsed();
+        let read = chain.get("ada").await;
+        assert!(began <= window(&chain) || !is(&read, "1"), "served {began:?} later");
+        read.ok()?.is_none().then_some(())
+    })
+    .await;
+}
+
+/// An entry that nobody has read for a while, and which is past its TTL, is not served after it was
+/// deleted elsewhere, though the loader fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g2_an_idle_stale_value_is_not_served_after_a_deletion_elsewhere() {
+    let server = RedisServer::start().await;
+    let other = instance(&server.url()).await;
+    let redis = RedisStore::<String>::builder(server.url()).namespace("users").connect().await.unwrap();
+    let settings = ReadThrough::new().stale_for(Duration::from_secs(3600)).no_failure_cooldown();
+    let tiers = ChainCache::builder().tier(StrettoStore::new(10_000).unwrap()).tier(redis).read_through(settings);
+    let chain: Chain = tiers.build().unwrap();
+    let fails = || async { Err::<String, _>(std::io::Error::other("the origin is down")) };
+    trusted(&chain).await;
+    for key in ["read", "idle"] {
+        chain.set_with_ttl(key, "old".into(), Duration::from_millis(1)).await.unwrap();
+    }
+    eventually("the stale value", async || {
+        chain.get_or_load("read", fails).await.ok().filter(|value| value == "old").map(drop)
+    })
+    .await;
+    other.del_many(["read", "idle"]).await.unwrap();
+    let deleted = Instant::now();
+    for key in ["read", "idle"] {
+        eventually("the failure", async || {
+            let began = deleted.elapsed();
+            let loaded = chain.get_or_load(key, fails).await;
+            assert!(began <= window(&chain) || loaded.is_err(), "{key} was served {began:?} later");
+            loaded.err()
+        })
+        .await;
+    }
+    assert!(chain.stats().loads.stale_served > 0);
 }
