@@ -82,6 +82,7 @@ impl<V: Clone + Send + Sync + 'static> Run<V> {
                 repairer: Weak::clone(&self.repairer),
                 is_running: AtomicBool::new(true),
                 has_begun: AtomicBool::new(false),
+                has_proven: AtomicBool::new(false),
             });
             let sink: Arc<dyn InvalidationSink> = Arc::clone(&applier) as _;
             let stream = Arc::clone(&self.stream);
@@ -91,15 +92,19 @@ impl<V: Clone + Send + Sync + 'static> Run<V> {
             if let Some(first) = applier.first() {
                 first.end();
             }
-            let has_begun = applier.has_begun.load(Ordering::SeqCst);
+            let [has_begun, has_proven] =
+                [&applier.has_begun, &applier.has_proven].map(|has| has.load(Ordering::SeqCst));
             let error = ended.unwrap_or_else(|| Error::new(ErrorKind::Panicked, "the invalidation stream panicked"));
             // Once until the next success: a server that is down would fill the log.
             if has_begun || !is_reported {
                 let tier = self.tiers[self.place].title();
-                tracing::warn!(%tier, %error, "the invalidation stream has ended; entries above the tier are checked");
+                tracing::warn!(
+                    %tier, %error,
+                    "the invalidation stream has ended; entries in memory that it has kept coherent are checked until it is back"
+                );
             }
             is_reported = true;
-            pause = if has_begun { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
+            pause = if has_proven { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
             // Not all instances come back at the same moment.
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
         }
@@ -115,6 +120,7 @@ struct Applier<V> {
     /// `false` when the run has ended.
     is_running: AtomicBool,
     has_begun: AtomicBool,
+    has_proven: AtomicBool,
 }
 
 impl<V: Clone + Send + Sync + 'static> InvalidationSink for Applier<V> {
@@ -141,6 +147,7 @@ impl<V: Clone + Send + Sync + 'static> InvalidationSink for Applier<V> {
                 }
             }
             Invalidation::Proven(moment) => {
+                self.has_proven.store(true, Ordering::SeqCst);
                 if let Some(first) = self.first() {
                     first.prove(moment);
                 }

@@ -271,17 +271,18 @@ async fn a_moment_is_proven_after_the_changes_before_it() {
 }
 
 #[tokio::test]
-async fn only_what_readers_see_is_announced() {
+async fn what_readers_see_and_deletions_are_announced() {
     let place = place().await;
     let store = builder(&place.url, &place.table).connect().await.unwrap();
     let (recorded, stream) = recorded(&store).await;
-    // Markers.
+    // Markers are announced when they are deleted: that may be a `del` during a load.
     let ticket = store.lease(&key("a")).await.unwrap();
     assert_eq!(store.lease(&key("a")).await.unwrap(), ticket);
     let claim = store.claim(&key("b")).await.unwrap();
     store.release(&key("b"), claim.ticket).await.unwrap();
     store.release_leases(&[(key("a"), ticket)]).await.unwrap();
-    assert_eq!(recorded.changes().await, []);
+    assert_eq!(recorded.changes().await, [changed("b"), changed("a")]);
+    recorded.forget().await;
 
     // A fill, the end of its life, the marker that replaces it, and the removal of both.
     let ticket = store.lease(&key("a")).await.unwrap();
@@ -297,8 +298,23 @@ async fn only_what_readers_see_is_announced() {
     recorded.forget().await;
     store.sweep().await.unwrap();
     assert_eq!(place.rows().await, 0);
-    assert_eq!(recorded.changes().await, []);
+    assert_eq!(recorded.changes().await.len(), 2);
     stream.abort();
+}
+
+/// While one instance loads a key, another one deletes it. There is only a marker to delete.
+#[tokio::test]
+async fn g2_a_deletion_during_a_load_is_not_missed() {
+    let place = place().await;
+    let (a, b) = (instance(&place).await, instance(&place).await);
+    let load = || async move {
+        b.del("k").await.unwrap();
+        Ok::<_, std::io::Error>("old".to_owned())
+    };
+    assert_eq!(a.get_or_load("k", load).await.unwrap(), "old");
+    a.wait().await.unwrap();
+    caught_up(&a).await;
+    assert_eq!(a.get("k").await.unwrap(), None);
 }
 
 #[tokio::test]

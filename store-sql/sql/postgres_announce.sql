@@ -5,17 +5,17 @@ DECLARE
     payload TEXT := '*';
 BEGIN
     IF TG_OP <> 'TRUNCATE' THEN
-        -- Readers do not see markers and expired rows.
+        -- Readers do not see markers and expired rows. The deletion of a marker is a `del` during a load.
         SELECT sum(octet_length(namespace) + 2 * octet_length(coalesce(full_key, id)) + 2) INTO size
-            FROM changed WHERE value IS NOT NULL AND (expires_at IS NULL OR expires_at > now);
+            FROM changed WHERE TG_OP = 'DELETE' OR value IS NOT NULL AND (expires_at IS NULL OR expires_at > now);
         IF size IS NULL THEN
             RETURN NULL;
         ELSIF size <= 8000 THEN
             SELECT string_agg(namespace || ':' || encode(coalesce(full_key, id), 'hex'), ' ') INTO payload
-                FROM changed WHERE value IS NOT NULL AND (expires_at IS NULL OR expires_at > now);
+                FROM changed WHERE TG_OP = 'DELETE' OR value IS NOT NULL AND (expires_at IS NULL OR expires_at > now);
         ELSE
             SELECT string_agg(DISTINCT namespace || ':*', ' ') INTO payload
-                FROM changed WHERE value IS NOT NULL AND (expires_at IS NULL OR expires_at > now);
+                FROM changed WHERE TG_OP = 'DELETE' OR value IS NOT NULL AND (expires_at IS NULL OR expires_at > now);
         END IF;
     END IF;
     -- The payload of a notification is limited.

@@ -44,9 +44,10 @@ pub(crate) struct Backfill<V> {
 impl<V> Backfill<V> {
     /// Creates the backfill of an entry that was found or loaded after the stamp was drawn.
     pub(crate) fn new(key: Key, entry: Entry<V>, tickets: Tickets, found_in: usize, draw: Option<Draw>) -> Self {
-        // An entry of a first tier keeps its own stamp, which is older.
+        let places = tickets.iter().map(|(place, _)| *place);
         let entry = match &draw {
-            Some(draw) if draw.covers(found_in) => entry.stamped(draw.stamp()),
+            Some(draw) if draw.covers(found_in, places) => entry.stamped(draw.stamp()),
+            // An entry of a first tier keeps its own stamp, which is older. Any other has none.
             _ => entry,
         };
         Self { key, entry, tickets, found_in, held: None, draw }

@@ -95,8 +95,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
                 self.reader.tiers[0].count_hit();
                 return Ok(entry.into_value());
             }
-            // Not plain, so that it joins no lookup that has begun before.
-            let mut query = Query::new(Purpose::Get);
+            let mut query = Query { is_new: true, ..Query::new(Purpose::Get) };
             query.unread.extend(0..shared);
             let found = Box::pin(self.reader.get_with(&key, &query, false)).await?;
             Ok(found.and_then(|(_, entry)| entry.into_value()))

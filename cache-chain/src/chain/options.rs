@@ -140,7 +140,7 @@ impl CallOptions {
             names.iter().map(|name| place_of(tiers, name)).collect()
         };
         let (unread, unwritten) = (places(&self.unread)?, places(&self.unwritten)?);
-        let query = Query { purpose: Purpose::Load, unread, unwritten, max_age: self.max_age };
+        let query = Query { purpose: Purpose::Load, unread, unwritten, max_age: self.max_age, is_new: false };
         let serve_stale = match self.stale {
             Stale::Default => defaults.serve_stale,
             Stale::Never => None,

@@ -142,10 +142,13 @@ impl Draw {
         self.stamp.number()
     }
 
-    /// Returns `true` if the stamp is valid for an entry that was found in this place: in the
-    /// shared tier or below.
-    pub(crate) fn covers(&self, place: usize) -> bool {
-        place >= self.shared
+    /// Returns `true` if the stamp is valid for an entry that was found in this place, and that will
+    /// be stored in these.
+    ///
+    /// If the shared tier neither has the entry nor a marker in its place, it does not announce that
+    /// somebody deletes the key.
+    pub(crate) fn covers(&self, found_in: usize, stored_in: impl IntoIterator<Item = usize>) -> bool {
+        found_in == self.shared || (found_in > self.shared && stored_in.into_iter().any(|place| place == self.shared))
     }
 }
 
@@ -180,6 +183,7 @@ impl FirstTiers {
     #[inline]
     pub(crate) fn sample<V>(&self, key: &Key, entry: &Entry<V>) {
         if let Some(audit) = &self.audit
+            && self.stamps.is_trusted()
             && fastrand::u32(..audit.one_in) == 0
             && let Some(etag) = entry.etag()
         {
@@ -235,11 +239,12 @@ impl FirstTiers {
     /// reached.
     pub(crate) fn is_in_grace<V>(&self, key: &Key, entry: &Entry<V>) -> bool {
         let Some(grace) = self.grace else { return false };
-        let now = coarse_clock::now();
-        match self.stamps.suspicion(key, entry.stamp(), now) {
+        match self.stamps.suspicion(key, entry.stamp(), coarse_clock::now) {
             None => true,
             Some(Suspicion::Changed | Suspicion::Unproven(None)) => false,
-            Some(Suspicion::Unproven(Some(since))) => Duration::from_nanos(now.saturating_sub(since)) <= grace,
+            Some(Suspicion::Unproven(Some(since))) => {
+                Duration::from_nanos(coarse_clock::now().saturating_sub(since)) <= grace
+            }
         }
     }
 
@@ -274,8 +279,9 @@ impl FirstTiers {
 
     /// All changes before this moment have been announced.
     pub(crate) fn prove(&self, moment: Instant) {
-        // The coarse clock is behind, so the moment is, too.
+        // In this order: suspended in between, the thread dates the proof too early and not too late.
+        let now = coarse_clock::now();
         let ago = u64::try_from(moment.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.stamps.prove(moment, coarse_clock::now().saturating_sub(ago));
+        self.stamps.prove(moment, now.saturating_sub(ago));
     }
 }

@@ -160,6 +160,11 @@ impl Stamps {
         (until == u64::MAX || now() <= until) && stamp >= self.hot.floor.load(Acquire)
     }
 
+    /// Returns `true` if the stream has proven once that it works.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.hot.trusted_until.load(Acquire) != u64::MAX
+    }
+
     /// Draws a stamp; see [`Draws::draw`].
     pub(crate) fn draw(&self, key: &Key) -> Stamp {
         self.draws.draw(key)
@@ -229,8 +234,8 @@ impl Stamps {
     }
 
     /// Returns why the entry of the key with this stamp is suspect, if it is.
-    pub(crate) fn suspicion(&self, key: &Key, stamp: u64, now: u64) -> Option<Suspicion> {
-        if self.is_current(key, stamp, || now) {
+    pub(crate) fn suspicion(&self, key: &Key, stamp: u64, now: impl FnOnce() -> u64) -> Option<Suspicion> {
+        if self.is_current(key, stamp, now) {
             return None;
         }
         let cold = lock(&self.cold);

@@ -73,7 +73,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         let entry = entry.created_at(now).loaded_in(load_time);
         let (draw, tickets) = (leases.draw(), leases.take());
         if is_reload {
-            self.replace(key, is_cached.then(|| entry.clone()), tickets, draw).await;
+            self.replace(key, is_cached.then(|| entry.clone()), tickets).await;
         } else if !is_cached && replaces {
             self.withdraw(key, tickets).await;
         } else if is_cached {
@@ -144,12 +144,9 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     /// Writes the entry to every tier, from the last up, as a `set` does; deletes the key where
     /// there is no lease, or if there is no entry. So loads that began before cannot fill an older
     /// value. Once begun, it runs to its end, even if the load is dropped.
-    async fn replace(&self, key: &Key, entry: Option<Entry<V>>, tickets: Tickets, draw: Option<Draw>) {
+    async fn replace(&self, key: &Key, entry: Option<Entry<V>>, tickets: Tickets) {
         let (reader, repairer, key) = (Arc::clone(&self.reader), Arc::clone(&self.repairer), key.clone());
-        let entry = entry.map(|entry| entry.stamped(draw.as_ref().map_or(0, Draw::stamp)));
         let replaced = self.reader.runtime.spawn(async move {
-            // Until the entry is stored, no notice is skipped.
-            let _pending = draw;
             if !replace_in(&reader, &key, entry, &tickets).await {
                 repairer.start();
             }

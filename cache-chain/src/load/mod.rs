@@ -186,7 +186,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         let lookup = self.reader.look_up(&key, Some(peeked), deadline, &call.query);
         let lookup = deadline.bound(&self.reader.runtime, lookup).await?;
         // A stale entry is not filled into the tiers above.
-        let stale = lookup.stale.clone().filter(|(_, entry)| self.may_serve(entry, call));
+        let stale = self.reader.stale_of(&key, &lookup).filter(|(_, entry)| self.may_serve(entry, call));
         // It may have expired since: while a tier below was asked, or because this future was not
         // polled.
         let found = lookup.hit.clone().or(stale).filter(|(_, entry)| !self.reader.has_expired(entry));

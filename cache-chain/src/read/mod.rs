@@ -135,7 +135,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         let deadline = Deadline::after(self.timeout);
         let lookup = self.look_up(key, None, deadline, query);
         let lookup = deadline.bound(&self.runtime, lookup).await?;
-        self.found_or_stale(&lookup, query, allows_stale)
+        self.found_or_stale(key, &lookup, query, allows_stale)
     }
 
     /// Returns the values of the keys, without those that are stale.
@@ -153,25 +153,35 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     ) -> Result<Vec<Option<V>>> {
         let deadline = Deadline::after(self.timeout);
         let lookups = deadline.bound(&self.runtime, self.look_up_many(keys, deadline, query)).await?;
-        let value = |lookup: Lookup<V>| {
-            let found = self.found_or_stale(&lookup, query, allows_stale)?;
+        let value = |(key, lookup): (&Key, Lookup<V>)| {
+            let found = self.found_or_stale(key, &lookup, query, allows_stale)?;
             Ok(found.and_then(|(_, entry)| entry.into_value()))
         };
-        lookups.into_iter().map(value).collect()
+        keys.iter().zip(lookups).map(value).collect()
+    }
+
+    /// Returns the stale entry that a lookup has found, unless its key has changed since: the tiers
+    /// below may have taken long.
+    pub(crate) fn stale_of(&self, key: &Key, lookup: &Lookup<V>) -> Option<(usize, Entry<V>)> {
+        let (place, entry) = lookup.stale.as_ref()?;
+        let is_current = self.first().is_none_or(|first| *place >= first.shared || first.is_current(key, entry));
+        is_current.then(|| (*place, entry.clone()))
     }
 
     fn found_or_stale(
         &self,
+        key: &Key,
         lookup: &Lookup<V>,
         query: &Query,
         allows_stale: bool,
     ) -> Result<Option<(usize, Entry<V>)>> {
-        let stale = lookup.stale.as_ref().filter(|(_, entry)| {
+        let stale = self.stale_of(key, lookup);
+        let stale = stale.filter(|(_, entry)| {
             allows_stale && !self.has_expired(entry) && query.accepts_age(entry, || self.clock.now())
         });
         match (lookup.fresh(), stale) {
             (Ok(Some(found)), _) if self.is_served(&found) => Ok(Some(found)),
-            (_, Some(stale)) => Ok(Some(stale.clone())),
+            (_, Some(stale)) => Ok(Some(stale)),
             (fresh, None) => fresh.map(|found| found.filter(|found| self.is_served(found))),
         }
     }

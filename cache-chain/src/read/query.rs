@@ -24,12 +24,14 @@ pub(crate) struct Query {
     pub(crate) unwritten: Places,
     /// An older entry is not accepted.
     pub(crate) max_age: Option<Duration>,
+    /// `true` if the lookup must not have begun before.
+    pub(crate) is_new: bool,
 }
 
 impl Query {
     /// Asks all tiers, and accepts entries of any age.
     pub(crate) fn new(purpose: Purpose) -> Self {
-        Self { purpose, unread: Places::new(), unwritten: Places::new(), max_age: None }
+        Self { purpose, unread: Places::new(), unwritten: Places::new(), max_age: None, is_new: false }
     }
 
     /// Returns `true` if the tier of this place is not read or not written.
@@ -39,7 +41,7 @@ impl Query {
 
     /// Returns `true` if lookups with this query may share their results with all other plain ones.
     pub(crate) fn is_plain(&self) -> bool {
-        self.unread.is_empty() && self.unwritten.is_empty() && self.max_age.is_none()
+        !self.is_new && self.unread.is_empty() && self.unwritten.is_empty() && self.max_age.is_none()
     }
 
     /// Returns `true` if the entry is young enough. An entry of unknown age is not, if the age is

@@ -197,8 +197,9 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
 
     /// Lets all tiers above follow the stream of this tier, not only those in this process: what
     /// changes here is deleted from a Redis above, too. The stream announces the chain's own writes
-    /// as well, so a value is deleted above soon after it was set, and read again. Default: only the
-    /// first tiers follow the stream of the shared tier right below them.
+    /// as well, so a value is deleted above soon after it was set, and read again. Changes that are made
+    /// while the stream is not connected are not deleted above. Default: only the first tiers follow
+    /// the stream of the shared tier right below them.
     pub fn invalidates_shared_tiers(mut self) -> Self {
         self.invalidates_shared = true;
         self

@@ -14,7 +14,6 @@ use self::completion::Completion;
 pub(crate) use self::failures::Failures;
 use crate::{
     backfill::Weigher,
-    coherence::Draw,
     flight::Forget,
     lifetime::Lifetimes,
     repair::Repairer,
@@ -159,8 +158,6 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         let keys: Vec<Key> = values.iter().map(|(key, _)| key.clone()).collect();
         let _forgetting = Forgetting { flights: &self.flights, keys: Some(&keys) };
         let mut copies = self.copies(values);
-        // Drawn before anything is written; kept until everything is.
-        let draws: Vec<Option<Draw>> = keys.iter().map(|key| self.tiers[0].draw(key)).collect();
         let mut failures = Failures::default();
         let mut tickets = self.lease_above(&keys, unwritten, &mut failures).await;
 
@@ -183,8 +180,8 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
                 let (key, Lifetime { fresh_until, expiry, .. }) = (keys[at].clone(), lifetimes[at]);
                 match ticket {
                     Some(ticket) if is_sound[at] => {
-                        let stamp = draws[at].as_ref().map_or(0, Draw::stamp);
-                        let entry = Entry::new(value, expiry).fresh_until(fresh_until).created_at(now).stamped(stamp);
+                        // Without a stamp: the shared tier announces the write, and is asked then.
+                        let entry = Entry::new(value, expiry).fresh_until(fresh_until).created_at(now);
                         set.0.push(at);
                         set.1.push(Write::new(key, entry, ticket));
                     }

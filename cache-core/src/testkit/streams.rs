@@ -1,4 +1,4 @@
-//! The contract suite of [`InvalidationStream`].
+//! The contract suite of [`InvalidationStream`](crate::InvalidationStream).
 
 use std::{
     pin::pin,
@@ -12,7 +12,7 @@ use crate::{
     Clock as _, Entry, Expiry, Invalidation, InvalidationSink, Key, Lifetime, Result, Store, SystemClock, Ticket, Write,
 };
 
-/// The parts of a test of an [`InvalidationStream`] that depend on the backend.
+/// The parts of a test of an [`InvalidationStream`](crate::InvalidationStream) that depend on the backend.
 pub trait StreamHarness: Send + Sync {
     /// The backend.
     type Store: Store<Value = String>;
@@ -27,8 +27,8 @@ pub trait StreamHarness: Send + Sync {
     fn prompt(&self) {}
 }
 
-/// Tests the stream of a store for each clause of the contract of [`InvalidationStream`]. Returns
-/// the names of those that it breaks, with what was seen. Run it on the runtime that the backend
+/// Tests the stream of a store for each clause of the contract of
+/// [`InvalidationStream`](crate::InvalidationStream). Returns the names of those that it breaks, with what was seen. Run it on the runtime that the backend
 /// needs.
 ///
 /// # Panics

@@ -52,7 +52,8 @@ macro_rules! script {
 pub(crate) struct WriteScript {
     /// Without an announcement.
     pub(crate) quiet: Script,
-    /// With an announcement, unless the script returns 0 or nil: then it has changed nothing.
+    /// With an announcement. One that is not always announced is not if it returns 0 or nil: then it
+    /// has changed nothing.
     ///
     /// KEYS: the key, the counter, the channel. ARGV: as for the script alone.
     pub(crate) announcing: Script,
@@ -78,7 +79,14 @@ end
 }
 
 macro_rules! write_script {
+    // Announced even if the key was not there: memory may hold an entry that this server has evicted.
+    (always $code:expr) => {
+        write_script!($code, "true")
+    };
     ($code:expr) => {
+        write_script!($code, "reply and reply ~= 0")
+    };
+    ($code:expr, $is_announced:expr) => {
         WriteScript {
             quiet: script!($code),
             announcing: script!(concat!(
@@ -87,7 +95,9 @@ macro_rules! write_script {
                 $code,
                 "\nend
 local reply = write()
-if reply and reply ~= 0 then announce('K', KEYS[1]:sub(#KEYS[2] + 1)) end
+if ",
+                $is_announced,
+                " then announce('K', KEYS[1]:sub(#KEYS[2] + 1)) end
 return reply"
             )),
         }
@@ -158,6 +168,7 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])"
 
 /// Removes the key and returns the bytes that it held, or the error that reading them gives.
 pub(crate) static TAKE: WriteScript = write_script!(
+    always
     r"local value = redis.pcall('GET', KEYS[1])
 redis.call('UNLINK', KEYS[1])
 return value"
@@ -203,6 +214,7 @@ return 1"
 ///
 /// ARGV: as for `FILL`.
 pub(crate) static SET: WriteScript = write_script!(
+    always
     r"local head = redis.pcall('GETRANGE', KEYS[1], 10, 37)
 if type(head) ~= 'string' or #head < 28 or head:sub(1, 8) ~= ARGV[1] or head:sub(25, 28) ~= ARGV[3]:sub(35, 38)
   or struct.unpack('<I8', head, 9) < tonumber(ARGV[2]) then return redis.call('UNLINK', KEYS[1]) end
@@ -215,7 +227,7 @@ return redis.call('SET', KEYS[1], ARGV[3], unpack(ARGV, 4))"
 pub(crate) static PUT: WriteScript = write_script!("return redis.call('SET', KEYS[1], unpack(ARGV))");
 
 /// Removes the key, as the command UNLINK does.
-pub(crate) static REMOVE: WriteScript = write_script!("return redis.call('UNLINK', KEYS[1])");
+pub(crate) static REMOVE: WriteScript = write_script!(always "return redis.call('UNLINK', KEYS[1])");
 
 /// Removes the key. Returns the plain value that it held, its TTL and the number of keys removed.
 pub(crate) static TAKE_PLAIN: WriteScript =

@@ -157,6 +157,7 @@ impl PostgresChanges {
         let begun = self.within(CONNECT, connection.state(&announcers)).await?;
         check(&begun, &begun)?;
         sink.apply(Invalidation::Begin("listen"));
+        let mut unanswered = 0;
         loop {
             let sent = Instant::now();
             let state = self.within(BEAT, connection.beat(&announcers, &mut on)).await?;
@@ -166,8 +167,11 @@ impl PostgresChanges {
             let server = self.database.run(self.timeout / 2, &AskServer);
             match self.received(connection.receive_while(server, &mut on).await)? {
                 Ok(started) if started != begun.started => return Err(other_server()),
-                Ok(_) | Err(_) => sink.apply(Invalidation::Proven(sent)),
+                Ok(_) => unanswered = 0,
+                Err(error) if error.kind() != ErrorKind::Timeout || unanswered == BUSY_BEATS => return Err(error),
+                Err(_) => unanswered += 1,
             }
+            sink.apply(Invalidation::Proven(sent));
             let pause = sleep(heartbeat.saturating_sub(sent.elapsed()));
             self.received(connection.receive_while(pause, &mut on).await)?;
         }
@@ -186,6 +190,10 @@ impl PostgresChanges {
         done.map_err(|error| error::failed(self.database.dialect, None, &error))
     }
 }
+
+/// The number of heartbeats in a row for which the pool of the store may be too busy to tell which
+/// server it leads to.
+const BUSY_BEATS: u32 = 20;
 
 /// The messages for what was not done in time.
 const CONNECT: &str = "no connection to PostgreSQL for the invalidation stream within {timeout}; check that the server \

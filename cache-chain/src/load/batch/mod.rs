@@ -103,7 +103,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         let mut answers = Vec::with_capacity(keys.len());
         let (mut awaited, mut requested, mut own) = (Vec::new(), Vec::new(), HashSet::new());
         for (at, (((id, key), lookup), mark)) in ids.into_iter().zip(keys).zip(lookups).zip(marks).enumerate() {
-            let stale = lookup.stale.clone().filter(|(_, entry)| self.may_serve(entry, call));
+            let stale = reader.stale_of(key, &lookup).filter(|(_, entry)| self.may_serve(entry, call));
             let found = lookup.hit.clone().or(stale).filter(|(_, entry)| !call.reload && !reader.has_expired(entry));
             let is_cooling = || self.cooldowns.holds(key, reader.clock.now());
             let is_refresh = found.as_ref().is_some_and(|(_, entry)| self.is_due(entry) && !is_cooling());
