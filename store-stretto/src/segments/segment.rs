@@ -90,10 +90,12 @@ impl<V: Send + Sync + 'static> Segment<V> {
         self.rows.get(&Index(fingerprint))?.value().row().cloned()
     }
 
-    /// Returns `true` if there is a row or a tombstone. Unlike [`get`](Self::get), it does not count
-    /// as a read.
+    /// Returns `true` if there is a row. To stretto it is a read.
+    ///
+    /// Stretto's `get_ttl` would not be one, but it locks its shard for reading twice, one inside the
+    /// other, and a writer that waits in between blocks both for ever.
     pub(crate) fn holds(&self, fingerprint: Fingerprint) -> bool {
-        self.rows.get_ttl(&Index(fingerprint)).is_some()
+        self.get(fingerprint).is_some()
     }
 
     /// Stores the row, or leaves the key absent.
