@@ -166,7 +166,9 @@ async fn g6_no_tier_lengthens_a_life(place: SqlPlace) {
 async fn g7_the_tier_in_the_middle_hangs_or_dies(place: SqlPlace) {
     let mut server = RedisServer::start().await;
     let (redis, sql) = (redis(&server).await, place.store::<u32>().await);
-    let chain = ChainCache::builder().tier(MapStore::new()).tier(redis).tier(sql.clone()).build().unwrap();
+    // A coherent chain does not serve from memory what Redis cannot confirm.
+    let tiers = ChainCache::builder().tier(MapStore::new()).tier(redis).tier(sql.clone());
+    let chain = tiers.no_coherence().build().unwrap();
     let sql = DelegateCache::new(sql);
     sql.set_many([("a", 1), ("b", 2)]).await.unwrap();
 
