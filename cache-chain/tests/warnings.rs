@@ -1,4 +1,4 @@
-//! What a chain logs about its coherence.
+//! The warnings of a chain about its coherence.
 
 use std::{
     fmt::Write as _,

@@ -1,4 +1,4 @@
-//! What the announcement of writes costs the server: `cargo run --example announcement_cost`.
+//! The cost of announcing writes, for the server: `cargo run --example announcement_cost`.
 //!
 //! Writes to a real, private Redis without a stream, with client tracking and with pub/sub, heard by
 //! no, one and 20 instances. Shown are the CPU time of the main thread of the server and the bytes
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 const TASKS: u64 = 32;
 const WRITES: u64 = 4000;
-/// Of a value.
+/// The size of a value, in bytes.
 const SIZE: usize = 100;
 
 /// Tells when a stream works.

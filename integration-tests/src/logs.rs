@@ -1,4 +1,4 @@
-//! What is logged.
+//! The events that a test has logged.
 
 use std::{
     fmt::{Debug, Write as _},

@@ -27,9 +27,9 @@ struct State {
     /// The number of announcements to drop.
     drop_next: AtomicU64,
     dropped: AtomicU64,
-    /// Whether to drop all that client tracking announces.
+    /// `true` to drop all announcements of client tracking.
     hides_tracking: AtomicBool,
-    /// Whether to pass on no request for client tracking.
+    /// `true` to pass on no request for client tracking.
     loses_tracking: AtomicBool,
 }
 
@@ -66,7 +66,7 @@ impl MessageProxy {
         self.state.drop_next.store(count, Ordering::SeqCst);
     }
 
-    /// How many messages were dropped.
+    /// The number of dropped messages.
     pub fn dropped(&self) -> u64 {
         self.state.dropped.load(Ordering::SeqCst)
     }

@@ -95,7 +95,7 @@ async fn time_until_changed(chain: &Chain, key: &str, old: &str) -> Duration {
     changed.elapsed()
 }
 
-/// What a stream has applied.
+/// The notices that a stream has applied.
 #[derive(Default)]
 struct Recorded(Mutex<Vec<Notice>>);
 

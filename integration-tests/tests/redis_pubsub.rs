@@ -171,7 +171,7 @@ async fn g2_a_lost_announcement_is_a_gap() {
         assert_eq!(gaps(&b), before + 1);
     }
     assert_eq!(proxy.dropped(), 2);
-    // That of a clear, followed by another one.
+    // The announcement of a clear, followed by another one.
     let before = gaps(&b);
     proxy.drop_announcements(1);
     a.clear().await.unwrap();

@@ -1,4 +1,4 @@
-//! What is allocated while another client floods the channel of the announcements.
+//! The memory in use while another client floods the channel of the announcements.
 
 use std::{
     io::{Read as _, Write as _},
@@ -16,7 +16,7 @@ use store_redis::Invalidations;
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 const MESSAGES: usize = 100_000;
-/// Of a message, so that all of them would weigh more than the chain may take.
+/// The size of a message. All of them together are larger than the chain may take.
 const SIZE: usize = 500;
 
 /// Publishes messages that are announcements but for their number.

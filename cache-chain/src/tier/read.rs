@@ -27,7 +27,7 @@ pub(crate) struct Peeked<V> {
     pub(crate) is_counted: bool,
 }
 
-/// What is known before a tier is asked.
+/// The knowledge about keys before a tier is asked.
 pub(crate) enum Known<'a, V> {
     /// The answers of the tier.
     Answers(Each<Peeked<V>>),

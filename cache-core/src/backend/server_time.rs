@@ -1,6 +1,6 @@
 //! The time of a backend, for callers that compare moments across processes.
 
-/// What a process knows of the current time by the clock of a backend; see
+/// The bounds of the current time by the clock of a backend; see
 /// [`Store::server_time`](crate::Store::server_time).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ServerTime {

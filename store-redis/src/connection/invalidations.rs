@@ -19,7 +19,8 @@ use super::{
     tracking::{Stop, Tracking},
 };
 
-/// How a store learns what others change, to keep the tiers in memory above it coherent.
+/// The mechanism by which a store learns of changes that others make, to keep the tiers in memory above
+/// it coherent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Invalidations {

@@ -1,4 +1,4 @@
-//! Whether the writes of a store are announced by pub/sub.
+//! The announcement of a store's writes by pub/sub.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 

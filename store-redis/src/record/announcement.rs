@@ -39,7 +39,7 @@ impl<'a> Announcement<'a> {
     }
 }
 
-/// Whether announcements are missing, by their numbers.
+/// Detects missing announcements by their numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     /// The last number. `None` before the first heartbeat.

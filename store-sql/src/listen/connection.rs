@@ -24,7 +24,7 @@ pub(super) struct Connection {
     heartbeats: String,
 }
 
-/// What the server says about itself.
+/// The server's identity and role, as it reports them.
 pub(super) struct State {
     /// `true` if it is a standby, which announces nothing.
     pub(super) in_recovery: bool,
