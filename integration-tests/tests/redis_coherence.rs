@@ -324,6 +324,17 @@ async fn g2_holds_in_a_failover() {
         read.ok()?.is_none().then_some(())
     })
     .await;
+
+    // All goes on with the new primary, when the connections of the stores to the old one are closed.
+    // A store does not read what was written there before it was connected itself.
+    proxy.hang_up();
+    for chain in [&a, &b] {
+        eventually("a write", async || chain.set("other", "1".into()).await.ok()).await;
+    }
+    a.set("ada", "2".into()).await.unwrap();
+    eventually("the new value", async || is(&b.get("ada").await, "2").then_some(())).await;
+    served_from_memory(&b, "ada", "2").await;
+    trusted(&b).await;
 }
 
 /// The server evicts what memory holds.

@@ -19,8 +19,8 @@ use super::{
     tracking::{Stop, Tracking},
 };
 
-/// The mechanism by which a store learns of changes that others make, to keep the tiers in memory above
-/// it coherent.
+/// The mechanism by which a store learns of changes that others make, to keep the tiers in memory
+/// above it coherent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Invalidations {
