@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{io, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
 use cache_chain::{CallOptions, ChainCache, ErrorKind, Loaded, ManualClock, ReadThrough};
 use cache_core::{
@@ -108,6 +108,22 @@ async fn a_claim_is_given_back_where_nothing_comes() {
     let given_up = tokio::time::timeout(SECOND, load(&chain, "v", &Gate::default())).await;
     assert!(given_up.is_err());
     settle().await;
+    assert_eq!(shared.claimed(), 0);
+}
+
+/// `wait` covers claims that are being given back, so a process that ends leaves none behind.
+#[tokio::test(start_paused = true)]
+async fn wait_includes_claims_that_are_given_back() {
+    let shared = Claiming::default();
+    let remote = ScriptedStore::new(shared.clone());
+    let chain = ChainCache::builder().tier(MapStore::new()).tier(remote.clone()).build().unwrap();
+    let gate = remote.stall(Operation::Release);
+    chain.get_or_load("k", || async { Err::<String, _>(io::Error::other("no")) }).await.unwrap_err();
+    let mut wait = pin!(chain.wait());
+    assert!(tokio::time::timeout(SECOND / 10, wait.as_mut()).await.is_err());
+    assert_eq!(shared.claimed(), 1);
+    gate.open();
+    wait.await.unwrap();
     assert_eq!(shared.claimed(), 0);
 }
 

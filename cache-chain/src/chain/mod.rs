@@ -219,7 +219,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         self.writer.clear(Scope::All).await
     }
 
-    /// Waits until queued backfills, detached writes and the buffers of the stores are done.
+    /// Waits until queued backfills, detached writes, the return of leases and claims, and the
+    /// buffers of the stores are done.
     ///
     /// # Errors
     ///
@@ -231,6 +232,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         let wait = async move {
             reader.backfills.wait().await?;
             reader.returns.wait().await;
+            reader.released_claims.wait().await;
             writer.wait().await?;
             let mut failures = Failures::default();
             for tier in &*reader.tiers {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::{
     read::{Leases, Query, Reader},
     tier::Tier,
-    util::{deadline::after, runtime::RuntimeHandle},
+    util::{deadline::after, pending::Pending, runtime::RuntimeHandle},
 };
 
 /// Which process loads the key.
@@ -39,6 +39,7 @@ pub(super) enum BatchClaim<V: Clone + Send + Sync + 'static> {
 pub(super) struct ClaimGuard<V: Clone + Send + Sync + 'static> {
     tiers: Arc<[Tier<V>]>,
     runtime: RuntimeHandle,
+    released: Arc<Pending>,
     key: Key,
     place: usize,
     ticket: Ticket,
@@ -207,7 +208,8 @@ async fn acquire<V: Clone + Send + Sync + 'static>(
 impl<V: Clone + Send + Sync + 'static> ClaimGuard<V> {
     fn new(reader: &Reader<V>, place: usize, marker: &Key, ticket: Ticket) -> Self {
         let (tiers, runtime) = (Arc::clone(&reader.tiers), reader.runtime.clone());
-        Self { tiers, runtime, key: marker.clone(), place, ticket, is_fulfilled: false }
+        let released = Arc::clone(&reader.released_claims);
+        Self { tiers, runtime, released, key: marker.clone(), place, ticket, is_fulfilled: false }
     }
 
     /// Keeps the claim: the loaded entry replaces it.
@@ -247,7 +249,9 @@ impl<V: Clone + Send + Sync + 'static> Drop for ClaimGuard<V> {
             return;
         }
         let (tiers, key, place, ticket) = (Arc::clone(&self.tiers), self.key.clone(), self.place, self.ticket);
+        let pending = self.released.begin();
         self.runtime.spawn(async move {
+            let _pending = pending;
             // If this fails, the claim expires.
             let _ = tiers[place].release(&key, ticket).await;
         });

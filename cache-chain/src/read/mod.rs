@@ -25,7 +25,7 @@ use crate::{
         Tier,
         read::{Each, Peeked},
     },
-    util::{deadline::Deadline, runtime::RuntimeHandle, sync::lock},
+    util::{deadline::Deadline, pending::Pending, runtime::RuntimeHandle, sync::lock},
 };
 
 /// Reads the tiers of a chain.
@@ -36,6 +36,8 @@ pub(crate) struct Reader<V> {
     pub(crate) flights: FlightStarter,
     pub(crate) backfills: Backfills<V>,
     pub(crate) returns: LeaseReturns,
+    /// The claims that are being returned.
+    pub(crate) released_claims: Arc<Pending>,
     /// Limits one call of the chain.
     pub(crate) timeout: Option<Duration>,
     /// The time limit of a load, for which its leases are needed.
@@ -57,7 +59,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     ) -> Self {
         let returns = LeaseReturns::start(&tiers, &runtime);
         let lookups = [flights.lookups(), flights.lookups()];
-        Self { tiers, clock, runtime, flights, backfills, returns, timeout, load_timeout, lookups }
+        let released_claims = Arc::default();
+        Self { tiers, clock, runtime, flights, backfills, returns, released_claims, timeout, load_timeout, lookups }
     }
 
     /// The lookups in flight, for writes to forget.

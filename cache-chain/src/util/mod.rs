@@ -5,5 +5,6 @@ pub(crate) mod counter;
 pub(crate) mod deadline;
 pub(crate) mod fault;
 pub(crate) mod panics;
+pub(crate) mod pending;
 pub(crate) mod runtime;
 pub(crate) mod sync;

@@ -7,7 +7,7 @@
 //! the length of the queue.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -18,7 +18,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::util::sync::lock;
+use crate::util::{
+    pending::{Pending, PendingGuard},
+    sync::lock,
+};
 
 /// The largest number of detached writes of one key; further writes of the key are refused. A tier
 /// that answers completes as many in well under a second.
@@ -41,20 +44,17 @@ pub(super) const MAX_WAIT: Duration = Duration::from_secs(30);
 const CLEAR_GRACE: Duration = Duration::from_secs(1);
 
 /// The detached writes of a chain.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct DetachedWrites {
     state: Mutex<State>,
-    /// The number of the oldest detached write, or the next number if there is none.
-    oldest: watch::Sender<u64>,
+    pending: Arc<Pending>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     queues: HashMap<Key, Queue>,
-    pending: BTreeSet<u64>,
     /// The bytes of their keys and values.
     bytes: usize,
-    next: u64,
     /// The latest detached `clear`, and until when it is waited for.
     clear: Option<(Done, Instant)>,
 }
@@ -90,12 +90,6 @@ impl Done {
     }
 }
 
-impl Default for DetachedWrites {
-    fn default() -> Self {
-        Self { state: Mutex::default(), oldest: watch::Sender::new(0) }
-    }
-}
-
 impl DetachedWrites {
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
@@ -112,10 +106,11 @@ impl DetachedWrites {
             state.clear = None;
         }
         let clear = state.clear.clone();
-        if state.pending.is_empty() {
+        let count = self.pending.count();
+        if count == 0 {
             return Ok(Predecessors { writes: Vec::new(), clear });
         }
-        if state.pending.len() >= MAX_TOTAL {
+        if count >= MAX_TOTAL {
             return Err(refused(&format!("{MAX_TOTAL} earlier writes")));
         }
         if state.bytes >= MAX_BYTES {
@@ -159,9 +154,7 @@ impl DetachedWrites {
     ///
     /// Returns an error of kind `Timeout` if they have not ended within [`MAX_WAIT`].
     pub(super) async fn wait_for_all(&self) -> Result<()> {
-        let next = self.state().next;
-        let mut oldest = self.oldest.subscribe();
-        if timeout_at(Instant::now() + MAX_WAIT, oldest.wait_for(|oldest| *oldest >= next)).await.is_ok() {
+        if timeout_at(Instant::now() + MAX_WAIT, self.pending.wait()).await.is_ok() {
             return Ok(());
         }
         let message = format!("writes whose callers have left did not end within {MAX_WAIT:?}; wait again");
@@ -174,7 +167,7 @@ impl DetachedWrites {
         let (ended, done) = watch::channel(());
         self.state().clear = Some((Done(done), Instant::now() + CLEAR_GRACE));
         let (keys, predecessors) = (Arc::default(), Vec::new());
-        Detached { writes: Arc::clone(self), number: None, keys, bytes: 0, predecessors, _ended: ended }
+        Detached { writes: Arc::clone(self), pending: None, keys, bytes: 0, predecessors, _ended: ended }
     }
 
     /// Appends a write of these keys to their queues. `bytes` is the memory of its keys and values.
@@ -183,9 +176,7 @@ impl DetachedWrites {
         // A weigher may return the largest number.
         let bytes = bytes.min(MAX_BYTES);
         let mut state = self.state();
-        let number = state.next;
-        state.next += 1;
-        state.pending.insert(number);
+        let pending = Some(self.pending.begin());
         state.bytes += bytes;
         let mut predecessors = Vec::new();
         for key in &*keys {
@@ -200,7 +191,7 @@ impl DetachedWrites {
             queue.writes += 1;
         }
         drop(state);
-        Detached { writes: Arc::clone(self), number: Some(number), keys, bytes, predecessors, _ended: ended }
+        Detached { writes: Arc::clone(self), pending, keys, bytes, predecessors, _ended: ended }
     }
 }
 
@@ -213,8 +204,7 @@ impl State {
         }
     }
 
-    fn leave(&mut self, number: u64, keys: &[Key], bytes: usize) -> u64 {
-        self.pending.remove(&number);
+    fn leave(&mut self, keys: &[Key], bytes: usize) {
         self.bytes -= bytes;
         for key in keys {
             if let Some(queue) = self.queues.get_mut(key) {
@@ -224,7 +214,6 @@ impl State {
                 }
             }
         }
-        self.pending.first().copied().unwrap_or(self.next)
     }
 }
 
@@ -239,8 +228,8 @@ fn refused(writes: &str) -> Error {
 #[derive(Debug)]
 pub(super) struct Detached {
     writes: Arc<DetachedWrites>,
-    /// The place among the pending writes; `None` for a `clear`.
-    number: Option<u64>,
+    /// Its place among the pending writes; `None` for a `clear`.
+    pending: Option<PendingGuard>,
     keys: Arc<[Key]>,
     bytes: usize,
     predecessors: Vec<Done>,
@@ -265,11 +254,10 @@ impl Detached {
 
 impl Drop for Detached {
     fn drop(&mut self) {
-        let Some(number) = self.number else { return };
-        let mut state = self.writes.state();
-        let oldest = state.leave(number, &self.keys, self.bytes);
-        // Under the lock, so that a later number is not overtaken by an earlier one.
-        self.writes.oldest.send_if_modified(|current| std::mem::replace(current, oldest) != oldest);
+        if let Some(pending) = self.pending.take() {
+            self.writes.state().leave(&self.keys, self.bytes);
+            drop(pending);
+        }
     }
 }
 
@@ -303,7 +291,7 @@ mod tests {
         assert!(waits(&k).await && waits(&keys(&["l"])).await);
         drop(second);
         assert!(!waits(&both).await);
-        assert!(writes.state().queues.is_empty() && writes.state().pending.is_empty());
+        assert!(writes.state().queues.is_empty() && writes.pending.count() == 0);
     }
 
     #[tokio::test(start_paused = true)]
