@@ -86,12 +86,11 @@ impl<V: Clone + Send + Sync + 'static> Run<V> {
             });
             let sink: Arc<dyn InvalidationSink> = Arc::clone(&applier) as _;
             let stream = Arc::clone(&self.stream);
+            // Also if the runtime ends, or the chain.
+            let end = EndOnDrop(&applier);
             let run = async { stream.run(self.heartbeat, sink).await };
             let ended = caught(run).await;
-            applier.is_running.store(false, Ordering::SeqCst);
-            if let Some(first) = applier.first() {
-                first.end();
-            }
+            drop(end);
             let [has_begun, has_proven] =
                 [&applier.has_begun, &applier.has_proven].map(|has| has.load(Ordering::SeqCst));
             let error = ended.unwrap_or_else(|| Error::new(ErrorKind::Panicked, "the invalidation stream panicked"));
@@ -107,6 +106,18 @@ impl<V: Clone + Send + Sync + 'static> Run<V> {
             pause = if has_proven { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
             // Not all instances come back at the same moment.
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+        }
+    }
+}
+
+/// Ends the run of a stream when dropped.
+struct EndOnDrop<'a, V: Clone + Send + Sync + 'static>(&'a Applier<V>);
+
+impl<V: Clone + Send + Sync + 'static> Drop for EndOnDrop<'_, V> {
+    fn drop(&mut self) {
+        self.0.is_running.store(false, Ordering::SeqCst);
+        if let Some(first) = self.0.first() {
+            first.end();
         }
     }
 }

@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use cache_core::Ttl;
 
+use crate::stats::CoherenceStats;
+
 /// The result of a detailed read; see
 /// [`ChainCache::get_detailed`](crate::ChainCache::get_detailed).
 ///
@@ -46,6 +48,9 @@ pub struct Found<V> {
     pub age: Option<Duration>,
     /// The remaining time for which the value may be served, fresh or stale.
     pub ttl: Ttl,
+    /// The statistics of the coherence of the first tiers just after the read, `None` for a chain
+    /// whose shared tier has no invalidation stream.
+    pub coherence: Option<Box<CoherenceStats>>,
 }
 
 /// The tier or the loader that a value came from.
@@ -83,7 +88,15 @@ pub enum Source {
 
 impl<V> Found<V> {
     pub(crate) fn nowhere() -> Self {
-        Self { value: None, source: Source::Nowhere, stale: false, in_grace: false, age: None, ttl: Ttl::Never }
+        Self {
+            value: None,
+            source: Source::Nowhere,
+            stale: false,
+            in_grace: false,
+            age: None,
+            ttl: Ttl::Never,
+            coherence: None,
+        }
     }
 }
 
@@ -96,6 +109,7 @@ impl<V> fmt::Debug for Found<V> {
             .field("in_grace", &self.in_grace)
             .field("age", &self.age)
             .field("ttl", &self.ttl)
+            .field("coherence", &self.coherence)
             .finish()
     }
 }

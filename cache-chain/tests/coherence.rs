@@ -1,17 +1,21 @@
 //! First tiers that follow the changes of a shared one.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
 use cache_chain::{
-    CallOptions, ChainCache, Coherence, ErrorKind, FreshnessToken, Origin, ReadThrough, ServeStale, Source, Tier,
+    CallOptions, ChainCache, Clock as _, Coherence, ErrorKind, FreshnessToken, ManualClock, Origin, ReadThrough,
+    ServeStale, Source, Tier,
 };
 use cache_core::{
     Entry, Error, Expiry, Invalidation, InvalidationSink, InvalidationStream, Key, LocalStore, Moment, Store, Ticket,
     Write,
-    testkit::{MapStore, Operation, Phase, ScriptedStore, SharedMap, StreamMistake},
+    testkit::{Gate, MapStore, Operation, Phase, ScriptedStore, SharedMap, StreamMistake},
 };
 
 /// One instance of a service.
@@ -297,8 +301,9 @@ async fn foreign_and_broken_events_are_counted_and_harmless() {
     let (instance, shared, sink) = played(Coherence::new()).await;
     sink.apply(Invalidation::Begin("played"));
     sink.apply(Invalidation::Proven(std::time::Instant::now()));
-    set(&shared, "k", 1).await;
-    instance.warm("k").await;
+    // No other test, of those that run in the same process, has an entry of this key on its way.
+    set(&shared, "own", 1).await;
+    instance.warm("own").await;
     let long = vec![b'k'; Key::MAX_LEN + 1];
     for notice in [Invalidation::Key(b""), Invalidation::Key(&long), Invalidation::Unknown] {
         sink.apply(notice);
@@ -307,11 +312,11 @@ async fn foreign_and_broken_events_are_counted_and_harmless() {
     (0..100_000_u32).for_each(|n| sink.apply(Invalidation::Key(&n.to_le_bytes())));
     let stats = instance.chain.stats().coherence;
     assert_eq!((stats.unknown, stats.events + stats.events_unheld), (3, 100_001));
-    // Keys of other tests, which run in the same process, may share a slot.
+    // Some share a slot with keys of other tests.
     assert!(stats.events < 100, "{stats:?}");
-    assert_eq!(instance.source("k").await, memory());
+    assert_eq!(instance.source("own").await, memory());
     sink.apply(Invalidation::Everything);
-    assert_ne!(instance.source("k").await, memory());
+    assert_ne!(instance.source("own").await, memory());
 }
 
 #[tokio::test]
@@ -319,7 +324,7 @@ async fn a_grace_serves_what_cannot_be_checked_but_nothing_that_has_changed() {
     let heartbeat = Duration::from_millis(20);
     let settings = Coherence::new().heartbeat(heartbeat).grace(Duration::from_secs(3600));
     let (memory_store, stream) = (MapStore::new(), Played::default());
-    let (shared, fails) = (SharedMap::new(), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let (shared, fails) = (SharedMap::new(), Arc::new(AtomicBool::new(false)));
     let failing = Failing { inner: shared.clone(), fails: Arc::clone(&fails) };
     let tiers = ChainCache::builder()
         .tier(Tier::new(memory_store.clone()).name("memory"))
@@ -333,12 +338,23 @@ async fn a_grace_serves_what_cannot_be_checked_but_nothing_that_has_changed() {
         set(&shared, key, 1).await;
         instance.warm(key).await;
     }
+    set(&shared, "replaced", 1).await;
+    instance.warm("replaced").await;
     sink.apply(Invalidation::Key(b"changed"));
-    fails.store(true, std::sync::atomic::Ordering::SeqCst);
     instance.until(|stats| !stats.trusted).await;
+    // A read finds the change, and leaves the old value in memory.
+    set(&shared, "replaced", 2).await;
+    let skip = CallOptions::new().skip_write("memory");
+    assert_eq!(instance.chain.with(&skip).get("replaced").await.unwrap(), Some(2));
+    fails.store(true, SeqCst);
     let found = instance.chain.get_detailed("kept").await.unwrap();
     assert_eq!((found.value, found.in_grace, found.source), (Some(1), true, memory()));
-    assert_eq!(instance.chain.get("changed").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let coherence = found.coherence.unwrap();
+    assert_eq!((coherence.mode, coherence.epoch, coherence.served_in_grace), (Some("played"), 1, 1));
+    assert_eq!((coherence.checks_changed, coherence.trusted), (1, false));
+    for key in ["changed", "replaced"] {
+        assert_eq!(instance.chain.get(key).await.unwrap_err().kind(), ErrorKind::Unavailable, "{key}");
+    }
     assert_eq!(instance.chain.stats().coherence.served_in_grace, 1);
 }
 
@@ -346,12 +362,12 @@ async fn a_grace_serves_what_cannot_be_checked_but_nothing_that_has_changed() {
 #[derive(Clone)]
 struct Failing {
     inner: SharedMap<u32>,
-    fails: Arc<std::sync::atomic::AtomicBool>,
+    fails: Arc<AtomicBool>,
 }
 
 impl Failing {
     fn check(&self) -> cache_core::Result<()> {
-        let fails = self.fails.load(std::sync::atomic::Ordering::SeqCst);
+        let fails = self.fails.load(SeqCst);
         if fails { Err(Error::new(ErrorKind::Unavailable, "down")) } else { Ok(()) }
     }
 }
@@ -460,6 +476,38 @@ async fn a_token_of_a_chain_without_a_clock_asks_the_shared_tier() {
     assert_eq!(b.chain.get_at_least("k", token).await.unwrap(), None);
 }
 
+/// A lookup that began before the write of the token may have read the value before it.
+#[tokio::test]
+async fn a_read_with_a_token_joins_no_earlier_lookup() {
+    let shared = SharedMap::new();
+    let scripted = ScriptedStore::new(shared.clone());
+    let chain: ChainCache<u32> = ChainCache::builder().tier(scripted.clone()).build().unwrap();
+    set(&shared, "k", 1).await;
+    let (gate, has_read) = (Gate::default(), Arc::new(AtomicBool::new(false)));
+    let (held, is_first) = (gate.clone(), Arc::clone(&has_read));
+    scripted.at_every_step(move |operation, phase| {
+        let is_held = (operation, phase) == (Operation::Get, Phase::After) && !is_first.swap(true, SeqCst);
+        let gate = held.clone();
+        async move {
+            if is_held {
+                gate.passed().await;
+            }
+        }
+    });
+    let earlier = tokio::spawn({
+        let chain = chain.clone();
+        async move { chain.get("k").await }
+    });
+    while !has_read.load(SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    set(&shared, "k", 2).await;
+    let token = "0".parse().unwrap();
+    assert_eq!(chain.get_at_least("k", token).await.unwrap(), Some(2));
+    gate.open();
+    assert_eq!(earlier.await.unwrap().unwrap(), Some(1), "it has waited meanwhile");
+}
+
 #[tokio::test]
 async fn settings_that_make_no_sense_are_refused() {
     for (settings, what) in [
@@ -519,22 +567,25 @@ async fn g2_what_the_shared_tier_does_not_get_is_not_trusted() {
 /// is not served then.
 #[tokio::test]
 async fn g2_a_stale_value_that_changes_during_the_lookup_is_not_served() {
-    let shared = SharedMap::new();
-    let scripted = ScriptedStore::new(shared.clone());
-    let tiers = ChainCache::builder().tier(MapStore::new()).tier(Tier::new(scripted.clone()).name("shared"));
+    let clock = ManualClock::new();
+    let shared = SharedMap::with_clock(clock.shared());
+    let (scripted, memory) = (ScriptedStore::new(shared.clone()), MapStore::with_clock(clock.shared()));
+    let tiers = ChainCache::builder().clock(clock.shared()).tier(Tier::new(memory).name("memory"));
+    let tiers = tiers.tier(Tier::new(scripted.clone()).name("shared"));
     let tiers = tiers.read_through(ReadThrough::new().stale_for(Duration::from_secs(3600)));
     let chain: ChainCache<u32> = tiers.build().unwrap();
     while !chain.stats().coherence.trusted {
         tokio::task::yield_now().await;
     }
-    let past = Expiry::At(Moment::from_nanos(1));
-    let stale = Entry::new(1, Expiry::At(Moment::from_nanos(u64::MAX / 2))).fresh_until(past);
-    shared.set(Write::new(Key::new("k").unwrap(), stale, Ticket::unconditional())).await.unwrap();
+    let fresh_until = Expiry::At(clock.now().plus(Duration::from_secs(1)));
+    let entry = Entry::new(1, Expiry::At(clock.now().plus(Duration::from_secs(3600)))).fresh_until(fresh_until);
+    shared.set(Write::new(Key::new("k").unwrap(), entry, Ticket::unconditional())).await.unwrap();
+    assert_eq!(chain.get("k").await.unwrap(), Some(1));
+    chain.wait().await.unwrap();
+    clock.advance(Duration::from_secs(2));
     let lenient = CallOptions::new().serve_stale(ServeStale::AtOnce);
-    for _ in 0..2 {
-        assert_eq!(chain.with(&lenient).get("k").await.unwrap(), Some(1));
-        chain.wait().await.unwrap();
-    }
+    let found = chain.with(&lenient).get_detailed("k").await.unwrap();
+    assert_eq!((found.value, found.stale, found.source), (Some(1), true, Source::Tier("memory".into())));
     scripted.at_every_step(move |operation, phase| {
         let shared = shared.clone();
         async move {

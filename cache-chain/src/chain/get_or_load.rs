@@ -119,10 +119,11 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         let key = Key::new(&key);
         async move {
             let key = key?;
-            match self.loader.hit(self.loader.start(&key)) {
-                Ok(entry) => Ok(self.reader.found(Some(0), entry)),
-                Err(start) => self.load(key, start, load_fn(|_| load())).await,
-            }
+            let found = match self.loader.hit(self.loader.start(&key)) {
+                Ok(entry) => self.reader.found(Some(0), entry),
+                Err(start) => self.load(key, start, load_fn(|_| load())).await?,
+            };
+            Ok(self.reader.detailed(found))
         }
     }
 

@@ -131,7 +131,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         let key = Key::new(&key);
         async move {
             let found = self.find(key?).await?;
-            Ok(found.map_or_else(Found::nowhere, |(place, entry)| self.reader.found(Some(place), entry)))
+            let found = found.map_or_else(Found::nowhere, |(place, entry)| self.reader.found(Some(place), entry));
+            Ok(self.reader.detailed(found))
         }
     }
 

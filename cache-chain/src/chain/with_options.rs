@@ -89,8 +89,9 @@ impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
     pub fn get_detailed(&self, key: impl CacheKey) -> impl Future<Output = Result<Found<V>>> + Send {
         let key = Key::new(&key);
         async move {
-            let found = self.find(key?).await?;
-            Ok(found.map_or_else(Found::nowhere, |(place, entry)| self.chain.reader.found(Some(place), entry)))
+            let (found, reader) = (self.find(key?).await?, &self.chain.reader);
+            let found = found.map_or_else(Found::nowhere, |(place, entry)| reader.found(Some(place), entry));
+            Ok(reader.detailed(found))
         }
     }
 
@@ -148,7 +149,7 @@ impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
         let key = Key::new(&key);
-        async move { self.load(key?, load_fn(|_| load())).await }
+        async move { Ok(self.chain.reader.detailed(self.load(key?, load_fn(|_| load())).await?)) }
     }
 
     /// As [`ChainCache::get_or_load_with`].

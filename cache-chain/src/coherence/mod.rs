@@ -215,18 +215,24 @@ impl FirstTiers {
         Draw { stamp: self.stamps.draw(key), shared: self.shared }
     }
 
-    /// Notes what the shared tier has answered for a suspect entry of the key.
-    pub(crate) fn note_check<V>(&self, key: &Key, suspect: &Entry<V>, found: Option<&Entry<V>>) {
-        let count = match found {
-            Some(found) if found.etag().is_some() && found.etag() == suspect.etag() => &self.counters.checks_unchanged,
-            Some(_) => &self.counters.checks_changed,
-            None => {
-                // The entry must not be served if the shared tier cannot be reached later.
-                self.stamps.change(key, || true);
-                &self.counters.checks_gone
+    /// Notes what the shared tier has answered for a suspect entry of the key. Returns `true` if
+    /// the entry is outdated.
+    pub(crate) fn note_check<V>(&self, suspect: &Entry<V>, found: Option<&Entry<V>>) -> bool {
+        let (count, is_outdated) = match found {
+            Some(found) if found.etag().is_some() && found.etag() == suspect.etag() => {
+                (&self.counters.checks_unchanged, false)
             }
+            Some(_) => (&self.counters.checks_changed, true),
+            None => (&self.counters.checks_gone, true),
         };
         count.increment();
+        is_outdated
+    }
+
+    /// Lets no entry that the first tiers have of the key be served without a check, not even if
+    /// the shared tier cannot be reached.
+    pub(crate) fn distrust(&self, key: &Key) {
+        self.stamps.change(key, || true);
     }
 
     /// Makes the entries of a key suspect.

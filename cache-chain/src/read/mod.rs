@@ -342,7 +342,13 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             age: entry.created().map(|created| now.since(created)),
             ttl: entry.remaining(now),
             value: entry.into_value(),
+            coherence: None,
         }
+    }
+
+    /// Completes the detailed result of a read.
+    pub(crate) fn detailed(&self, found: Found<V>) -> Found<V> {
+        Found { coherence: self.first().map(|first| Box::new(first.stats())), ..found }
     }
 }
 

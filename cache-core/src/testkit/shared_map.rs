@@ -15,7 +15,7 @@ use std::{
 use super::{MapStore, yield_now};
 use crate::{
     Entry, Error, ErrorKind, Invalidation, InvalidationSink, InvalidationStream, Key, Profile, Result, Revalidated,
-    Store, Ticket, Write, backend::ETag,
+    SharedClock, Store, SystemClock, Ticket, Write, backend::ETag,
 };
 
 /// A map that several chains share, as the processes of a service share a server. It announces its
@@ -99,9 +99,14 @@ impl fmt::Debug for Announcements {
 }
 
 impl<V: Clone + Send + Sync + 'static> SharedMap<V> {
-    /// Creates an empty map.
+    /// Creates an empty map on the system's clock.
     pub fn new() -> Self {
-        Self { map: MapStore::new(), announcements: Arc::default(), mistake: None }
+        Self::with_clock(SystemClock::shared())
+    }
+
+    /// Creates an empty map on this clock.
+    pub fn with_clock(clock: SharedClock) -> Self {
+        Self { map: MapStore::with_clock(clock), announcements: Arc::default(), mistake: None }
     }
 
     /// Makes a mistake in each of its streams.
