@@ -311,7 +311,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Returns the time by the clock of the backend, `None` if all processes that share the store do
-    /// not share a clock there. It is estimated from an earlier reading where that is recent.
+    /// not share a clock there, or if a restart or a failover cannot be told. It is estimated from an earlier reading where that is recent.
     ///
     /// # Errors
     ///

@@ -3,7 +3,7 @@
 use std::{process::Stdio, time::Duration};
 
 use cache_chain::{ChainCache, Coherence, ErrorKind, Source, Tier, Ttl};
-use cache_core::{Store as _, Ticket};
+use cache_core::{Entry, Expiry, Store as _, Ticket, Write};
 use integration_tests::{
     Logs, MessageProxy, RedisServer, documented_permissions, documented_stream_permissions, eventually, key, never,
 };
@@ -260,6 +260,23 @@ async fn a_flushed_database_is_noticed() {
     server.cli(&["FLUSHALL"]);
     gone(&b, "ada").await;
     gone(&a, "ada").await;
+}
+
+/// Nothing was ever announced then.
+#[tokio::test]
+async fn a_flush_is_noticed_by_those_that_only_read() {
+    let server = RedisServer::start().await;
+    let silent = store(&server.url(), Invalidations::Off).await;
+    let reader = instance(&server.url()).await;
+    for _ in 0..2 {
+        silent
+            .set(Write::new(key("ada"), Entry::new("1".into(), Expiry::Never), Ticket::unconditional()))
+            .await
+            .unwrap();
+        in_memory(&reader, "ada", "1").await;
+        server.cli(&["FLUSHALL"]);
+        gone(&reader, "ada").await;
+    }
 }
 
 /// Databases share the channels of a server.

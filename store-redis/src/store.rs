@@ -237,7 +237,7 @@ where
     }
 
     async fn server_time(&self) -> Result<Option<ServerTime>> {
-        self.0.keyspace.call().server_time().await.map(Some)
+        self.0.keyspace.call().server_time().await
     }
 
     fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {

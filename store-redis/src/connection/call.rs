@@ -185,11 +185,11 @@ impl<'a> Call<'a> {
     }
 
     /// Returns the time of the server that the first link leads to.
-    pub(crate) async fn server_time(&self) -> Result<ServerTime> {
+    pub(crate) async fn server_time(&self) -> Result<Option<ServerTime>> {
         let server = self.take_snapshot(0).await?;
         let now = self.connection.clock().now();
-        let run = server.validity.run();
-        Ok(ServerTime { run, earliest: server.earliest_micros(now) / 1000, latest: server.latest(now) })
+        let time = |run| ServerTime { run, earliest: server.earliest_micros(now) / 1000, latest: server.latest(now) };
+        Ok(server.validity.run().map(time))
     }
 
     /// Returns a snapshot if the clock need not be read again.

@@ -137,6 +137,8 @@ impl PubSub {
         receiver.expect(id);
         let mut beat = scripts::BEAT.run_on(2);
         beat.arg(self.publication.counter()).arg(receiver.heartbeats).arg(id.to_le_bytes().as_slice());
+        // Lua counts exactly up to 2^53.
+        beat.arg(write_id::next() >> 12);
         let mut heartbeat = Pipeline::with_capacity(3);
         // In this order: a primary that is demoted after INFO has announced all changes before.
         heartbeat.cmd("INFO").arg("server").cmd("INFO").arg("replication").add_command(beat);

@@ -19,9 +19,9 @@ pub(crate) struct Validity {
 }
 
 impl Validity {
-    /// Returns the number of the run, 0 if it is unknown or irrelevant.
-    pub(super) fn run(self) -> u32 {
-        self.epoch.unwrap_or_default()
+    /// Returns the number of the run, `None` if it is unknown or irrelevant.
+    pub(super) fn run(self) -> Option<u32> {
+        self.epoch
     }
 
     /// Returns the binding of a new record.

@@ -4,8 +4,8 @@
 //! increments a counter and publishes its value. So the numbers on the channel have no holes and
 //! their order is that of the changes, whichever process wrote over whichever connection. A hole is
 //! a lost announcement. A heartbeat repeats the last number, by which the loss of the last
-//! announcement is noticed as well. The counter is lost with the data: after FLUSHALL or a clear, the
-//! numbers start again.
+//! announcement is noticed as well. The counter is lost with the data: after FLUSHALL the numbers
+//! start again, from 1 or with a heartbeat from a random number.
 
 use cache_core::Key;
 

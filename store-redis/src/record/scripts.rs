@@ -256,9 +256,16 @@ return 1"
 /// Publishes a heartbeat: the number of the last announcement. Nothing is announced between the
 /// reading of the number and its publication.
 ///
-/// KEYS: the counter, the channel. ARGV: what distinguishes this heartbeat from all others.
+/// Creates the counter if it is missing, so that each loss of it changes the number.
+///
+/// KEYS: the counter, the channel. ARGV: what distinguishes this heartbeat from all others, and a
+/// random number to begin with.
 pub(crate) static BEAT: Script = script!(
-    r"local number = tonumber(redis.pcall('GET', KEYS[1])) or 0
+    r"local number = tonumber(redis.pcall('GET', KEYS[1]))
+if not number then
+    local created = redis.pcall('SET', KEYS[1], ARGV[2], 'NX')
+    number = type(created) == 'table' and created.ok and tonumber(ARGV[2]) or 0
+end
 return redis.call('PUBLISH', KEYS[2], 'MLI\1B' .. struct.pack('<I8', number) .. ARGV[1])"
 );
 
