@@ -206,6 +206,26 @@ async fn g2_an_instance_sees_what_others_change() {
     assert_eq!(b.stats().coherence.epoch, 1);
 }
 
+/// Small values are compared when they have been read, and large ones by their heads.
+#[tokio::test]
+async fn entries_that_have_not_changed_are_confirmed() {
+    let place = place().await;
+    let chain = instance(&place).await;
+    for (key, size) in [("small", 1), ("large", 100_000)] {
+        let value = "v".repeat(size);
+        set_and_serve(&chain, key, &value).await;
+        let before = chain.stats().coherence;
+        place.execute("UPDATE {t} SET value = value").await;
+        let after = eventually("a check", async || {
+            assert_eq!(chain.get(key).await.unwrap().as_deref(), Some(&*value));
+            let stats = chain.stats().coherence;
+            (stats.checks_unchanged > before.checks_unchanged).then_some(stats)
+        })
+        .await;
+        assert_eq!(after.checks_changed, before.checks_changed, "{key}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_after_the_beginning_is_announced() {
     /// Holds the stream up when it begins.

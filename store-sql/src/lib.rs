@@ -15,6 +15,7 @@ mod keyspace;
 mod clear;
 mod lease;
 mod read;
+mod revalidate;
 mod take;
 mod touch;
 mod write;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cache_core::{
     Codec, Entry, Expiry, Key, Moment, Result, Ttl,
-    backend::{Envelope, Opened},
+    backend::{ETag, Envelope, Opened},
 };
 
 use crate::{
@@ -17,6 +17,9 @@ use crate::{
         select::{Found, Select},
     },
 };
+
+/// The size of a value in bytes from which on a check reads its head first.
+const LARGE: usize = 1024;
 
 pub(crate) async fn read<V, C: Codec<V>>(
     keyspace: &Keyspace,
@@ -55,11 +58,20 @@ pub(crate) fn open<V, C: Codec<V>>(
     let elapsed = if is_future(row) { u64::MAX } else { row.elapsed.map_or(0, millis).saturating_add(1) };
     let remaining = row.number.map_or(Ttl::Never, |left| Ttl::After(Duration::from_millis(millis(left))));
     let entry = record.into_entry(asked, elapsed).expiring_by(Expiry::after(asked, remaining));
+    let entry = entry.with_etag(etag_of(row, bytes.len() >= LARGE));
     Ok((!entry.is_expired(keyspace.clock.now())).then_some(entry))
 }
 
+/// Returns the version of the row, of which the first bytes of the value suffice.
+pub(crate) fn etag_of(row: &Row, is_large: bool) -> Option<ETag> {
+    let value = row.value.as_deref()?;
+    let head = &value[..value.len().min(Envelope::MAX_HEAD)];
+    let written_at = row.written_at.unwrap_or_default().to_le_bytes();
+    Some(ETag::new(&[&written_at, head].concat(), is_large))
+}
+
 /// Returns `true` if a row was written later than now, which means that the clock was set back.
-fn is_future(row: &Row) -> bool {
+pub(crate) fn is_future(row: &Row) -> bool {
     row.elapsed.is_some_and(|elapsed| elapsed < -AHEAD_MILLIS)
 }
 

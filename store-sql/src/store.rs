@@ -5,8 +5,8 @@ use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
 #[cfg(feature = "postgres")]
 use cache_core::InvalidationStream;
 use cache_core::{
-    Claim, Codec, Entry, Key, Lifetime, Moment, Profile, Result, Store, Ticket, Write,
-    backend::{Envelope, only, write_id},
+    Claim, Codec, Entry, Key, Lifetime, Moment, Profile, Result, Revalidated, Store, Ticket, Write,
+    backend::{ETag, Envelope, only, write_id},
 };
 
 #[cfg(feature = "postgres")]
@@ -16,7 +16,7 @@ use crate::{
     codec::DefaultCodec,
     database::Database,
     keyspace::Keyspace,
-    lease, read,
+    lease, read, revalidate,
     sweep::Sweeper,
     take, touch, write,
 };
@@ -203,6 +203,11 @@ where
         let Inner { keyspace, envelope, .. } = &*self.0;
         let entries = read::read(keyspace, envelope, keys).await;
         entries.unwrap_or_else(|error| vec![Err(error); keys.len()])
+    }
+
+    async fn revalidate_many(&self, keys: &[(Key, Option<ETag>)]) -> Vec<Result<Revalidated<V>>> {
+        let revalidated = revalidate::revalidate(&self.0.keyspace, &self.0.envelope, keys).await;
+        revalidated.unwrap_or_else(|error| keys.iter().map(|_| Err(error.clone())).collect())
     }
 
     async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {

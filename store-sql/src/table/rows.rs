@@ -1,5 +1,7 @@
 //! The rows of one namespace, and the statements that read and write them.
 
+use cache_core::backend::Envelope;
+
 use super::identity::Identity;
 use crate::dialect::{
     Dialect, Which,
@@ -80,7 +82,17 @@ impl Rows {
     /// Selects the live values of these ids, with the remaining time, the time since they were
     /// written and the time at which they were written, in milliseconds.
     pub(crate) fn select<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
-        let mut select = self.select_all(ids);
+        self.select_live("value", ids)
+    }
+
+    /// As [`select`](Self::select), but selects the first [`Envelope::MAX_HEAD`] bytes of each value
+    /// alone.
+    pub(crate) fn select_heads<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
+        self.select_live(&format!("substr(value, 1, {})", Envelope::MAX_HEAD), ids)
+    }
+
+    fn select_live<'a>(&'a self, value: &str, ids: &[&'a [u8]]) -> Statement<'a> {
+        let mut select = self.select_all(value, ids);
         select.push(" AND value IS NOT NULL AND ").push(LIVE);
         select
     }
@@ -88,14 +100,14 @@ impl Rows {
     /// As [`select`](Self::select), but selects all rows of these ids, live or expired, and locks
     /// them.
     pub(crate) fn lock<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
-        let mut select = self.select_all(ids);
+        let mut select = self.select_all("value", ids);
         select.push(self.dialect.lock_suffix());
         select
     }
 
-    fn select_all<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
-        let mut select =
-            self.statement("SELECT id, full_key, expires_at - {now}, {now} - written_at, written_at, value FROM ");
+    fn select_all<'a>(&'a self, value: &str, ids: &[&'a [u8]]) -> Statement<'a> {
+        let columns = "SELECT id, full_key, expires_at - {now}, {now} - written_at, written_at, ";
+        let mut select = self.statement(&format!("{columns}{value} FROM "));
         select.push(" WHERE ").push_ids(&self.namespace, ids);
         select
     }
