@@ -1,12 +1,14 @@
 //! Four processes with memory over one Redis, whose connections, server and processes fail at
-//! random: `cargo run --release --example coherence -- <seconds> [loss]`.
+//! random: `cargo run --release --example coherence -- <seconds> [loss] [kills]`.
 //!
 //! Each process reads all keys and writes or deletes its own; another program writes and deletes
 //! keys, too. Values turn stale soon, and loaders fail, so stale values are served. Some keys are
 //! hardly ever read. Each value tells which write made it. The parent compares all values that were served
 //! from memory with all writes, and prints how old they were. It fails if one was older than W.
 //!
-//! With `loss`, one in 100 pieces of data on the wire is lost, which TCP repairs 200 ms later.
+//! With `loss`, one in 100 pieces of data on the wire is lost, which TCP repairs 200 ms later. With
+//! `kills`, the only fault is that the server is killed (`kill -9`) and started again, about once per
+//! second, half of the times with old data.
 
 use std::{
     collections::HashMap,
@@ -52,9 +54,10 @@ async fn main() {
             run_process(number(index), url, Duration::from_secs(number(seconds)), Path::new(log)).await;
         }
         [seconds, ref rest @ ..] => {
-            run_all(seconds.parse().expect("a number of seconds"), rest.contains(&"loss")).await;
+            let seconds = seconds.parse().expect("a number of seconds");
+            run_all(seconds, rest.contains(&"loss"), rest.contains(&"kills")).await;
         }
-        [] => panic!("coherence <seconds> [loss]"),
+        [] => panic!("coherence <seconds> [loss] [kills]"),
     }
 }
 
@@ -140,8 +143,8 @@ fn load(log: &Path, reads: &mut Vec<Read>, writes: &mut Vec<Write>) {
 }
 
 /// Runs all processes and the faults, and compares what they have seen.
-async fn run_all(seconds: u64, loses: bool) {
-    let server = RedisServer::start().await;
+async fn run_all(seconds: u64, loses: bool, kills: bool) {
+    let mut server = RedisServer::start_with(&["--dbfilename", "dump.rdb"]).await;
     let logs = tempfile::tempdir().expect("a folder");
     let (mut proxies, mut children, mut paths) = (Vec::new(), Vec::new(), Vec::new());
     for index in 0..PROCESSES {
@@ -174,7 +177,9 @@ async fn run_all(seconds: u64, loses: bool) {
             }
         }
     });
-    let (writes, faults) = tokio::join!(others, harm(&server, &proxies, &children, end));
+    let faults =
+        async { if kills { kill(&mut server, end).await } else { harm(&server, &proxies, &children, end).await } };
+    let (writes, faults) = tokio::join!(others, faults);
     let statuses: Vec<_> = children.iter_mut().map(|child| child.wait().expect("a process ends")).collect();
     assert!(statuses.iter().all(std::process::ExitStatus::success), "{statuses:?}");
     let (mut reads, mut writes) = (Vec::new(), writes);
@@ -211,6 +216,28 @@ async fn harm(server: &RedisServer, proxies: &[CutProxy], children: &[Child], en
     }
     let [cut, forgotten, processes, servers] = counts;
     format!("connections cut {cut} times, half-open {forgotten}; stopped: processes {processes}, server {servers}")
+}
+
+/// Kills the server and starts it again, with the data of its last `SAVE` or without data.
+async fn kill(server: &mut RedisServer, end: u64) -> String {
+    let mut counts = [0; 2];
+    while now() + 3_000_000 < end {
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(300..1500))).await;
+        let has_data = fastrand::bool();
+        counts[usize::from(has_data)] += 1;
+        if has_data {
+            server.cli(&["SAVE"]);
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(50..500))).await;
+        }
+        server.kill();
+        if !has_data {
+            // There may be no file.
+            let _ = fs::remove_file(server.directory().join("dump.rdb"));
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(1..300))).await;
+        server.restart();
+    }
+    format!("the server was killed {} times, {} of them came back with old data", counts[0] + counts[1], counts[1])
 }
 
 /// Prints how old the values from memory were.
