@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use cache_core::{
-    Displaced, Entry, Error, ErrorKind, Expiry, Fence, Key, LocalStore, Profile, Result, SharedClock,
-    backend::{Fingerprint, IdleDeadline},
+    Displaced, Entry, Error, ErrorKind, Fence, Key, LocalStore, Profile, Result, SharedClock,
+    backend::{Fingerprint, MemoryRow},
 };
 use stretto::CacheError;
 
@@ -105,7 +105,7 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
         let row = self.inner.segments.of(key.fingerprint()).get(key.fingerprint())?;
         row.mark_read();
         // No lock is held here, so the value's `Clone` and `Drop` may call the store.
-        (row.key.as_bytes() == key.as_bytes() && self.inner.admits(&row)).then(|| row.entry().clone())
+        row.read(key, &self.inner.clock, self.inner.time_to_idle)
     }
 
     fn holds(&self, key: &Key) -> bool {
@@ -144,28 +144,10 @@ impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
 }
 
 impl<V: Send + Sync + 'static> Inner<V> {
-    /// Returns `true` if the row can be served, and moves its idle deadline if it can and the store
-    /// has a time to idle. Reads the clock only if the row can expire.
-    #[inline]
-    fn admits(&self, row: &Row<V>) -> bool {
-        let Some(time_to_idle) = self.time_to_idle else {
-            return match row.entry().expiry() {
-                Expiry::Never => true,
-                expiry @ Expiry::At(_) => !expiry.is_past(self.clock.now()),
-            };
-        };
-        let now = self.clock.now();
-        let is_live = !row.is_expired(now);
-        if is_live {
-            row.idle_deadline.extend(now, time_to_idle);
-        }
-        is_live
-    }
-
     /// Takes the fingerprint as a parameter so that a test can make two keys collide.
     fn insert(&self, key: &Key, fingerprint: Fingerprint, entry: Entry<V>, weight: u64) -> Result<Displaced> {
         let now = self.clock.now();
-        let row = Arc::new(Row::new(key.clone(), entry, IdleDeadline::new(now, self.time_to_idle)));
+        let row = Arc::new(Row::new(MemoryRow::new(key.clone(), entry, now, self.time_to_idle)));
         let is_expired = row.entry().expiry().is_past(now);
         let slot = CaptureSlot::open();
         let segment = self.segments.of(fingerprint);
@@ -233,7 +215,7 @@ impl<V: Clone + Send + Sync + 'static> fmt::Debug for StrettoStore<V> {
 
 #[cfg(test)]
 mod tests {
-    use cache_core::{Clock as _, ManualClock};
+    use cache_core::{Clock as _, Expiry, ManualClock};
 
     use super::*;
 

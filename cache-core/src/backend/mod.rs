@@ -3,6 +3,7 @@
 mod batch;
 mod idle;
 mod lock;
+mod row;
 mod server_clock;
 mod server_time;
 mod settings;
@@ -13,6 +14,7 @@ pub use self::{
     batch::{only, refused_for_room, with_removal},
     idle::IdleDeadline,
     lock::lock,
+    row::MemoryRow,
     server_clock::ServerClock,
     server_time::ServerTime,
     settings::{check_namespace, check_time_to_idle, lease_millis, marker_millis},

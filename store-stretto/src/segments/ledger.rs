@@ -160,13 +160,13 @@ impl<V> Ledger<V> {
             if let Some(row) = &directory.slots[slot as usize]
                 && !row.was_read()
             {
-                return Some(row.key.fingerprint());
+                return Some(row.key().fingerprint());
             }
         }
         let mut victim = None;
         for _ in 0..MAX_VISITS.min(2 * directory.slots.len()) {
             let Some(row) = directory.advance() else { continue };
-            victim = Some(row.key.fingerprint());
+            victim = Some(row.key().fingerprint());
             if row.is_expired(now) || !row.clear_read() {
                 break;
             }
@@ -182,7 +182,7 @@ impl<V> Ledger<V> {
             if let Some(row) = directory.advance()
                 && row.is_expired(now)
             {
-                expired.push(row.key.fingerprint());
+                expired.push(row.key().fingerprint());
             }
         }
         expired

@@ -1,0 +1,219 @@
+//! The builder of a store.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use cache_core::{Error, ErrorKind, Fence, Key, Result, SharedClock, SystemClock, backend::check_time_to_idle};
+use quick_cache::{OptionsBuilder, sync};
+
+use crate::{
+    policy::{ByRow, Hand},
+    store::{Inner, QuickCacheStore, Weigher},
+};
+
+/// The largest capacity, an exbibyte. The cache adds weights up in a `u64`.
+const MAX_CAPACITY: u64 = 1 << 60;
+
+/// The weight that an entry is assumed to have when the number of entries is estimated.
+const USUAL_WEIGHT: u64 = 1024;
+
+/// The fewest entries of a shard. Each shard evicts on its own, so small ones evict entries that are
+/// worth more than those of others.
+const ENTRIES_PER_SHARD: u64 = 4096;
+const MAX_SHARDS: u64 = 64;
+
+/// Configures a [`QuickCacheStore`].
+///
+/// # Examples
+///
+/// A store for 64 MiB of text:
+///
+/// ```
+/// use store_quick_cache::QuickCacheStore;
+///
+/// fn main() -> cache_core::Result<()> {
+///     let store = QuickCacheStore::<String>::builder()
+///         .capacity(64 * 1024 * 1024)
+///         .weigher(|key, text| (key.memory() + text.len()) as u64)
+///         .build()?;
+///     assert!(store.is_empty());
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct QuickCacheBuilder<V> {
+    capacity: u64,
+    expected_entries: Option<u64>,
+    shards: Option<u32>,
+    weigher: Option<Weigher<V>>,
+    time_to_idle: Option<Duration>,
+    clock: SharedClock,
+}
+
+impl<V: Clone + Send + Sync + 'static> QuickCacheStore<V> {
+    /// Creates a store of at most `capacity` entries, on the system's clock.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`QuickCacheBuilder::build`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use store_quick_cache::QuickCacheStore;
+    ///
+    /// fn main() -> cache_core::Result<()> {
+    ///     let store = QuickCacheStore::<String>::new(100_000)?;
+    ///     assert_eq!(store.capacity(), 100_000);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn new(capacity: u64) -> Result<Self> {
+        Self::builder().capacity(capacity).build()
+    }
+
+    /// Returns a builder for a store.
+    pub fn builder() -> QuickCacheBuilder<V> {
+        let clock = SystemClock::shared();
+        QuickCacheBuilder {
+            capacity: 0,
+            expected_entries: None,
+            shards: None,
+            weigher: None,
+            time_to_idle: None,
+            clock,
+        }
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> QuickCacheBuilder<V> {
+    /// Sets the largest number of entries, or with a [`weigher`](Self::weigher) their largest total
+    /// weight. Required.
+    pub fn capacity(mut self, capacity: u64) -> Self {
+        self.capacity = capacity;
+        self
+    }
+
+    /// Bounds the store by the weight of its entries, in bytes or any other unit. An entry weighs
+    /// at least 1. An entry that weighs more than 97 % of a [shard](Self::shards)'s part of the
+    /// capacity is not stored.
+    ///
+    /// The weigher is called once for each insertion, with no lock held; it may call the store. Add
+    /// [`Key::memory`] to count the key as well. The store itself takes more for each entry; see
+    /// the [crate](crate). The [validator](cache_core::Entry::validator) of an entry, at most 1
+    /// KiB, is not counted.
+    pub fn weigher(mut self, weigher: impl Fn(&Key, &V) -> u64 + Send + Sync + 'static) -> Self {
+        self.weigher = Some(Arc::new(weigher));
+        self
+    }
+
+    /// Sets the expected number of entries of a full store. The number of shards, and that of the
+    /// keys of evicted entries that are remembered, follow from it. It is not a limit.
+    ///
+    /// Default: the capacity; with a weigher, the capacity divided by 1024, as for entries of 1
+    /// KiB.
+    pub fn expected_entries(mut self, entries: u64) -> Self {
+        self.expected_entries = Some(entries);
+        self
+    }
+
+    /// Sets the number of shards, rounded up to a power of two, at most 64. Each has a lock and a
+    /// part of the capacity. Default: one for each 4096 expected entries.
+    pub fn shards(mut self, shards: u32) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// Sets the time after which an entry expires unless it is read, even if its TTL is longer.
+    /// Default: none, at no cost.
+    ///
+    /// The time counts from the last hit, or from the last write of the entry. Hits do not lengthen
+    /// the TTL. With this setting, every hit reads the clock and writes to the row, so threads that
+    /// read one entry slow each other down. In a chain, it applies to this tier alone.
+    #[doc(alias = "sliding_expiration")]
+    pub fn time_to_idle(mut self, time: Duration) -> Self {
+        self.time_to_idle = Some(time);
+        self
+    }
+
+    /// Sets the clock by which entries expire. Default: the monotonic clock of the system.
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Creates the store.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput) if the capacity is zero
+    /// or more than 2^60 or the time to idle is zero.
+    pub fn build(self) -> Result<QuickCacheStore<V>> {
+        let Self { capacity, expected_entries, shards, weigher, time_to_idle, clock } = self;
+        check_time_to_idle(time_to_idle)?;
+        if !(1..=MAX_CAPACITY).contains(&capacity) {
+            let message = format!(
+                "the capacity of the quick_cache store is {capacity}; set .capacity() to the largest number of \
+                 entries, from 1 to 2^60"
+            );
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        let usual = if weigher.is_some() { capacity.div_ceil(USUAL_WEIGHT) } else { capacity };
+        let entries = expected_entries.unwrap_or(usual).clamp(1, MAX_CAPACITY);
+        let shards = count(shards, entries, capacity);
+        let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let mut options = OptionsBuilder::new();
+        // The cache rounds the part of each shard up.
+        options.shards(size(shards)).weight_capacity(capacity - capacity % shards);
+        // With fewer, it would take fewer shards than it is told.
+        options.estimated_items_capacity(size(entries.max(32 * shards)));
+        let options = options.build().map_err(|error| Error::with_source(ErrorKind::Backend, "quick_cache", error))?;
+        let rows = sync::Cache::with_options(options, ByRow, Default::default(), Hand::default());
+        let inner = Inner { rows, fence: Fence::new(), clock, time_to_idle, weigher, capacity };
+        Ok(QuickCacheStore::from_inner(inner))
+    }
+}
+
+/// Returns the number of shards, a power of two. Each has a capacity of at least 1.
+fn count(wanted: Option<u32>, entries: u64, capacity: u64) -> u64 {
+    let usual = 1 << (entries / ENTRIES_PER_SHARD).max(1).ilog2();
+    let count = wanted.map_or(usual, |wanted| u64::from(wanted).next_power_of_two()).clamp(1, MAX_SHARDS);
+    if count > capacity { 1 } else { count }
+}
+
+impl<V> fmt::Debug for QuickCacheBuilder<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuickCacheBuilder")
+            .field("capacity", &self.capacity)
+            .field("expected_entries", &self.expected_entries)
+            .field("shards", &self.shards)
+            .field("weigher", &self.weigher.is_some())
+            .field("time_to_idle", &self.time_to_idle)
+            .field("clock", &self.clock)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_a_power_of_two_and_each_has_a_capacity() {
+        let usual = [1, 4096, 8191, 8192, 100_000, MAX_CAPACITY].map(|n| count(None, n, n));
+        assert_eq!(usual, [1, 1, 1, 2, 16, 64]);
+        assert_eq!([0, 1, 3, 1000].map(|wanted| count(Some(wanted), 1, 100)), [1, 1, 4, 64]);
+        assert_eq!(count(Some(8), 1, 7), 1, "a shard without a capacity would store nothing");
+    }
+
+    #[test]
+    fn a_capacity_of_nothing_or_beyond_counting_is_refused() {
+        for capacity in [0, MAX_CAPACITY + 1, u64::MAX] {
+            let error = QuickCacheStore::<u8>::new(capacity).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{capacity}");
+        }
+        let missing = QuickCacheStore::<u8>::builder().build().unwrap_err();
+        assert!(missing.to_string().contains("set .capacity()"), "{missing}");
+        assert_eq!(QuickCacheStore::<u8>::new(MAX_CAPACITY).unwrap().capacity(), MAX_CAPACITY);
+    }
+}

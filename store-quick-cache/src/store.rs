@@ -1,0 +1,145 @@
+//! The store.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use cache_core::{Displaced, Entry, Fence, Key, LocalStore, Profile, Result, SharedClock, backend::MemoryRow};
+
+use crate::policy::{self, Id, Row, Rows};
+
+pub(crate) type Weigher<V> = Arc<dyn Fn(&Key, &V) -> u64 + Send + Sync>;
+
+/// A store in memory on [`quick_cache`](https://docs.rs/quick_cache): S3-FIFO eviction, bounded by a
+/// number of entries or by their weight, without threads.
+///
+/// Clones share one store. The [crate's documentation](crate) lists the guarantees and the limits.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_core::DelegateCache;
+/// use store_quick_cache::QuickCacheStore;
+///
+/// #[tokio::main]
+/// async fn main() -> cache_core::Result<()> {
+///     let store = QuickCacheStore::<String>::new(100_000)?;
+///
+///     // Alone, or as the first tier of a chain: `ChainCache::builder().tier(store).tier(redis)`.
+///     let users = DelegateCache::new(store.clone());
+///     users.set_with_ttl(42, "Ada".to_owned(), Duration::from_secs(60)).await?;
+///     assert_eq!(users.get(42).await?.as_deref(), Some("Ada"));
+///     assert_eq!((store.len(), store.capacity()), (1, 100_000));
+///     Ok(())
+/// }
+/// ```
+pub struct QuickCacheStore<V: Clone + Send + Sync + 'static> {
+    inner: Arc<Inner<V>>,
+}
+
+pub(crate) struct Inner<V> {
+    pub(crate) rows: Rows<V>,
+    pub(crate) fence: Fence,
+    pub(crate) clock: SharedClock,
+    pub(crate) time_to_idle: Option<Duration>,
+    pub(crate) weigher: Option<Weigher<V>>,
+    pub(crate) capacity: u64,
+}
+
+impl<V: Clone + Send + Sync + 'static> QuickCacheStore<V> {
+    pub(crate) fn from_inner(inner: Inner<V>) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Returns the number of entries, including expired ones that have not been evicted yet.
+    pub fn len(&self) -> u64 {
+        self.inner.rows.len() as u64
+    }
+
+    /// Returns `true` if the store holds no entries.
+    pub fn is_empty(&self) -> bool {
+        self.inner.rows.is_empty()
+    }
+
+    /// Returns the total weight of the entries. Without a weigher, each entry weighs 1.
+    pub fn weight(&self) -> u64 {
+        self.inner.rows.weight()
+    }
+
+    /// Returns the largest number of entries, or with a weigher their largest total weight.
+    pub fn capacity(&self) -> u64 {
+        self.inner.capacity
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> LocalStore for QuickCacheStore<V> {
+    type Value = V;
+
+    fn profile(&self) -> Profile {
+        let entries = if self.inner.weigher.is_none() { self.inner.capacity } else { 0 };
+        Profile::new("quick_cache").ttl_resolution(Duration::from_nanos(1)).entries(entries)
+    }
+
+    fn fence(&self) -> &Fence {
+        &self.inner.fence
+    }
+
+    #[inline]
+    fn get(&self, key: &Key) -> Option<Entry<V>> {
+        let Inner { rows, clock, time_to_idle, .. } = &*self.inner;
+        // The lock of the cache is held only while the `Arc` is cloned.
+        rows.get(&Id::from(key.fingerprint()))?.row.read(key, clock, *time_to_idle)
+    }
+
+    fn holds(&self, key: &Key) -> bool {
+        self.inner.rows.contains_key(&Id::from(key.fingerprint()))
+    }
+
+    fn weigh(&self, key: &Key, entry: &Entry<V>) -> u64 {
+        match (&self.inner.weigher, entry.value()) {
+            (Some(weigher), Some(value)) => weigher(key, value),
+            _ => 1,
+        }
+    }
+
+    fn insert(&self, key: &Key, entry: Entry<V>, weight: u64) -> Result<Displaced> {
+        let Inner { rows, clock, time_to_idle, .. } = &*self.inner;
+        let row = MemoryRow::new(key.clone(), entry, clock.now(), *time_to_idle);
+        // An entry of no weight would never be evicted.
+        let row = Arc::new(Row { row, weight: weight.max(1) });
+        let mut displaced = policy::Displaced::new();
+        rows.insert_with_lifecycle(Id::from(key.fingerprint()), row, &mut displaced);
+        Ok(Displaced::rows(displaced))
+    }
+
+    fn remove(&self, key: &Key) -> Result<Displaced> {
+        let removed = self.inner.rows.remove(&Id::from(key.fingerprint()));
+        Ok(Displaced::rows(removed.map(|(_, row)| row)))
+    }
+
+    fn clear(&self) -> Result<()> {
+        // Takes the lock for each row anew, and lets go of it before the row is dropped.
+        self.inner.rows.drain().for_each(drop);
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> Clone for QuickCacheStore<V> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> fmt::Debug for QuickCacheStore<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuickCacheStore")
+            .field("len", &self.len())
+            .field("weight", &self.weight())
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
+    }
+}
