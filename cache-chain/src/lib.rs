@@ -33,6 +33,10 @@ pub use cache_core::{
 };
 #[cfg(feature = "derive")]
 pub use cache_derive::CacheKeyOfCacheChain as CacheKey;
+#[cfg(feature = "moka")]
+pub use store_moka as moka;
+#[cfg(feature = "quick-cache")]
+pub use store_quick_cache as quick_cache;
 #[cfg(feature = "redis")]
 pub use store_redis as redis;
 #[cfg(feature = "sql")]

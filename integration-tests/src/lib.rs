@@ -11,6 +11,7 @@ pub mod facets;
 pub mod leases;
 mod logs;
 mod mariadb;
+mod memory;
 mod message_proxy;
 pub mod operations;
 mod postgres;
@@ -33,6 +34,7 @@ pub use crate::{
     entries::{all, key, living, never, remaining, value, void},
     logs::Logs,
     mariadb::{MariaDb, MariaDbProduct},
+    memory::{Bound, Memory, Moka, QuickCache, Stretto},
     message_proxy::MessageProxy,
     postgres::{Postgres, PostgresProduct},
     redis_acl::{documented_permissions, documented_stream_permissions},

@@ -1,6 +1,6 @@
 //! The builder of a store.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, hash::BuildHasherDefault, sync::Arc, time::Duration};
 
 use cache_core::{Error, ErrorKind, Fence, Key, Result, SharedClock, SystemClock, backend::check_time_to_idle};
 use quick_cache::{OptionsBuilder, sync};
@@ -168,7 +168,7 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheBuilder<V> {
         // With fewer, it would take fewer shards than it is told.
         options.estimated_items_capacity(size(entries.max(32 * shards)));
         let options = options.build().map_err(|error| Error::with_source(ErrorKind::Backend, "quick_cache", error))?;
-        let rows = sync::Cache::with_options(options, ByRow, Default::default(), Hand::default());
+        let rows = sync::Cache::with_options(options, ByRow, BuildHasherDefault::default(), Hand::default());
         let inner = Inner { rows, fence: Fence::new(), clock, time_to_idle, weigher, capacity };
         Ok(QuickCacheStore::from_inner(inner))
     }

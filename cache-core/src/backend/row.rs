@@ -51,8 +51,9 @@ impl<V> MemoryRow<V> {
 
     /// Returns the entry.
     #[inline]
+    #[allow(clippy::missing_panics_doc, reason = "only `drop` takes the entry")]
     pub fn entry(&self) -> &Entry<V> {
-        self.entry.as_ref().expect("only `drop` takes the entry")
+        self.entry.as_ref().expect("a row that is not being dropped has its entry")
     }
 
     /// Returns `true` if the entry has expired or is idle.

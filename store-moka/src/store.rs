@@ -1,0 +1,211 @@
+//! The store.
+
+use std::{
+    fmt,
+    hash::{BuildHasherDefault, Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use cache_core::{
+    Displaced, Entry, Fence, Key, LocalStore, Profile, Result, SharedClock,
+    backend::{Fingerprint, MemoryRow},
+};
+use moka::sync::Cache;
+
+use crate::bin::{Bin, Kept};
+
+pub(crate) type Weigher<V> = Arc<dyn Fn(&Key, &V) -> u64 + Send + Sync>;
+
+/// The cache: rows by the fingerprint of their key.
+pub(crate) type Rows<V> = Cache<Id, Arc<Kept<V>>, BuildHasherDefault<Identity>>;
+
+/// A store in memory on [moka](https://docs.rs/moka): `TinyLFU` admission and LRU eviction, bounded by
+/// a number of entries or by their weight, without threads.
+///
+/// Clones share one store. The [crate's documentation](crate) lists the guarantees and the limits.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_core::DelegateCache;
+/// use store_moka::MokaStore;
+///
+/// #[tokio::main]
+/// async fn main() -> cache_core::Result<()> {
+///     let store = MokaStore::<String>::new(100_000)?;
+///
+///     // Alone, or as the first tier of a chain: `ChainCache::builder().tier(store).tier(redis)`.
+///     let users = DelegateCache::new(store.clone());
+///     users.set_with_ttl(42, "Ada".to_owned(), Duration::from_secs(60)).await?;
+///     assert_eq!(users.get(42).await?.as_deref(), Some("Ada"));
+///     assert_eq!((store.len(), store.capacity()), (1, 100_000));
+///     Ok(())
+/// }
+/// ```
+pub struct MokaStore<V: Clone + Send + Sync + 'static> {
+    inner: Arc<Inner<V>>,
+}
+
+pub(crate) struct Inner<V: Send + Sync + 'static> {
+    pub(crate) rows: Rows<V>,
+    pub(crate) bin: Arc<Bin<V>>,
+    /// The number of insertions since moka last evicted, in a store without a weigher.
+    pub(crate) pending: AtomicU64,
+    pub(crate) fence: Fence,
+    pub(crate) clock: SharedClock,
+    pub(crate) time_to_idle: Option<Duration>,
+    pub(crate) weigher: Option<Weigher<V>>,
+    pub(crate) capacity: u64,
+}
+
+/// The name of a row in the cache. Its hash is a half of it: fingerprints are hashes already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Id(Fingerprint);
+
+impl Hash for Id {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.high);
+    }
+}
+
+/// Returns the number that is hashed.
+#[derive(Default)]
+pub(crate) struct Identity(u64);
+
+impl Hasher for Identity {
+    #[inline]
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("an `Id` writes one number");
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> MokaStore<V> {
+    pub(crate) fn from_inner(inner: Inner<V>) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Returns the number of entries, including expired ones that have not been evicted yet.
+    pub fn len(&self) -> u64 {
+        self.inner.evict();
+        self.inner.rows.entry_count()
+    }
+
+    /// Returns `true` if the store holds no entries.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the total weight of the entries. Without a weigher, each entry weighs 1.
+    pub fn weight(&self) -> u64 {
+        self.inner.evict();
+        self.inner.rows.weighted_size()
+    }
+
+    /// Returns the largest number of entries, or with a weigher their largest total weight.
+    pub fn capacity(&self) -> u64 {
+        self.inner.capacity
+    }
+}
+
+impl<V: Send + Sync + 'static> Inner<V> {
+    /// Lets moka apply its buffers and evict what does not fit.
+    fn evict(&self) {
+        self.pending.store(0, Relaxed);
+        self.rows.run_pending_tasks();
+    }
+
+    fn displaced(&self) -> Displaced {
+        Displaced::rows(self.bin.empty())
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> LocalStore for MokaStore<V> {
+    type Value = V;
+
+    fn profile(&self) -> Profile {
+        let entries = if self.inner.weigher.is_none() { self.inner.capacity } else { 0 };
+        Profile::new("moka").ttl_resolution(Duration::from_nanos(1)).entries(entries)
+    }
+
+    fn fence(&self) -> &Fence {
+        &self.inner.fence
+    }
+
+    #[inline]
+    fn get(&self, key: &Key) -> Option<Entry<V>> {
+        let Inner { rows, clock, time_to_idle, .. } = &*self.inner;
+        rows.get(&Id(key.fingerprint()))?.row().read(key, clock, *time_to_idle)
+    }
+
+    fn holds(&self, key: &Key) -> bool {
+        self.inner.rows.contains_key(&Id(key.fingerprint()))
+    }
+
+    fn weigh(&self, key: &Key, entry: &Entry<V>) -> u64 {
+        match (&self.inner.weigher, entry.value()) {
+            (Some(weigher), Some(value)) => weigher(key, value),
+            _ => 1,
+        }
+    }
+
+    fn insert(&self, key: &Key, entry: Entry<V>, weight: u64) -> Result<Displaced> {
+        let Inner { rows, bin, pending, clock, time_to_idle, weigher, capacity, .. } = &*self.inner;
+        let row = MemoryRow::new(key.clone(), entry, clock.now(), *time_to_idle);
+        rows.insert(Id(key.fingerprint()), Arc::new(Kept::new(row, weight.max(1), bin)));
+        // Moka evicts after 64 insertions, which a small capacity does not allow. And it loses count
+        // of the weight of an entry that is written twice before that: with random weights, moka
+        // 0.12.16 then keeps 2.5 times its capacity.
+        if weigher.is_some() || pending.fetch_add(1, Relaxed) >= capacity / 32 {
+            self.inner.evict();
+        }
+        Ok(self.inner.displaced())
+    }
+
+    fn remove(&self, key: &Key) -> Result<Displaced> {
+        self.inner.rows.invalidate(&Id(key.fingerprint()));
+        Ok(self.inner.displaced())
+    }
+
+    fn clear(&self) -> Result<()> {
+        self.inner.rows.invalidate_all();
+        LocalStore::wait(self)
+    }
+
+    fn wait(&self) -> Result<()> {
+        self.inner.evict();
+        drop(self.inner.displaced());
+        Ok(())
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> Clone for MokaStore<V> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> fmt::Debug for MokaStore<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MokaStore")
+            .field("len", &self.inner.rows.entry_count())
+            .field("weight", &self.inner.rows.weighted_size())
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
+    }
+}
