@@ -13,8 +13,7 @@ use cache_chain::{
     ServeStale, Source, Tier,
 };
 use cache_core::{
-    Entry, Error, Expiry, Invalidation, InvalidationSink, InvalidationStream, Key, LocalStore, Moment, Store, Ticket,
-    Write,
+    Entry, Error, Expiry, Invalidation, InvalidationSink, InvalidationStream, Key, LocalStore, Store, Ticket, Write,
     testkit::{Gate, MapStore, Operation, Phase, ScriptedStore, SharedMap, StreamMistake},
 };
 
