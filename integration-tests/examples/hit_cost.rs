@@ -1,5 +1,5 @@
-//! What a hit costs, side by side: plain stretto with its own hashing, our store on stretto, a chain
-//! with it in front, and a chain that keeps it coherent with a shared tier.
+//! What a hit costs, side by side: the plain caches with their own hashing, our stores on them, chains
+//! with these in front, and a chain that keeps its first tier coherent with a shared tier.
 //!
 //! `cargo run --release --example hit_cost`
 
@@ -15,6 +15,8 @@ use cache_core::{
     Clock, Entry, Expiry, Key, LocalStore, SystemClock, Ttl,
     testkit::{MapStore, SharedMap},
 };
+use store_moka::MokaStore;
+use store_quick_cache::QuickCacheStore;
 use store_stretto::StrettoStore;
 
 const KEYS: usize = 1_000;
@@ -23,69 +25,88 @@ const ROUNDS: usize = 500;
 
 type Value = std::sync::Arc<str>;
 
+/// Reads the entry of the key in this place.
+type Read<'a> = Box<dyn Fn(usize) -> Option<Value> + 'a>;
+
 #[tokio::main]
 async fn main() -> cache_core::Result<()> {
     let names: Vec<String> = (0..KEYS).map(|n| format!("users:{n}")).collect();
     let keys = Key::many(&names)?;
-
-    let store = StrettoStore::<Value>::new(100_000)?;
-    let mortal = StrettoStore::<Value>::new(100_000)?;
-    let plain = stretto::Cache::<String, Value>::new(1_000_000, 100_000).expect("the sizes are fit");
-    let plain_mortal = stretto::Cache::<String, Value>::new(1_000_000, 100_000).expect("the sizes are fit");
     let hour = Expiry::after(SystemClock.now(), Ttl::After(Duration::from_secs(3600)));
-    for (name, key) in names.iter().zip(&keys) {
-        drop(store.insert(key, Entry::new("value".into(), Expiry::Never), 1)?);
-        drop(mortal.insert(key, Entry::new("value".into(), hour), 1)?);
-        plain.insert(name.clone(), "value".into(), 1);
-        plain_mortal.insert_with_ttl(name.clone(), "value".into(), 1, Duration::from_secs(3600));
+
+    let plain_stretto = stretto::Cache::<String, Value>::new(1_000_000, 100_000).expect("the sizes are valid");
+    let plain_quick = quick_cache::sync::Cache::<String, Value>::new(100_000);
+    let plain_moka = moka::sync::Cache::<String, Value>::new(100_000);
+    for name in &names {
+        plain_stretto.insert(name.clone(), "value".into(), 1);
+        plain_quick.insert(name.clone(), "value".into());
+        plain_moka.insert(name.clone(), "value".into());
     }
-    store.wait()?;
-    mortal.wait()?;
-    plain.wait().expect("it runs");
-    plain_mortal.wait().expect("it runs");
-    let chain = ChainCache::builder().tier(store.clone()).tier(MapStore::new()).build()?;
+    plain_stretto.wait().expect("it runs");
+    plain_moka.run_pending_tasks();
+    let stretto = StrettoStore::<Value>::new(100_000)?;
+    let quick = QuickCacheStore::<Value>::new(100_000)?;
+    let moka = MokaStore::<Value>::new(100_000)?;
+    let mortal = QuickCacheStore::<Value>::new(100_000)?;
+    let never: Box<dyn Fn() -> Entry<Value>> = Box::new(|| Entry::new("value".into(), Expiry::Never));
+    fill(&stretto, &keys, &never)?;
+    fill(&quick, &keys, &never)?;
+    fill(&moka, &keys, &never)?;
+    fill(&mortal, &keys, &|| Entry::new("value".into(), hour))?;
+    let on_stretto = ChainCache::builder().tier(stretto.clone()).tier(MapStore::new()).build()?;
+    let on_quick = ChainCache::builder().tier(quick.clone()).tier(MapStore::new()).build()?;
+    let on_moka = ChainCache::builder().tier(moka.clone()).tier(MapStore::new()).build()?;
+    let on_mortal = ChainCache::builder().tier(mortal).tier(MapStore::new()).build()?;
     let alone = shared_chain(&names, false).await?;
     let coherent = shared_chain(&names, true).await?;
     let load = || async { Err::<Value, _>(std::io::Error::other("not needed")) };
-    let store: &dyn LocalStore<Value = Value> = &store;
-    let mortal: &dyn LocalStore<Value = Value> = &mortal;
+    let local: [&dyn LocalStore<Value = Value>; 3] = [&stretto, &quick, &moka];
 
+    let of_store = |store: usize| {
+        let keys = &keys;
+        move |at: usize| local[store].get(&keys[at]).and_then(Entry::into_value)
+    };
+    let rows: Vec<(&str, Read<'_>)> = vec![
+        ("plain quick_cache", Box::new(|at| plain_quick.get(&names[at]))),
+        ("store-quick-cache, the key ready", Box::new(of_store(1))),
+        ("chain on quick_cache, string", Box::new(|at| at_once(on_quick.get(&names[at])))),
+        ("chain on quick_cache, entries expire", Box::new(|at| at_once(on_mortal.get(&names[at])))),
+        (
+            "chain on quick_cache, get_or_load",
+            Box::new(|at| at_once(async { on_quick.get_or_load(&names[at], load).await.map(Some) })),
+        ),
+        ("plain stretto", Box::new(|at| plain_stretto.get(&names[at]).map(|value| value.value().clone()))),
+        ("store-stretto, the key ready", Box::new(of_store(0))),
+        ("chain on stretto, string", Box::new(|at| at_once(on_stretto.get(&names[at])))),
+        ("plain moka", Box::new(|at| plain_moka.get(&names[at]))),
+        ("store-moka, the key ready", Box::new(of_store(2))),
+        ("chain on moka, string", Box::new(|at| at_once(on_moka.get(&names[at])))),
+        ("over a shared tier, no stream", Box::new(|at| at_once(alone.get(&names[at])))),
+        ("over a shared tier, coherent", Box::new(|at| at_once(coherent.get(&names[at])))),
+    ];
     // The rounds take turns, so that what else the machine does strikes all of them; the fastest
     // round of each counts.
-    let mut best = [f64::INFINITY; 10];
+    let mut best = vec![f64::INFINITY; rows.len()];
     for _ in 0..ROUNDS {
-        let round = [
-            nanos(|at| plain.get(&names[at]).map(|value| value.value().clone())),
-            nanos(|at| store.get(&keys[at]).and_then(Entry::into_value)),
-            nanos(|at| plain_mortal.get(&names[at]).map(|value| value.value().clone())),
-            nanos(|at| mortal.get(&keys[at]).and_then(Entry::into_value)),
-            nanos(|at| store.get(&Key::new(&names[at]).ok()?).and_then(Entry::into_value)),
-            nanos(|at| at_once(chain.get(&names[at]))),
-            nanos(|at| at_once(chain.get(("users", at)))),
-            nanos(|at| at_once(async { chain.get_or_load(&names[at], load).await.map(Some) })),
-            nanos(|at| at_once(alone.get(&names[at]))),
-            nanos(|at| at_once(coherent.get(&names[at]))),
-        ];
-        for (best, round) in best.iter_mut().zip(round) {
-            *best = best.min(round);
+        for (best, (_, read)) in best.iter_mut().zip(&rows) {
+            *best = best.min(nanos(read));
         }
     }
-    let labels = [
-        "plain stretto, its own hashing",
-        "store-stretto, the key ready",
-        "plain stretto, entries that expire",
-        "store-stretto, entries that expire",
-        "store-stretto, the key built as well",
-        "chain, a string as the key",
-        "chain, a tuple as the key",
-        "chain, get_or_load, a string",
-        "chain over a shared tier, no stream",
-        "coherent chain over a shared tier",
-    ];
-    for (label, nanos) in labels.into_iter().zip(best) {
-        println!("{label:36} {nanos:6.1} ns, {:4.2} times plain stretto", nanos / best[0]);
+    for ((label, _), nanos) in rows.iter().zip(&best) {
+        println!("{label:38} {nanos:6.1} ns, {:5.2} times plain quick_cache", nanos / best[0]);
     }
     Ok(())
+}
+
+fn fill(
+    store: &impl LocalStore<Value = Value>,
+    keys: &[Key],
+    entry: &dyn Fn() -> Entry<Value>,
+) -> cache_core::Result<()> {
+    for key in keys {
+        drop(store.insert(key, entry(), 1)?);
+    }
+    store.wait()
 }
 
 /// Returns a chain of stretto over a shared tier, which holds the names.
@@ -116,7 +137,7 @@ fn at_once(get: impl Future<Output = cache_core::Result<Option<Value>>>) -> Opti
 }
 
 /// The time of one read, over a hot set.
-fn nanos(read: impl Fn(usize) -> Option<Value>) -> f64 {
+fn nanos(read: &dyn Fn(usize) -> Option<Value>) -> f64 {
     let start = Instant::now();
     let mut at = 0;
     for _ in 0..READS {

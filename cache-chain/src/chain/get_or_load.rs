@@ -90,12 +90,16 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     {
         let key = Key::new(&key);
         async move {
-            let key = key?;
-            // The common case first: it builds no other future and allocates nothing.
-            match self.loader.hit(self.loader.start(&key)) {
-                Ok(entry) => T::output(entry.into_value()),
-                Err(start) => T::output(self.load(key, start, load_fn(|_| load())).await?.value),
-            }
+            // In a block, because a future has room for all that may live across its `await`.
+            let load = {
+                let key = key?;
+                // The common case first: it builds no other future and allocates nothing.
+                match self.loader.hit(self.loader.start(&key)) {
+                    Ok(entry) => return T::output(entry.into_value()),
+                    Err(start) => self.load(key, start, load_fn(|_| load())),
+                }
+            };
+            T::output(load.await?.value)
         }
     }
 
@@ -183,11 +187,14 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     {
         let key = Key::new(&key);
         async move {
-            let key = key?;
-            match self.loader.hit(self.loader.start(&key)) {
-                Ok(entry) => T::output(entry.into_value()),
-                Err(start) => T::output(self.load(key, start, load_fn(load)).await?.value),
-            }
+            let load = {
+                let key = key?;
+                match self.loader.hit(self.loader.start(&key)) {
+                    Ok(entry) => return T::output(entry.into_value()),
+                    Err(start) => self.load(key, start, load_fn(load)),
+                }
+            };
+            T::output(load.await?.value)
         }
     }
 
@@ -244,9 +251,9 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         Box::pin(async move { self.loader.get_many(keys, load, &self.loader.call()).await })
     }
 
-    async fn load(&self, key: Key, start: Start<V>, load: LoadFn<V>) -> Result<Found<V>> {
-        // Boxed, so that the future of a hit is small.
-        let call = self.loader.call();
-        Box::pin(self.loader.get(key, start, load, &call)).await
+    /// Loads the key. The future is boxed, which keeps the future of a hit small.
+    fn load(&self, key: Key, start: Start<V>, load: LoadFn<V>) -> impl Future<Output = Result<Found<V>>> + Send {
+        let loader = &self.loader;
+        Box::pin(async move { loader.get(key, start, load, &loader.call()).await })
     }
 }

@@ -97,12 +97,16 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     pub fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<V>>> + Send {
         let key = Key::new(&key);
         async move {
-            let key = key?;
-            // The common case first: it builds no other future and allocates nothing.
-            match self.reader.hit(self.reader.peek(&key)) {
-                Ok(entry) => Ok(entry.into_value()),
-                Err(peeked) => Ok(self.look_up(key, peeked).await?.and_then(|(_, entry)| entry.into_value())),
-            }
+            // In a block, because a future has room for all that may live across its `await`.
+            let lookup = {
+                let key = key?;
+                // The common case first: it builds no other future and allocates nothing.
+                match self.reader.hit(self.reader.peek(&key)) {
+                    Ok(entry) => return Ok(entry.into_value()),
+                    Err(peeked) => self.look_up(key, peeked),
+                }
+            };
+            Ok(lookup.await?.and_then(|(_, entry)| entry.into_value()))
         }
     }
 
@@ -287,9 +291,15 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     }
 
     /// As [`find`](Self::find), after the first tier has answered `peeked`.
-    async fn look_up(&self, key: Key, peeked: Option<Entry<V>>) -> Result<Option<(usize, Entry<V>)>> {
-        // Boxed, so that the future of a hit is small.
-        Box::pin(self.reader.get(&key, peeked)).await
+    ///
+    /// The future is boxed, which keeps the future of a hit small.
+    fn look_up(
+        &self,
+        key: Key,
+        peeked: Option<Entry<V>>,
+    ) -> impl Future<Output = Result<Option<(usize, Entry<V>)>>> + Send {
+        let reader = &self.reader;
+        Box::pin(async move { reader.get(&key, peeked).await })
     }
 }
 

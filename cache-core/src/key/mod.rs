@@ -6,7 +6,7 @@ use std::{
     sync::OnceLock,
 };
 
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::SipHasher13;
 use smallvec::SmallVec;
 
 use crate::{Error, ErrorKind, Result};
@@ -95,6 +95,20 @@ impl KeyWriter {
     #[inline]
     fn new() -> Self {
         Self { bytes: SmallVec::new(), depth: 0, has_field: false }
+    }
+
+    /// Returns the fingerprint of the key.
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        if self.bytes.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidInput, "the cache key is empty; a key needs at least one byte"));
+        }
+        if self.bytes.len() > Key::MAX_LEN {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "the cache key is longer than 65536 bytes; use a digest of it as the key",
+            ));
+        }
+        Ok(Fingerprint::of(&self.bytes))
     }
 
     /// Appends bytes.
@@ -211,7 +225,9 @@ impl Key {
     pub fn new<K: CacheKey + ?Sized>(key: &K) -> Result<Self> {
         let mut writer = KeyWriter::new();
         key.write_key(&mut writer);
-        Self::checked(writer.bytes)
+        // Hashed where they were written: to move bytes that were just written one by one is slow.
+        let fingerprint = writer.fingerprint()?;
+        Ok(Self { bytes: writer.bytes, fingerprint })
     }
 
     /// Converts several keys, and keeps their order.
@@ -221,21 +237,6 @@ impl Key {
     /// Returns the error of the first invalid key, as [`Key::new`].
     pub fn many<K: CacheKey>(keys: impl IntoIterator<Item = K>) -> Result<Vec<Self>> {
         keys.into_iter().map(|key| Self::new(&key)).collect()
-    }
-
-    #[inline]
-    fn checked(bytes: SmallVec<[u8; INLINE]>) -> Result<Self> {
-        if bytes.is_empty() {
-            return Err(Error::new(ErrorKind::InvalidInput, "the cache key is empty; a key needs at least one byte"));
-        }
-        if bytes.len() > Self::MAX_LEN {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "the cache key is longer than 65536 bytes; use a digest of it as the key",
-            ));
-        }
-        let fingerprint = Fingerprint::of(&bytes);
-        Ok(Self { bytes, fingerprint })
     }
 
     /// Returns the bytes.
@@ -264,9 +265,7 @@ impl Fingerprint {
     #[inline]
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let (key0, key1) = *seed();
-        let mut hasher = SipHasher13::new_with_keys(key0, key1);
-        hasher.write(bytes);
-        let hash = hasher.finish128();
+        let hash = SipHasher13::new_with_keys(key0, key1).hash(bytes);
         Self { high: hash.h1, low: hash.h2 }
     }
 }
