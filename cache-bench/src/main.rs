@@ -1,7 +1,7 @@
-//! `cargo run --release -p cache-bench -- resurrection`: this cache beside its peers, in the same
-//! scenarios.
+//! `cargo run --release -p cache-bench -- <what>`: this cache beside its peers.
 
 mod origin;
+mod replay;
 mod report;
 mod scenarios;
 mod subject;
@@ -9,16 +9,40 @@ mod subjects;
 
 use std::process::ExitCode;
 
+use clap::Parser;
+
 use crate::{
     report::{Column, Report},
     subjects::{Amalgam, Foyer, Moka, MultiTier, Ours},
 };
 
+/// This cache beside its peers.
+#[derive(Parser)]
+#[command(name = "cache-bench")]
+enum What {
+    /// Plays the races that bring old values back
+    Resurrection,
+    /// Replays a trace: hit ratio and residency of each first tier
+    Replay(replay::Replay),
+}
+
 fn main() -> ExitCode {
-    if !std::env::args().skip(1).eq(["resurrection"]) {
-        eprintln!("usage: cargo run --release -p cache-bench -- resurrection");
-        return ExitCode::from(2);
+    match What::parse() {
+        What::Resurrection => resurrection(),
+        What::Replay(replay) => {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            match runtime.block_on(replay.run()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("the trace cannot be replayed: {error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
     }
+}
+
+fn resurrection() -> ExitCode {
     // Loads panic by order here; what comes of it is in the table.
     std::panic::set_hook(Box::new(|_| ()));
     let ours = Column::of::<Ours>();

@@ -224,6 +224,13 @@ async fn entries_that_have_not_changed_are_confirmed() {
         .await;
         assert_eq!(after.checks_changed, before.checks_changed, "{key}");
     }
+    // A foreign program shortens the lives of both.
+    place.execute("UPDATE {t} SET expires_at = written_at + 3600000").await;
+    caught_up(&chain).await;
+    for key in ["small", "large"] {
+        let (_, ttl) = chain.get_with_ttl(key).await.unwrap().unwrap();
+        assert!(ttl <= cache_chain::Ttl::After(Duration::from_secs(3600)), "{key}: {ttl:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

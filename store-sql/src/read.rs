@@ -62,12 +62,16 @@ pub(crate) fn open<V, C: Codec<V>>(
     Ok((!entry.is_expired(keyspace.clock.now())).then_some(entry))
 }
 
-/// Returns the version of the row, of which the first bytes of the value suffice.
+/// Returns the version of the row, of which the first bytes of the value suffice. Another life is
+/// another version, also if a program of the application has changed it.
 pub(crate) fn etag_of(row: &Row, is_large: bool) -> Option<ETag> {
     let value = row.value.as_deref()?;
     let head = &value[..value.len().min(Envelope::MAX_HEAD)];
-    let written_at = row.written_at.unwrap_or_default().to_le_bytes();
-    Some(ETag::new(&[&written_at, head].concat(), is_large))
+    let written_at = row.written_at.unwrap_or_default();
+    // The statement has read the clock once.
+    let life = row.number.map(|left| left.saturating_add(row.elapsed.unwrap_or_default()));
+    let times = [written_at, life.unwrap_or(i64::MAX)].map(i64::to_le_bytes).concat();
+    Some(ETag::new(&[&times, head].concat(), is_large))
 }
 
 /// Returns `true` if a row was written later than now, which means that the clock was set back.

@@ -1,4 +1,4 @@
-use cache_chain::{Cache, ChainCache};
+use cache_chain::ChainCache;
 use cache_core::testkit::{MapStore, Operation, Phase, ScriptedStore};
 use store_stretto::StrettoStore;
 
