@@ -2,26 +2,22 @@
 
 use std::{
     fmt,
-    hash::{BuildHasherDefault, Hash, Hasher},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use cache_core::{
-    Displaced, Entry, Fence, Key, LocalStore, Profile, Result, SharedClock,
-    backend::{Fingerprint, MemoryRow},
+    Displaced, Entry, Fence, Key, LocalStore, Profile, Result,
+    backend::{BuildFingerprintHasher, Fingerprint, MemoryRow, MemorySettings},
 };
 use moka::sync::Cache;
 
 use crate::bin::{Bin, Kept};
 
-pub(crate) type Weigher<V> = Arc<dyn Fn(&Key, &V) -> u64 + Send + Sync>;
-
 /// The cache: rows by the fingerprint of their key.
-pub(crate) type Rows<V> = Cache<Id, Arc<Kept<V>>, BuildHasherDefault<Identity>>;
+pub(crate) type Rows<V> = Cache<Fingerprint, Arc<Kept<V>>, BuildFingerprintHasher>;
 
 /// A store in memory on [moka](https://docs.rs/moka): `TinyLFU` admission and LRU eviction, bounded by
 /// a number of entries or by their weight, without threads.
@@ -58,41 +54,7 @@ pub(crate) struct Inner<V: Send + Sync + 'static> {
     /// The number of insertions since moka last evicted, in a store without a weigher.
     pub(crate) pending: AtomicU64,
     pub(crate) fence: Fence,
-    pub(crate) clock: SharedClock,
-    pub(crate) time_to_idle: Option<Duration>,
-    pub(crate) weigher: Option<Weigher<V>>,
-    pub(crate) capacity: u64,
-}
-
-/// The name of a row in the cache. Its hash is a half of it: fingerprints are hashes already.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Id(Fingerprint);
-
-impl Hash for Id {
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0.high);
-    }
-}
-
-/// Returns the number that is hashed.
-#[derive(Default)]
-pub(crate) struct Identity(u64);
-
-impl Hasher for Identity {
-    #[inline]
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("an `Id` writes one number");
-    }
-
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
-    }
+    pub(crate) settings: MemorySettings<V>,
 }
 
 impl<V: Clone + Send + Sync + 'static> MokaStore<V> {
@@ -119,7 +81,7 @@ impl<V: Clone + Send + Sync + 'static> MokaStore<V> {
 
     /// Returns the largest number of entries, or with a weigher their largest total weight.
     pub fn capacity(&self) -> u64 {
-        self.inner.capacity
+        self.inner.settings.capacity
     }
 }
 
@@ -139,8 +101,7 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for MokaStore<V> {
     type Value = V;
 
     fn profile(&self) -> Profile {
-        let entries = if self.inner.weigher.is_none() { self.inner.capacity } else { 0 };
-        Profile::new("moka").ttl_resolution(Duration::from_nanos(1)).entries(entries)
+        self.inner.settings.profile("moka")
     }
 
     fn fence(&self) -> &Fence {
@@ -149,36 +110,33 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for MokaStore<V> {
 
     #[inline]
     fn get(&self, key: &Key) -> Option<Entry<V>> {
-        let Inner { rows, clock, time_to_idle, .. } = &*self.inner;
-        rows.get(&Id(key.fingerprint()))?.row().read(key, clock, *time_to_idle)
+        let Inner { rows, settings, .. } = &*self.inner;
+        rows.get(&key.fingerprint())?.row().read(key, &settings.clock, settings.time_to_idle)
     }
 
     fn holds(&self, key: &Key) -> bool {
-        self.inner.rows.contains_key(&Id(key.fingerprint()))
+        self.inner.rows.contains_key(&key.fingerprint())
     }
 
     fn weigh(&self, key: &Key, entry: &Entry<V>) -> u64 {
-        match (&self.inner.weigher, entry.value()) {
-            (Some(weigher), Some(value)) => weigher(key, value),
-            _ => 1,
-        }
+        self.inner.settings.weigh(key, entry)
     }
 
     fn insert(&self, key: &Key, entry: Entry<V>, weight: u64) -> Result<Displaced> {
-        let Inner { rows, bin, pending, clock, time_to_idle, weigher, capacity, .. } = &*self.inner;
-        let row = MemoryRow::new(key.clone(), entry, clock.now(), *time_to_idle);
-        rows.insert(Id(key.fingerprint()), Arc::new(Kept::new(row, weight.max(1), bin)));
+        let Inner { rows, bin, pending, settings, .. } = &*self.inner;
+        let row = MemoryRow::new(key.clone(), entry, settings.clock.now(), settings.time_to_idle);
+        rows.insert(key.fingerprint(), Arc::new(Kept::new(row, weight, bin)));
         // Moka evicts after 64 insertions, which a small capacity does not allow. And it loses count
         // of the weight of an entry that is written twice before that: with random weights, moka
         // 0.12.16 then keeps 2.5 times its capacity.
-        if weigher.is_some() || pending.fetch_add(1, Relaxed) >= capacity / 32 {
+        if settings.weigher.is_some() || pending.fetch_add(1, Relaxed) >= settings.capacity / 32 {
             self.inner.evict();
         }
         Ok(self.inner.displaced())
     }
 
     fn remove(&self, key: &Key) -> Result<Displaced> {
-        self.inner.rows.invalidate(&Id(key.fingerprint()));
+        self.inner.rows.invalidate(&key.fingerprint());
         Ok(self.inner.displaced())
     }
 

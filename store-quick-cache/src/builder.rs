@@ -1,17 +1,17 @@
 //! The builder of a store.
 
-use std::{fmt, hash::BuildHasherDefault, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use cache_core::{Error, ErrorKind, Fence, Key, Result, SharedClock, SystemClock, backend::check_time_to_idle};
+use cache_core::{
+    Error, ErrorKind, Fence, Key, Result, SharedClock,
+    backend::{BuildFingerprintHasher, MemorySettings},
+};
 use quick_cache::{OptionsBuilder, sync};
 
 use crate::{
     policy::{ByRow, Hand},
-    store::{Inner, QuickCacheStore, Weigher},
+    store::{Inner, QuickCacheStore},
 };
-
-/// The largest capacity, an exbibyte. The cache adds weights up in a `u64`.
-const MAX_CAPACITY: u64 = 1 << 60;
 
 /// The weight that an entry is assumed to have when the number of entries is estimated.
 const USUAL_WEIGHT: u64 = 1024;
@@ -39,15 +39,12 @@ const MAX_SHARDS: u64 = 64;
 ///     Ok(())
 /// }
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct QuickCacheBuilder<V> {
-    capacity: u64,
+    settings: MemorySettings<V>,
     expected_entries: Option<u64>,
     shards: Option<u32>,
-    weigher: Option<Weigher<V>>,
-    time_to_idle: Option<Duration>,
-    clock: SharedClock,
 }
 
 impl<V: Clone + Send + Sync + 'static> QuickCacheStore<V> {
@@ -74,15 +71,7 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheStore<V> {
 
     /// Returns a builder for a store.
     pub fn builder() -> QuickCacheBuilder<V> {
-        let clock = SystemClock::shared();
-        QuickCacheBuilder {
-            capacity: 0,
-            expected_entries: None,
-            shards: None,
-            weigher: None,
-            time_to_idle: None,
-            clock,
-        }
+        QuickCacheBuilder { settings: MemorySettings::new(), expected_entries: None, shards: None }
     }
 }
 
@@ -90,7 +79,7 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheBuilder<V> {
     /// Sets the largest number of entries, or with a [`weigher`](Self::weigher) their largest total
     /// weight. Required.
     pub fn capacity(mut self, capacity: u64) -> Self {
-        self.capacity = capacity;
+        self.settings.capacity = capacity;
         self
     }
 
@@ -103,7 +92,7 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheBuilder<V> {
     /// the [crate](crate). The [validator](cache_core::Entry::validator) of an entry, at most 1
     /// KiB, is not counted.
     pub fn weigher(mut self, weigher: impl Fn(&Key, &V) -> u64 + Send + Sync + 'static) -> Self {
-        self.weigher = Some(Arc::new(weigher));
+        self.settings.weigher = Some(Arc::new(weigher));
         self
     }
 
@@ -132,13 +121,13 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheBuilder<V> {
     /// read one entry slow each other down. In a chain, it applies to this tier alone.
     #[doc(alias = "sliding_expiration")]
     pub fn time_to_idle(mut self, time: Duration) -> Self {
-        self.time_to_idle = Some(time);
+        self.settings.time_to_idle = Some(time);
         self
     }
 
     /// Sets the clock by which entries expire. Default: the monotonic clock of the system.
     pub fn clock(mut self, clock: SharedClock) -> Self {
-        self.clock = clock;
+        self.settings.clock = clock;
         self
     }
 
@@ -149,17 +138,11 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheBuilder<V> {
     /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput) if the capacity is zero
     /// or more than 2^60 or the time to idle is zero.
     pub fn build(self) -> Result<QuickCacheStore<V>> {
-        let Self { capacity, expected_entries, shards, weigher, time_to_idle, clock } = self;
-        check_time_to_idle(time_to_idle)?;
-        if !(1..=MAX_CAPACITY).contains(&capacity) {
-            let message = format!(
-                "the capacity of the quick_cache store is {capacity}; set .capacity() to the largest number of \
-                 entries, from 1 to 2^60"
-            );
-            return Err(Error::new(ErrorKind::InvalidInput, message));
-        }
-        let usual = if weigher.is_some() { capacity.div_ceil(USUAL_WEIGHT) } else { capacity };
-        let entries = expected_entries.unwrap_or(usual).clamp(1, MAX_CAPACITY);
+        let Self { settings, expected_entries, shards } = self;
+        settings.check("quick_cache")?;
+        let capacity = settings.capacity;
+        let usual = if settings.weigher.is_some() { capacity.div_ceil(USUAL_WEIGHT) } else { capacity };
+        let entries = expected_entries.unwrap_or(usual).max(1);
         let shards = count(shards, entries, capacity);
         let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let mut options = OptionsBuilder::new();
@@ -168,9 +151,8 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheBuilder<V> {
         // With fewer, it would take fewer shards than it is told.
         options.estimated_items_capacity(size(entries.max(32 * shards)));
         let options = options.build().map_err(|error| Error::with_source(ErrorKind::Backend, "quick_cache", error))?;
-        let rows = sync::Cache::with_options(options, ByRow, BuildHasherDefault::default(), Hand::default());
-        let inner = Inner { rows, fence: Fence::new(), clock, time_to_idle, weigher, capacity };
-        Ok(QuickCacheStore::from_inner(inner))
+        let rows = sync::Cache::with_options(options, ByRow, BuildFingerprintHasher::default(), Hand::default());
+        Ok(QuickCacheStore::from_inner(Inner { rows, fence: Fence::new(), settings }))
     }
 }
 
@@ -181,39 +163,15 @@ fn count(wanted: Option<u32>, entries: u64, capacity: u64) -> u64 {
     if count > capacity { 1 } else { count }
 }
 
-impl<V> fmt::Debug for QuickCacheBuilder<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuickCacheBuilder")
-            .field("capacity", &self.capacity)
-            .field("expected_entries", &self.expected_entries)
-            .field("shards", &self.shards)
-            .field("weigher", &self.weigher.is_some())
-            .field("time_to_idle", &self.time_to_idle)
-            .field("clock", &self.clock)
-            .finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn shards_are_a_power_of_two_and_each_has_a_capacity() {
-        let usual = [1, 4096, 8191, 8192, 100_000, MAX_CAPACITY].map(|n| count(None, n, n));
+        let usual = [1, 4096, 8191, 8192, 100_000, 1 << 60].map(|n| count(None, n, n));
         assert_eq!(usual, [1, 1, 1, 2, 16, 64]);
         assert_eq!([0, 1, 3, 1000].map(|wanted| count(Some(wanted), 1, 100)), [1, 1, 4, 64]);
         assert_eq!(count(Some(8), 1, 7), 1, "a shard without a capacity would store nothing");
-    }
-
-    #[test]
-    fn a_capacity_of_nothing_or_beyond_counting_is_refused() {
-        for capacity in [0, MAX_CAPACITY + 1, u64::MAX] {
-            let error = QuickCacheStore::<u8>::new(capacity).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{capacity}");
-        }
-        let missing = QuickCacheStore::<u8>::builder().build().unwrap_err();
-        assert!(missing.to_string().contains("set .capacity()"), "{missing}");
-        assert_eq!(QuickCacheStore::<u8>::new(MAX_CAPACITY).unwrap().capacity(), MAX_CAPACITY);
     }
 }

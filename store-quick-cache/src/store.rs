@@ -1,12 +1,13 @@
 //! The store.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
-use cache_core::{Displaced, Entry, Fence, Key, LocalStore, Profile, Result, SharedClock, backend::MemoryRow};
+use cache_core::{
+    Displaced, Entry, Fence, Key, LocalStore, Profile, Result,
+    backend::{MemoryRow, MemorySettings},
+};
 
-use crate::policy::{self, Id, Row, Rows};
-
-pub(crate) type Weigher<V> = Arc<dyn Fn(&Key, &V) -> u64 + Send + Sync>;
+use crate::policy::{self, Row, Rows};
 
 /// A store in memory on [`quick_cache`](https://docs.rs/quick_cache): S3-FIFO eviction, bounded by a
 /// number of entries or by their weight, without threads.
@@ -40,10 +41,7 @@ pub struct QuickCacheStore<V: Clone + Send + Sync + 'static> {
 pub(crate) struct Inner<V> {
     pub(crate) rows: Rows<V>,
     pub(crate) fence: Fence,
-    pub(crate) clock: SharedClock,
-    pub(crate) time_to_idle: Option<Duration>,
-    pub(crate) weigher: Option<Weigher<V>>,
-    pub(crate) capacity: u64,
+    pub(crate) settings: MemorySettings<V>,
 }
 
 impl<V: Clone + Send + Sync + 'static> QuickCacheStore<V> {
@@ -68,7 +66,7 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheStore<V> {
 
     /// Returns the largest number of entries, or with a weigher their largest total weight.
     pub fn capacity(&self) -> u64 {
-        self.inner.capacity
+        self.inner.settings.capacity
     }
 }
 
@@ -76,8 +74,7 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for QuickCacheStore<V> {
     type Value = V;
 
     fn profile(&self) -> Profile {
-        let entries = if self.inner.weigher.is_none() { self.inner.capacity } else { 0 };
-        Profile::new("quick_cache").ttl_resolution(Duration::from_nanos(1)).entries(entries)
+        self.inner.settings.profile("quick_cache")
     }
 
     fn fence(&self) -> &Fence {
@@ -86,34 +83,30 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for QuickCacheStore<V> {
 
     #[inline]
     fn get(&self, key: &Key) -> Option<Entry<V>> {
-        let Inner { rows, clock, time_to_idle, .. } = &*self.inner;
+        let Inner { rows, settings, .. } = &*self.inner;
         // The lock of the cache is held only while the `Arc` is cloned.
-        rows.get(&Id::from(key.fingerprint()))?.row.read(key, clock, *time_to_idle)
+        rows.get(&key.fingerprint())?.row.read(key, &settings.clock, settings.time_to_idle)
     }
 
     fn holds(&self, key: &Key) -> bool {
-        self.inner.rows.contains_key(&Id::from(key.fingerprint()))
+        self.inner.rows.contains_key(&key.fingerprint())
     }
 
     fn weigh(&self, key: &Key, entry: &Entry<V>) -> u64 {
-        match (&self.inner.weigher, entry.value()) {
-            (Some(weigher), Some(value)) => weigher(key, value),
-            _ => 1,
-        }
+        self.inner.settings.weigh(key, entry)
     }
 
     fn insert(&self, key: &Key, entry: Entry<V>, weight: u64) -> Result<Displaced> {
-        let Inner { rows, clock, time_to_idle, .. } = &*self.inner;
-        let row = MemoryRow::new(key.clone(), entry, clock.now(), *time_to_idle);
-        // An entry of no weight would never be evicted.
-        let row = Arc::new(Row { row, weight: weight.max(1) });
+        let Inner { rows, settings, .. } = &*self.inner;
+        let row = MemoryRow::new(key.clone(), entry, settings.clock.now(), settings.time_to_idle);
+        let row = Arc::new(Row { row, weight });
         let mut displaced = policy::Displaced::new();
-        rows.insert_with_lifecycle(Id::from(key.fingerprint()), row, &mut displaced);
+        rows.insert_with_lifecycle(key.fingerprint(), row, &mut displaced);
         Ok(Displaced::rows(displaced))
     }
 
     fn remove(&self, key: &Key) -> Result<Displaced> {
-        let removed = self.inner.rows.remove(&Id::from(key.fingerprint()));
+        let removed = self.inner.rows.remove(&key.fingerprint());
         Ok(Displaced::rows(removed.map(|(_, row)| row)))
     }
 

@@ -1,18 +1,15 @@
 //! The builder of a store.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use cache_core::{Error, ErrorKind, Fence, Key, Result, SharedClock, SystemClock, backend::check_time_to_idle};
+use cache_core::{Fence, Key, Result, SharedClock, backend::MemorySettings};
 
 use crate::{
     flusher::Flusher,
     reaper::Reaper,
     segments::Segments,
-    store::{Inner, StrettoStore, Weigher},
+    store::{Inner, StrettoStore},
 };
-
-/// An exbibyte. Stretto adds weights up in an `i64`; four times this much still fits.
-const MAX_CAPACITY: u64 = 1 << 60;
 
 /// The weight that an entry is assumed to have when the number of entries is estimated.
 const USUAL_WEIGHT: u64 = 1024;
@@ -47,15 +44,12 @@ const MAX_SEGMENTS: u32 = 8;
 ///     Ok(())
 /// }
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct StrettoBuilder<V> {
-    capacity: u64,
+    settings: MemorySettings<V>,
     expected_entries: Option<u64>,
     segments: Option<u32>,
-    weigher: Option<Weigher<V>>,
-    time_to_idle: Option<Duration>,
-    clock: SharedClock,
 }
 
 impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
@@ -88,14 +82,13 @@ impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
 
 impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
     fn new() -> Self {
-        let clock = SystemClock::shared();
-        Self { capacity: 0, expected_entries: None, segments: None, weigher: None, time_to_idle: None, clock }
+        Self { settings: MemorySettings::new(), expected_entries: None, segments: None }
     }
 
     /// Sets the largest number of entries, or with a [`weigher`](Self::weigher) their largest total
     /// weight. Required.
     pub fn capacity(mut self, capacity: u64) -> Self {
-        self.capacity = capacity;
+        self.settings.capacity = capacity;
         self
     }
 
@@ -108,7 +101,7 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
     /// each entry; see the [crate](crate). The [validator](cache_core::Entry::validator) of an
     /// entry, at most 1 KiB, is not counted.
     pub fn weigher(mut self, weigher: impl Fn(&Key, &V) -> u64 + Send + Sync + 'static) -> Self {
-        self.weigher = Some(Arc::new(weigher));
+        self.settings.weigher = Some(Arc::new(weigher));
         self
     }
 
@@ -162,13 +155,13 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
     /// ```
     #[doc(alias = "sliding_expiration")]
     pub fn time_to_idle(mut self, time: Duration) -> Self {
-        self.time_to_idle = Some(time);
+        self.settings.time_to_idle = Some(time);
         self
     }
 
     /// Sets the clock by which entries expire. Default: the monotonic clock of the system.
     pub fn clock(mut self, clock: SharedClock) -> Self {
-        self.clock = clock;
+        self.settings.clock = clock;
         self
     }
 
@@ -177,32 +170,24 @@ impl<V: Clone + Send + Sync + 'static> StrettoBuilder<V> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput) if the capacity is zero
-    /// or more than 2^60 or the time to idle is zero, and of kind [`Backend`](ErrorKind::Backend)
+    /// Returns an error of kind [`InvalidInput`](cache_core::ErrorKind::InvalidInput) if the capacity is zero
+    /// or more than 2^60 or the time to idle is zero, and of kind [`Backend`](cache_core::ErrorKind::Backend)
     /// if a thread cannot be started.
     pub fn build(self) -> Result<StrettoStore<V>> {
-        let Self { capacity, expected_entries, segments, weigher, time_to_idle, clock } = self;
-        check_time_to_idle(time_to_idle)?;
-        if capacity == 0 {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "the capacity of the stretto store is zero; set .capacity() to the largest number of entries",
-            ));
-        }
-        if capacity > MAX_CAPACITY {
-            return Err(Error::new(ErrorKind::InvalidInput, "the capacity of the stretto store is more than 2^60"));
-        }
-        let budget = if weigher.is_some() { capacity - capacity / 10 } else { capacity };
-        let usual = if weigher.is_some() { capacity / USUAL_WEIGHT } else { capacity };
+        let Self { settings, expected_entries, segments } = self;
+        settings.check("stretto")?;
+        // Stretto adds weights up in an `i64`; four times the largest capacity still fits.
+        let (capacity, is_weighed) = (settings.capacity, settings.weigher.is_some());
+        let budget = if is_weighed { capacity - capacity / 10 } else { capacity };
+        let usual = if is_weighed { capacity / USUAL_WEIGHT } else { capacity };
         let entries = expected_entries.unwrap_or(usual);
         let segments = count(segments, entries, budget);
         // With a weigher, stretto admits nine tenths of the capacity, and the rest is room for
         // entries that await admission. Without a weigher, that room is added to the capacity.
-        let limit = if weigher.is_some() { capacity } else { capacity + room(capacity) };
+        let limit = if is_weighed { capacity } else { capacity + room(capacity) };
         let segments = Arc::new(Segments::start(segments, budget, limit, counters(entries), &Reaper::start()?)?);
-        let flusher = Flusher::start(Arc::clone(&segments), Arc::clone(&clock))?;
-        let fence = Fence::new();
-        Ok(StrettoStore::from_inner(Inner { segments, flusher, fence, clock, time_to_idle, weigher, capacity }))
+        let flusher = Flusher::start(Arc::clone(&segments), Arc::clone(&settings.clock))?;
+        Ok(StrettoStore::from_inner(Inner { segments, flusher, fence: Fence::new(), settings }))
     }
 }
 
@@ -224,19 +209,6 @@ fn room(capacity: u64) -> u64 {
 fn counters(entries: u64) -> usize {
     let counters = entries.saturating_mul(COUNTERS_PER_ENTRY).clamp(MIN_COUNTERS, MAX_COUNTERS);
     usize::try_from(counters).unwrap_or(usize::MAX)
-}
-
-impl<V> fmt::Debug for StrettoBuilder<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StrettoBuilder")
-            .field("capacity", &self.capacity)
-            .field("expected_entries", &self.expected_entries)
-            .field("segments", &self.segments)
-            .field("weigher", &self.weigher.is_some())
-            .field("time_to_idle", &self.time_to_idle)
-            .field("clock", &self.clock)
-            .finish()
-    }
 }
 
 #[cfg(test)]
@@ -264,14 +236,8 @@ mod tests {
     }
 
     #[test]
-    fn a_capacity_of_nothing_or_beyond_counting_is_refused() {
-        for capacity in [0, MAX_CAPACITY + 1, u64::MAX] {
-            let error = StrettoStore::<u8>::new(capacity).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{capacity}");
-        }
-        let missing = StrettoStore::<u8>::builder().build().unwrap_err();
-        assert!(missing.to_string().contains("is zero"), "{missing}");
-        let largest = StrettoStore::<u8>::builder().capacity(MAX_CAPACITY).expected_entries(1).build().unwrap();
-        assert_eq!(largest.capacity(), MAX_CAPACITY);
+    fn the_largest_capacity_can_be_counted() {
+        let largest = StrettoStore::<u8>::builder().capacity(1 << 60).expected_entries(1).build().unwrap();
+        assert_eq!(largest.capacity(), 1 << 60);
     }
 }

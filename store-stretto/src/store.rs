@@ -1,10 +1,10 @@
 //! The store.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use cache_core::{
-    Displaced, Entry, Error, ErrorKind, Fence, Key, LocalStore, Profile, Result, SharedClock,
-    backend::{Fingerprint, MemoryRow},
+    Displaced, Entry, Error, ErrorKind, Fence, Key, LocalStore, Profile, Result,
+    backend::{Fingerprint, MemoryRow, MemorySettings},
 };
 use stretto::CacheError;
 
@@ -17,8 +17,6 @@ use crate::{
         segment::{NewRow, Segment},
     },
 };
-
-pub(crate) type Weigher<V> = Arc<dyn Fn(&Key, &V) -> u64 + Send + Sync>;
 
 /// A store in memory on [stretto](https://docs.rs/stretto): `TinyLFU` admission, sampled LFU
 /// eviction, bounded by a number of entries or by their weight.
@@ -55,10 +53,7 @@ pub(crate) struct Inner<V: Send + Sync + 'static> {
     pub(crate) segments: Arc<Segments<V>>,
     pub(crate) flusher: Flusher,
     pub(crate) fence: Fence,
-    pub(crate) clock: SharedClock,
-    pub(crate) time_to_idle: Option<Duration>,
-    pub(crate) weigher: Option<Weigher<V>>,
-    pub(crate) capacity: u64,
+    pub(crate) settings: MemorySettings<V>,
 }
 
 impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
@@ -84,7 +79,7 @@ impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
 
     /// Returns the largest number of entries, or with a weigher their largest total weight.
     pub fn capacity(&self) -> u64 {
-        self.inner.capacity
+        self.inner.settings.capacity
     }
 }
 
@@ -92,8 +87,7 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
     type Value = V;
 
     fn profile(&self) -> Profile {
-        let entries = if self.inner.weigher.is_none() { self.inner.capacity } else { 0 };
-        Profile::new("stretto").ttl_resolution(Duration::from_nanos(1)).entries(entries)
+        self.inner.settings.profile("stretto")
     }
 
     fn fence(&self) -> &Fence {
@@ -105,7 +99,7 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
         let row = self.inner.segments.of(key.fingerprint()).get(key.fingerprint())?;
         row.mark_read();
         // No lock is held here, so the value's `Clone` and `Drop` may call the store.
-        row.read(key, &self.inner.clock, self.inner.time_to_idle)
+        row.read(key, &self.inner.settings.clock, self.inner.settings.time_to_idle)
     }
 
     fn holds(&self, key: &Key) -> bool {
@@ -113,10 +107,7 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
     }
 
     fn weigh(&self, key: &Key, entry: &Entry<V>) -> u64 {
-        match (&self.inner.weigher, entry.value()) {
-            (Some(weigher), Some(value)) => weigher(key, value),
-            _ => 1,
-        }
+        self.inner.settings.weigh(key, entry)
     }
 
     fn insert(&self, key: &Key, entry: Entry<V>, weight: u64) -> Result<Displaced> {
@@ -146,15 +137,15 @@ impl<V: Clone + Send + Sync + 'static> StrettoStore<V> {
 impl<V: Send + Sync + 'static> Inner<V> {
     /// Takes the fingerprint as a parameter so that a test can make two keys collide.
     fn insert(&self, key: &Key, fingerprint: Fingerprint, entry: Entry<V>, weight: u64) -> Result<Displaced> {
-        let now = self.clock.now();
-        let row = Arc::new(Row::new(MemoryRow::new(key.clone(), entry, now, self.time_to_idle)));
+        let now = self.settings.clock.now();
+        let row = Arc::new(Row::new(MemoryRow::new(key.clone(), entry, now, self.settings.time_to_idle)));
         let is_expired = row.entry().expiry().is_past(now);
         let slot = CaptureSlot::open();
         let segment = self.segments.of(fingerprint);
         let stored = if is_expired {
             segment.remove(fingerprint, &slot)
         } else {
-            segment.insert(&NewRow { fingerprint, row: &row, weight: weight.max(1), now }, &slot)
+            segment.insert(&NewRow { fingerprint, row: &row, weight, now }, &slot)
         };
         // The new row is returned even if it was stored: it may have been evicted already, and this
         // may be its last handle.
@@ -215,6 +206,8 @@ impl<V: Clone + Send + Sync + 'static> fmt::Debug for StrettoStore<V> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use cache_core::{Clock as _, Expiry, ManualClock};
 
     use super::*;

@@ -3,6 +3,7 @@
 mod batch;
 mod idle;
 mod lock;
+mod memory;
 mod row;
 mod server_clock;
 mod server_time;
@@ -14,6 +15,7 @@ pub use self::{
     batch::{only, refused_for_room, with_removal},
     idle::IdleDeadline,
     lock::lock,
+    memory::{BuildFingerprintHasher, FingerprintHasher, MemorySettings, Weigher},
     row::MemoryRow,
     server_clock::ServerClock,
     server_time::ServerTime,
