@@ -43,7 +43,7 @@ impl Coherence {
 
     /// Sets the interval of the heartbeats by which the stream proves that it is alive. An entry
     /// of a first tier is served if it was current in the shared tier at most W ago, where W is
-    /// twice the heartbeat and the timeout of one command of the stream. Default: 500 ms.
+    /// twice this interval plus the timeout of one command of the stream. Default: 500 ms.
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = interval;
         self
@@ -215,24 +215,25 @@ impl FirstTiers {
         Draw { stamp: self.stamps.draw(key), shared: self.shared }
     }
 
-    /// Notes what the shared tier has answered for a suspect entry of the key. Returns `true` if
-    /// the entry is outdated.
-    pub(crate) fn note_check<V>(&self, suspect: &Entry<V>, found: Option<&Entry<V>>) -> bool {
-        let (count, is_outdated) = match found {
+    /// Notes what the shared tier has answered for a suspect entry of the key. An entry that is
+    /// outdated is not served any more, not even if the shared tier cannot be reached. `newer` is
+    /// the draw for the entry that replaces it.
+    pub(crate) fn note_check<V>(
+        &self,
+        (key, suspect): (&Key, &Entry<V>),
+        found: Option<&Entry<V>>,
+        newer: Option<&Draw>,
+    ) {
+        let count = match found {
             Some(found) if found.etag().is_some() && found.etag() == suspect.etag() => {
-                (&self.counters.checks_unchanged, false)
+                self.counters.checks_unchanged.increment();
+                return;
             }
-            Some(_) => (&self.counters.checks_changed, true),
-            None => (&self.counters.checks_gone, true),
+            Some(_) => &self.counters.checks_changed,
+            None => &self.counters.checks_gone,
         };
         count.increment();
-        is_outdated
-    }
-
-    /// Lets no entry that the first tiers have of the key be served without a check, not even if
-    /// the shared tier cannot be reached.
-    pub(crate) fn distrust(&self, key: &Key) {
-        self.stamps.change(key, || true);
+        self.stamps.outdate(key, suspect.stamp(), newer.map(Draw::stamp));
     }
 
     /// Makes the entries of a key suspect.

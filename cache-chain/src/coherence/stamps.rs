@@ -185,6 +185,14 @@ impl Stamps {
         true
     }
 
+    /// Makes the entry of a key with this stamp suspect, and those with lower stamps. An entry with
+    /// the `newer` stamp is not, if that is higher.
+    pub(crate) fn outdate(&self, key: &Key, stamp: u64, newer: Option<u64>) {
+        let is_higher = newer.is_some_and(|newer| newer > stamp);
+        let number = if is_higher { stamp + 1 } else { self.draws.next() };
+        self.changed(key).fetch_max(number, Release);
+    }
+
     /// Makes all entries suspect: any of their keys may have changed.
     pub(crate) fn change_all(&self) {
         let mut cold = lock(&self.cold);

@@ -69,7 +69,6 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         let (last, purpose) = (self.tiers.len() - 1, query.purpose);
         let mut lookups: Each<Lookup<V>> = keys.iter().map(|key| self.nothing_of(key)).collect();
         let mut missing: Each<usize> = (0..keys.len()).collect();
-        let mut outdated: Each<usize> = Each::new();
         let mut peeked = peeked.filter(|_| self.tiers[0].is_local());
         for (place, tier) in self.tiers.iter().enumerate() {
             if missing.is_empty() {
@@ -89,22 +88,14 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             let answers = tier.look_up(&asked, known, lease, limit, accepts).await;
             let is_short = limit < tier.read_timeout;
             for (&at, answer) in missing.iter().zip(answers) {
-                if self.is_outdated(suspects.get(&keys[at]), &answer) {
-                    outdated.push(at);
-                }
+                self.note_check(suspects.get(&keys[at]), (&keys[at], &lookups[at].leases), &answer);
                 self.note(place, &mut lookups[at], answer, is_short, accepts);
             }
             missing.retain(|at| lookups[*at].hit.is_none());
         }
-        for (at, (key, lookup)) in keys.iter().zip(&mut lookups).enumerate() {
+        for (key, lookup) in keys.iter().zip(&mut lookups) {
             self.serve_in_grace(key, lookup, query);
-            let is_queued = self.enqueue_backfill(key, lookup, query);
-            if !is_queued
-                && outdated.contains(&at)
-                && let Some(first) = self.first()
-            {
-                first.distrust(key);
-            }
+            self.enqueue_backfill(key, lookup, query);
         }
         lookups
     }
@@ -130,11 +121,10 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             .find_map(|(place, tier)| Some((place, tier.local()?.get(key)?)))
     }
 
-    /// Returns `true` if the shared tier has answered that a suspect entry is outdated.
-    fn is_outdated(&self, suspect: Option<&Entry<V>>, answer: &Result<TierLookup<V>>) -> bool {
-        match (self.first(), suspect, answer) {
-            (Some(first), Some(suspect), Ok(TierLookup { entry, .. })) => first.note_check(suspect, entry.as_ref()),
-            _ => false,
+    /// Notes what the shared tier has answered for a suspect entry.
+    fn note_check(&self, suspect: Option<&Entry<V>>, (key, leases): (&Key, &Leases), answer: &Result<TierLookup<V>>) {
+        if let (Some(first), Some(suspect), Ok(TierLookup { entry, .. })) = (self.first(), suspect, answer) {
+            first.note_check((key, suspect), entry.as_ref(), leases.draw().as_ref());
         }
     }
 
@@ -182,21 +172,22 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         }
     }
 
-    /// Queues the backfill of a hit. Returns `true` if it was queued. An entry that has expired on
-    /// the way is a miss. A tier that answered and granted no lease cannot be backfilled, which
-    /// counts as a failed backfill.
-    fn enqueue_backfill(&self, key: &Key, lookup: &mut Lookup<V>, query: &Query) -> bool {
-        let Some((place, entry)) = &lookup.hit else { return false };
+    /// Queues the backfill of a hit. An entry that has expired on the way is a miss. A tier that
+    /// answered and granted no lease cannot be backfilled, which counts as a failed backfill.
+    fn enqueue_backfill(&self, key: &Key, lookup: &mut Lookup<V>, query: &Query) {
+        let Some((place, entry)) = &lookup.hit else { return };
         if self.has_expired(entry) {
             lookup.hit = None;
-            return false;
+            return;
         }
         let (place, entry) = (*place, entry.clone());
         let (draw, tickets) = (lookup.leases.draw(), lookup.leases.take());
         let unwritten = query.unwritten.iter().filter(|unwritten| **unwritten < place).count();
         let explained = tickets.len() + lookup.failed.len() + unwritten;
         self.backfills.counters().failed.add(place.saturating_sub(explained));
-        !tickets.is_empty() && self.backfills.enqueue(Backfill::new(key.clone(), entry, tickets, place, draw))
+        if !tickets.is_empty() {
+            self.backfills.enqueue(Backfill::new(key.clone(), entry, tickets, place, draw));
+        }
     }
 
     /// Returns `true` if a lookup takes leases of this tier. Without a lease, the tier is not
