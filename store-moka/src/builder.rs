@@ -12,7 +12,7 @@ use cache_core::{
 use moka::sync::Cache;
 
 use crate::{
-    bin::{Bin, Kept},
+    bin::{BinnedRow, EmptyOnDrop},
     store::{Inner, MokaStore},
 };
 
@@ -101,10 +101,15 @@ impl<V: Clone + Send + Sync + 'static> MokaBuilder<V> {
     pub fn build(self) -> Result<MokaStore<V>> {
         let Self(settings) = self;
         settings.check("moka")?;
-        let weigh = |_: &Fingerprint, kept: &Arc<Kept<V>>| kept.weight;
-        let builder = Cache::builder().max_capacity(settings.capacity).weigher(weigh);
+        let builder = Cache::builder().max_capacity(settings.capacity);
+        // With a weigher, moka counts frequencies of fewer entries.
+        let builder = match &settings.weigher {
+            Some(_) => builder.weigher(|_: &Fingerprint, row: &Arc<BinnedRow<V>>| row.weight),
+            None => builder,
+        };
         let rows = builder.build_with_hasher(BuildFingerprintHasher::default());
-        let (bin, pending, fence) = (Arc::new(Bin::default()), AtomicU64::new(0), Fence::new());
-        Ok(MokaStore::from_inner(Inner { rows, bin, pending, fence, settings }))
+        let (pending, generation) = (AtomicU64::new(0), AtomicU64::new(0));
+        let fence = Fence::new();
+        Ok(MokaStore::from_inner(Inner { rows, pending, generation, fence, settings, _bin: EmptyOnDrop }))
     }
 }

@@ -4,7 +4,10 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
@@ -14,10 +17,10 @@ use cache_core::{
 };
 use moka::sync::Cache;
 
-use crate::bin::{Bin, Kept};
+use crate::bin::{self, BinnedRow, EmptyOnDrop};
 
 /// The cache: rows by the fingerprint of their key.
-pub(crate) type Rows<V> = Cache<Fingerprint, Arc<Kept<V>>, BuildFingerprintHasher>;
+pub(crate) type Rows<V> = Cache<Fingerprint, Arc<BinnedRow<V>>, BuildFingerprintHasher>;
 
 /// A store in memory on [moka](https://docs.rs/moka): `TinyLFU` admission and LRU eviction, bounded by
 /// a number of entries or by their weight, without threads.
@@ -50,11 +53,14 @@ pub struct MokaStore<V: Clone + Send + Sync + 'static> {
 
 pub(crate) struct Inner<V: Send + Sync + 'static> {
     pub(crate) rows: Rows<V>,
-    pub(crate) bin: Arc<Bin<V>>,
     /// The number of insertions since moka last evicted, in a store without a weigher.
     pub(crate) pending: AtomicU64,
+    /// The number of times that the store was cleared. Rows of an earlier generation are not served.
+    pub(crate) generation: AtomicU64,
     pub(crate) fence: Fence,
     pub(crate) settings: MemorySettings<V>,
+    /// Declared, and so dropped, after the rows.
+    pub(crate) _bin: EmptyOnDrop,
 }
 
 impl<V: Clone + Send + Sync + 'static> MokaStore<V> {
@@ -62,20 +68,22 @@ impl<V: Clone + Send + Sync + 'static> MokaStore<V> {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Returns the number of entries, including expired ones that have not been evicted yet.
+    /// Returns the number of entries, including expired ones that have not been evicted yet. Lets
+    /// moka apply its buffers and evict first, so it is slower than a read.
     pub fn len(&self) -> u64 {
-        self.inner.evict();
+        self.inner.run_maintenance();
         self.inner.rows.entry_count()
     }
 
-    /// Returns `true` if the store holds no entries.
+    /// Returns `true` if the store holds no entries; as [`len`](Self::len).
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns the total weight of the entries. Without a weigher, each entry weighs 1.
+    /// Returns the total weight of the entries; as [`len`](Self::len). Without a weigher, each entry
+    /// weighs 1.
     pub fn weight(&self) -> u64 {
-        self.inner.evict();
+        self.inner.run_maintenance();
         self.inner.rows.weighted_size()
     }
 
@@ -87,13 +95,9 @@ impl<V: Clone + Send + Sync + 'static> MokaStore<V> {
 
 impl<V: Send + Sync + 'static> Inner<V> {
     /// Lets moka apply its buffers and evict what does not fit.
-    fn evict(&self) {
+    fn run_maintenance(&self) {
         self.pending.store(0, Relaxed);
         self.rows.run_pending_tasks();
-    }
-
-    fn displaced(&self) -> Displaced {
-        Displaced::rows(self.bin.empty())
     }
 }
 
@@ -110,8 +114,12 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for MokaStore<V> {
 
     #[inline]
     fn get(&self, key: &Key) -> Option<Entry<V>> {
-        let Inner { rows, settings, .. } = &*self.inner;
-        rows.get(&key.fingerprint())?.row().read(key, &settings.clock, settings.time_to_idle)
+        let Inner { rows, generation, settings, .. } = &*self.inner;
+        let binned = rows.get(&key.fingerprint())?;
+        if binned.generation != generation.load(Acquire) {
+            return None;
+        }
+        binned.row().read(key, &settings.clock, settings.time_to_idle)
     }
 
     fn holds(&self, key: &Key) -> bool {
@@ -123,31 +131,44 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for MokaStore<V> {
     }
 
     fn insert(&self, key: &Key, entry: Entry<V>, weight: u64) -> Result<Displaced> {
-        let Inner { rows, bin, pending, settings, .. } = &*self.inner;
+        let Inner { rows, pending, generation, settings, .. } = &*self.inner;
         let row = MemoryRow::new(key.clone(), entry, settings.clock.now(), settings.time_to_idle);
-        rows.insert(key.fingerprint(), Arc::new(Kept::new(row, weight, bin)));
+        let row = Arc::new(BinnedRow::new(row, weight.max(1), generation.load(Acquire)));
+        if weight > settings.capacity {
+            // Moka would evict everything else first. The row goes into the bin.
+            rows.invalidate(&key.fingerprint());
+            drop(row);
+            return Ok(bin::take());
+        }
+        rows.insert(key.fingerprint(), row);
         // Moka evicts after 64 insertions, which a small capacity does not allow. And it loses count
         // of the weight of an entry that is written twice before that: with random weights, moka
         // 0.12.16 then keeps 2.5 times its capacity.
         if settings.weigher.is_some() || pending.fetch_add(1, Relaxed) >= settings.capacity / 32 {
-            self.inner.evict();
+            self.inner.run_maintenance();
         }
-        Ok(self.inner.displaced())
+        Ok(bin::take())
     }
 
     fn remove(&self, key: &Key) -> Result<Displaced> {
         self.inner.rows.invalidate(&key.fingerprint());
-        Ok(self.inner.displaced())
+        Ok(bin::take())
     }
 
     fn clear(&self) -> Result<()> {
-        self.inner.rows.invalidate_all();
+        // Moka's own `invalidate_all` compares times, by which a row may come back.
+        let cleared = self.inner.generation.fetch_add(1, Release);
+        for (fingerprint, row) in &self.inner.rows {
+            if row.generation <= cleared {
+                self.inner.rows.invalidate(&*fingerprint);
+            }
+        }
         LocalStore::wait(self)
     }
 
     fn wait(&self) -> Result<()> {
-        self.inner.evict();
-        drop(self.inner.displaced());
+        self.inner.run_maintenance();
+        bin::empty();
         Ok(())
     }
 }
