@@ -53,9 +53,10 @@ impl Numbers {
         self.note(number, |last| last.checked_add(1) == Some(number) && number != 1)
     }
 
-    /// Notes the number that a heartbeat repeats. Returns `false` if announcements are missing.
+    /// Notes the number that a heartbeat repeats. Returns `false` if announcements may be missing: 0
+    /// says that there is no counter, so nothing tells whether there was one in between.
     pub(crate) fn repeated(&mut self, number: u64) -> bool {
-        self.note(number, |last| number == last)
+        self.note(number, |last| number == last && number != 0)
     }
 
     fn note(&mut self, number: u64, is_next: impl FnOnce(u64) -> bool) -> bool {
@@ -112,7 +113,7 @@ mod tests {
         assert!(!numbers.announced(6), "a duplicate");
         assert!(!numbers.repeated(7), "the last announcement is missing");
         assert!(numbers.announced(8));
-        assert!(!numbers.repeated(0), "the counter is lost");
+        assert!(!numbers.repeated(0) && !numbers.repeated(0), "the counter is lost");
         assert!(!numbers.announced(u64::MAX) && !numbers.announced(0));
     }
 
