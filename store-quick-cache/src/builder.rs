@@ -9,7 +9,7 @@ use cache_core::{
 use quick_cache::{OptionsBuilder, sync};
 
 use crate::{
-    policy::{ByRow, Hand},
+    policy::{CollectDisplaced, RowWeighter},
     store::{Inner, QuickCacheStore},
 };
 
@@ -88,9 +88,8 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheBuilder<V> {
     /// capacity is not stored.
     ///
     /// The weigher is called once for each insertion, with no lock held; it may call the store. Add
-    /// [`Key::memory`] to count the key as well. The store itself takes more for each entry; see
-    /// the [crate](crate). The [validator](cache_core::Entry::validator) of an entry, at most 1
-    /// KiB, is not counted.
+    /// [`Key::memory`] to count the key as well. What the store itself takes for each entry, and the
+    /// [validator](cache_core::Entry::validator) of an entry, at most 1 KiB, are not counted.
     pub fn weigher(mut self, weigher: impl Fn(&Key, &V) -> u64 + Send + Sync + 'static) -> Self {
         self.settings.weigher = Some(Arc::new(weigher));
         self
@@ -107,7 +106,8 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheBuilder<V> {
     }
 
     /// Sets the number of shards, rounded up to a power of two, at most 64. Each has a lock and a
-    /// part of the capacity. Default: one for each 4096 expected entries.
+    /// part of the capacity. Default: one for each 4096 expected entries, rounded down to a power of
+    /// two. One if the capacity is smaller than the number of shards.
     pub fn shards(mut self, shards: u32) -> Self {
         self.shards = Some(shards);
         self
@@ -143,7 +143,7 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheBuilder<V> {
         let capacity = settings.capacity;
         let usual = if settings.weigher.is_some() { capacity.div_ceil(USUAL_WEIGHT) } else { capacity };
         let entries = expected_entries.unwrap_or(usual).max(1);
-        let shards = count(shards, entries, capacity);
+        let shards = shard_count(shards, entries, capacity);
         let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let mut options = OptionsBuilder::new();
         // The cache rounds the part of each shard up.
@@ -151,13 +151,18 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheBuilder<V> {
         // With fewer, it would take fewer shards than it is told.
         options.estimated_items_capacity(size(entries.max(32 * shards)));
         let options = options.build().map_err(|error| Error::with_source(ErrorKind::Backend, "quick_cache", error))?;
-        let rows = sync::Cache::with_options(options, ByRow, BuildFingerprintHasher::default(), Hand::default());
+        let rows = sync::Cache::with_options(
+            options,
+            RowWeighter,
+            BuildFingerprintHasher::default(),
+            CollectDisplaced::default(),
+        );
         Ok(QuickCacheStore::from_inner(Inner { rows, fence: Fence::new(), settings }))
     }
 }
 
 /// Returns the number of shards, a power of two. Each has a capacity of at least 1.
-fn count(wanted: Option<u32>, entries: u64, capacity: u64) -> u64 {
+fn shard_count(wanted: Option<u32>, entries: u64, capacity: u64) -> u64 {
     let usual = 1 << (entries / ENTRIES_PER_SHARD).max(1).ilog2();
     let count = wanted.map_or(usual, |wanted| u64::from(wanted).next_power_of_two()).clamp(1, MAX_SHARDS);
     if count > capacity { 1 } else { count }
@@ -169,9 +174,9 @@ mod tests {
 
     #[test]
     fn shards_are_a_power_of_two_and_each_has_a_capacity() {
-        let usual = [1, 4096, 8191, 8192, 100_000, 1 << 60].map(|n| count(None, n, n));
+        let usual = [1, 4096, 8191, 8192, 100_000, 1 << 60].map(|n| shard_count(None, n, n));
         assert_eq!(usual, [1, 1, 1, 2, 16, 64]);
-        assert_eq!([0, 1, 3, 1000].map(|wanted| count(Some(wanted), 1, 100)), [1, 1, 4, 64]);
-        assert_eq!(count(Some(8), 1, 7), 1, "a shard without a capacity would store nothing");
+        assert_eq!([0, 1, 3, 1000].map(|wanted| shard_count(Some(wanted), 1, 100)), [1, 1, 4, 64]);
+        assert_eq!(shard_count(Some(8), 1, 7), 1, "a shard without a capacity would store nothing");
     }
 }

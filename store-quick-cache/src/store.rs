@@ -7,7 +7,7 @@ use cache_core::{
     backend::{MemoryRow, MemorySettings},
 };
 
-use crate::policy::{self, Row, Rows};
+use crate::policy::{DisplacedRows, Row, Rows};
 
 /// A store in memory on [`quick_cache`](https://docs.rs/quick_cache): S3-FIFO eviction, bounded by a
 /// number of entries or by their weight, without threads.
@@ -64,7 +64,8 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheStore<V> {
         self.inner.rows.weight()
     }
 
-    /// Returns the largest number of entries, or with a weigher their largest total weight.
+    /// Returns the configured capacity: the largest number of entries, or with a weigher their largest
+    /// total weight. The store rounds it down to a multiple of its shards.
     pub fn capacity(&self) -> u64 {
         self.inner.settings.capacity
     }
@@ -99,8 +100,9 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for QuickCacheStore<V> {
     fn insert(&self, key: &Key, entry: Entry<V>, weight: u64) -> Result<Displaced> {
         let Inner { rows, settings, .. } = &*self.inner;
         let row = MemoryRow::new(key.clone(), entry, settings.clock.now(), settings.time_to_idle);
-        let row = Arc::new(Row { row, weight });
-        let mut displaced = policy::Displaced::new();
+        // A row of no weight would never be evicted.
+        let row = Arc::new(Row { row, weight: weight.max(1) });
+        let mut displaced = DisplacedRows::new();
         rows.insert_with_lifecycle(key.fingerprint(), row, &mut displaced);
         Ok(Displaced::rows(displaced))
     }

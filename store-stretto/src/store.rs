@@ -145,7 +145,7 @@ impl<V: Send + Sync + 'static> Inner<V> {
         let stored = if is_expired {
             segment.remove(fingerprint, &slot)
         } else {
-            segment.insert(&NewRow { fingerprint, row: &row, weight, now }, &slot)
+            segment.insert(&NewRow { fingerprint, row: &row, weight: weight.max(1), now }, &slot)
         };
         // The new row is returned even if it was stored: it may have been evicted already, and this
         // may be its last handle.

@@ -20,7 +20,7 @@ impl Trace {
         let is_compressed = path.extension().is_some_and(|extension| extension == "zst");
         let bytes: Box<dyn Read> =
             if is_compressed { Box::new(zstd::Decoder::with_buffer(file)?) } else { Box::new(file) };
-        let is_arc = path.to_string_lossy().contains(".lis");
+        let is_arc = path.file_name().is_some_and(|name| name.to_string_lossy().contains(".lis"));
         let mut numbers = HashMap::<String, u64>::new();
         let mut requests = Vec::new();
         let mut request = |key: String| {

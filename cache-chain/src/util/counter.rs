@@ -2,6 +2,7 @@
 
 use std::{
     cell::OnceCell,
+    collections::BTreeSet,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -12,8 +13,9 @@ use super::sync::lock;
 
 /// A counter that many threads increment at once without sharing a cache line.
 ///
-/// Most threads have a shard for themselves, and increment it without a locked instruction, which
-/// would cost a hit some 6 ns. The others share the last shards.
+/// The first threads that count, of those that are alive, have a shard each, and increment it without
+/// a locked instruction, which would cost a hit some 6 ns. The others share the last shards. Only the
+/// first increment of a thread takes a lock. A counter takes 1 KiB.
 #[derive(Default)]
 pub(crate) struct Counter([Shard; OWNED + SHARED]);
 
@@ -26,7 +28,7 @@ const OWNED: usize = 12;
 const SHARED: usize = 4;
 
 /// The numbers of threads that have ended, and the first that no thread has had.
-static NUMBERS: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));
+static NUMBERS: Mutex<(BTreeSet<usize>, usize)> = Mutex::new((BTreeSet::new(), 0));
 
 /// The number of a thread. No other thread has it at the same time.
 struct Number(usize);
@@ -34,7 +36,8 @@ struct Number(usize);
 impl Number {
     fn next() -> Self {
         let (free, next) = &mut *lock(&NUMBERS);
-        Self(free.pop().unwrap_or_else(|| {
+        // The lowest ones have shards of their own.
+        Self(free.pop_first().unwrap_or_else(|| {
             *next += 1;
             *next - 1
         }))
@@ -43,7 +46,7 @@ impl Number {
 
 impl Drop for Number {
     fn drop(&mut self) {
-        lock(&NUMBERS).0.push(self.0);
+        lock(&NUMBERS).0.insert(self.0);
     }
 }
 

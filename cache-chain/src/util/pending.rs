@@ -49,7 +49,7 @@ impl Pending {
         lock(&self.state).numbers.len()
     }
 
-    /// Waits for all that has begun by now.
+    /// Waits for all that has begun by now. Cancel safe.
     pub(crate) async fn wait(&self) {
         let next = lock(&self.state).next;
         // The sender cannot be dropped meanwhile.

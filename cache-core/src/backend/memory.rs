@@ -1,4 +1,4 @@
-//! What the stores in memory share.
+//! Settings and hasher of in-memory stores.
 
 use std::{
     fmt,
