@@ -7,7 +7,7 @@ use integration_tests::RedisServer;
 /// The text stands in the README, but for the URL and for `main`.
 async fn example(url: &str) -> Result<(), Box<dyn std::error::Error>> {
     // README
-    use cache_chain::{ChainCache, redis::RedisStore, stretto::StrettoStore};
+    use cache_chain::{ChainCache, quick_cache::QuickCacheStore, redis::RedisStore};
 
     #[derive(Clone, serde_derive::Serialize, serde_derive::Deserialize)]
     struct User {
@@ -15,7 +15,7 @@ async fn example(url: &str) -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let users: ChainCache<User> = ChainCache::builder()
-        .tier(StrettoStore::new(100_000)?)
+        .tier(QuickCacheStore::new(100_000)?)
         .tier(RedisStore::builder(url).namespace("users").connect().await?)
         .build()?;
 
