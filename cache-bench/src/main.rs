@@ -1,13 +1,15 @@
 //! `cargo run --release -p cache-bench -- <what>`: this cache beside its peers.
 
+mod measure;
 mod origin;
+mod redis_cost;
 mod replay;
 mod report;
 mod scenarios;
 mod subject;
 mod subjects;
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::Parser;
 
@@ -22,6 +24,8 @@ use crate::{
 enum What {
     /// Plays the races that bring old values back
     Resurrection,
+    /// Redis below a chain, and by its driver alone
+    Redis(redis_cost::RedisCost),
     /// Replays a trace: hit ratio and residency of each first tier
     Replay(replay::Replay),
 }
@@ -29,15 +33,18 @@ enum What {
 fn main() -> ExitCode {
     match What::parse() {
         What::Resurrection => resurrection(),
-        What::Replay(replay) => {
-            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            match runtime.block_on(replay.run()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    eprintln!("the trace cannot be replayed: {error}");
-                    ExitCode::FAILURE
-                }
-            }
+        What::Redis(redis) => run(redis.run()),
+        What::Replay(replay) => run(replay.run()),
+    }
+}
+
+fn run(measure: impl Future<Output = io::Result<()>>) -> ExitCode {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    match runtime.block_on(measure) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
         }
     }
 }
