@@ -6,6 +6,7 @@ use cache_chain::ChainCache;
 use cache_core::{Entry, Expiry, Key, Store as _, SystemClock, Ticket, Write};
 use integration_tests::RedisServer;
 use redis::{Client, aio::MultiplexedConnection, pipe};
+use rustix::time::{ClockId, clock_gettime};
 use store_quick_cache::QuickCacheStore;
 use store_redis::RedisStore;
 
@@ -121,11 +122,15 @@ impl Subjects {
     ) -> Sample {
         self.server.cli(&["CONFIG", "RESETSTAT"]);
         let each = (calls / tasks).max(1);
+        let before = cpu_time();
         let rate = throughput(tasks, each, call).await;
+        let cpu = (cpu_time() - before) / (tasks * each) as f64;
         let commands = self.server.cli(&["INFO", "commandstats"]);
         let commands = commands.lines().filter(|line| !line.contains("cmdstat_config|resetstat"));
         let count = |line: &str| line.split_once("calls=")?.1.split(',').next()?.parse::<f64>().ok();
-        Sample::of(rate).with("commands", commands.filter_map(count).sum::<f64>() / (tasks * each) as f64)
+        Sample::of(rate)
+            .with("µs of CPU time", cpu * 1e6)
+            .with("commands", commands.filter_map(count).sum::<f64>() / (tasks * each) as f64)
     }
 
     async fn get(&self, tasks: usize, calls: usize, options: &Options) -> io::Result<()> {
@@ -294,6 +299,12 @@ impl Subjects {
         }
         contest.run(options).await.map(drop)
     }
+}
+
+/// The seconds of CPU time that this process has used. The server is another one.
+fn cpu_time() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// The keys of one batch.
