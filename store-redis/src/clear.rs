@@ -1,7 +1,7 @@
 //! Clears a namespace.
 
 use cache_core::{Result, backend::only};
-use redis::{Pipeline, Value, cmd};
+use redis::{Value, cmd};
 
 use crate::{
     connection::{error::unexpected, reply},
@@ -16,15 +16,13 @@ use crate::{
 pub(crate) async fn clear(keyspace: &Keyspace) -> Result<()> {
     // Commands that were sent before on other links must be applied before the scan.
     for link in 1..keyspace.connection.shared().links() {
-        let mut ping = Pipeline::with_capacity(1);
-        ping.cmd("PING");
-        keyspace.call().ask(link, &ping).await?;
+        keyspace.call().ask(link, cmd("PING")).await?;
     }
     let mut cursor = b"0".to_vec();
     loop {
-        let mut scan = Pipeline::with_capacity(1);
-        scan.cmd("SCAN").arg(&cursor).arg("MATCH").arg(keyspace.namespace.pattern()).arg("COUNT").arg(1000);
-        let [next, page] = reply::array(keyspace.call().ask(0, &scan).await?)?;
+        let mut scan = cmd("SCAN");
+        scan.arg(&cursor).arg("MATCH").arg(keyspace.namespace.pattern()).arg("COUNT").arg(1000);
+        let [next, page] = reply::array(keyspace.call().ask(0, scan).await?)?;
         cursor = reply::bytes(next)?.ok_or_else(unexpected)?;
         let Value::Array(keys) = page else { return Err(unexpected()) };
         let keys: Vec<Vec<u8>> =

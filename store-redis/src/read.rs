@@ -6,7 +6,7 @@ use cache_core::{
     Codec, Entry, Expiry, Key, Moment, Result, Ttl,
     backend::{ETag, Envelope, Opened},
 };
-use redis::{Pipeline, Value};
+use redis::{Pipeline, Value, cmd};
 
 use crate::{
     connection::{call::Call, error::unexpected, reply, server::ServerSnapshot},
@@ -17,6 +17,19 @@ use crate::{
 /// trip for all of it costs less than two.
 const LARGE: usize = 512;
 
+/// Reads a record.
+pub(crate) async fn read_record<V, C: Codec<V>>(
+    keyspace: &Keyspace,
+    envelope: &Envelope<C>,
+    key: &Key,
+) -> Result<Option<Entry<V>>> {
+    let (call, link) = (keyspace.call(), keyspace.link_of(key));
+    let name = keyspace.namespace.key(key);
+    let asked = keyspace.now();
+    let reply = call.get(link, name.clone()).await?;
+    Records { keyspace, envelope, call, link, asked, server: None }.open(&name, reply).await
+}
+
 /// Reads records.
 pub(crate) async fn read_records<V, C: Codec<V>>(
     keyspace: &Keyspace,
@@ -25,13 +38,11 @@ pub(crate) async fn read_records<V, C: Codec<V>>(
 ) -> Result<Vec<Result<Option<Entry<V>>>>> {
     let Some(first) = keys.first() else { return Ok(Vec::new()) };
     let (call, link) = (keyspace.call(), keyspace.link_of(first));
-    let mut read = Pipeline::with_capacity(1);
-    read.cmd(if keys.len() == 1 { "GET" } else { "MGET" });
     let names: Vec<Vec<u8>> = keys.iter().map(|key| keyspace.namespace.key(key)).collect();
+    let mut read = cmd("MGET");
     read.arg(&names);
     let asked = keyspace.now();
-    let replies = match call.ask(link, &read).await? {
-        reply if keys.len() == 1 => vec![reply],
+    let replies = match call.ask(link, read).await? {
         Value::Array(replies) if replies.len() == keys.len() => replies,
         _ => return Err(unexpected()),
     };
@@ -96,7 +107,7 @@ pub(crate) async fn read_plain<V, C: Codec<V>>(
         read.cmd("GET").arg(&key).cmd("PTTL").arg(&key);
     }
     let asked = keyspace.now();
-    let Value::Array(replies) = keyspace.call().ask(keyspace.link_of(first), &read).await? else {
+    let Value::Array(replies) = keyspace.call().transact(keyspace.link_of(first), read).await? else {
         return Err(unexpected());
     };
     if replies.len() != 2 * keys.len() {

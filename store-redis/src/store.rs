@@ -139,7 +139,10 @@ where
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {
-        only(self.get_many(slice::from_ref(key)).await)
+        match &self.0.layout {
+            Layout::Record(envelope) => read::read_record(&self.0.keyspace, envelope, key).await,
+            Layout::Plain(_) => only(self.get_many(slice::from_ref(key)).await),
+        }
     }
 
     async fn lease(&self, key: &Key) -> Result<Ticket> {

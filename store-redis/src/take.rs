@@ -41,7 +41,7 @@ pub(crate) async fn take_plain<V, C: Codec<V>>(keyspace: &Keyspace, codec: &C, k
     } else {
         let mut take = Pipeline::with_capacity(3);
         take.atomic().cmd("GET").arg(&name).cmd("PTTL").arg(&name).cmd("UNLINK").arg(&name);
-        call.ask(link, &take).await?
+        call.transact(link, take).await?
     };
     let [value, remaining, _] = reply::array(taken)?;
     plain_entry(keyspace, codec, value, remaining, asked)

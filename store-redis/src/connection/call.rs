@@ -1,18 +1,19 @@
 //! One call: the commands that it sends, under one timeout.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use cache_core::{
     Error, Result,
     backend::{ServerClock, ServerTime},
 };
 use futures_util::future::join_all;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline, Value, cmd};
 use tokio::time::Instant;
 
 use super::{
     Shared, error,
     link::Connected,
+    queue::Request,
     reply::{check, unix_micros},
     runtime,
     server::ServerSnapshot,
@@ -39,7 +40,10 @@ impl<'a> Call<'a> {
     }
 
     /// Returns the connection of a link and its generation; waits until it is set up.
-    async fn connect(&self, link: usize) -> Result<(Connected, u64)> {
+    async fn connect(&self, link: usize) -> Result<(Arc<Connected>, u64)> {
+        if let Some(connected) = self.connection.connected(link) {
+            return Ok(connected);
+        }
         let runtime = runtime::current()?;
         let (connecting, generation) = self.connection.connecting(link);
         if connecting.peek().is_none() && runtime::has_ended(&runtime) {
@@ -72,35 +76,42 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// Sends the commands in one pipeline and returns the replies.
+    /// Sends a request and returns the replies.
     ///
     /// # Errors
     ///
     /// Returns an error of kind `Unavailable` if `server` is not the server that the link leads to
     /// now.
-    async fn send(&self, link: usize, server: Option<ServerSnapshot>, commands: &Pipeline) -> Result<Vec<Value>> {
-        let (Connected { mut connection, runtime }, generation) = self.connect(link).await?;
+    async fn send(&self, link: usize, server: Option<ServerSnapshot>, request: Request) -> Result<Vec<Value>> {
+        let (connected, generation) = self.connect(link).await?;
         if server.is_some_and(|server| server.validity != self.connection.server().validity()) {
             return Err(error::restarted());
         }
-        // The replies of a transaction before its last one are skipped.
-        let (skipped, count) = if commands.is_transaction() { (commands.len() + 1, 1) } else { (0, commands.len()) };
-        let replies = connection.send_packed_commands(commands, skipped, count);
-        match self.before_deadline(link, generation, replies, || error::timed_out(self.connection.timeout)).await? {
-            Ok(replies) => {
-                self.connection.note_reply(link);
-                Ok(replies)
-            }
-            Err(error) => {
-                self.connection.replace(link, generation);
-                Err(if runtime::has_ended(&runtime) { runtime::ended() } else { error::broken(&error) })
-            }
-        }
+        let late = || error::timed_out(self.connection.timeout);
+        let replies = self.before_deadline(link, generation, connected.queue.ask(request), late).await?;
+        replies.map_err(|error| {
+            self.connection.replace(link, generation);
+            if runtime::has_ended(&connected.runtime) { runtime::ended() } else { error }
+        })
     }
 
-    /// Sends one command or transaction and returns the reply.
-    pub(crate) async fn ask(&self, link: usize, commands: &Pipeline) -> Result<Value> {
-        self.send(link, None, commands).await?.pop().ok_or_else(error::unexpected).and_then(check)
+    /// Sends one command and returns the reply.
+    pub(crate) async fn ask(&self, link: usize, command: Cmd) -> Result<Value> {
+        self.one(link, Request::Commands(vec![command])).await
+    }
+
+    /// Reads the string at a key.
+    pub(crate) async fn get(&self, link: usize, key: Vec<u8>) -> Result<Value> {
+        self.one(link, Request::Get(key)).await
+    }
+
+    /// Sends a transaction and returns the reply.
+    pub(crate) async fn transact(&self, link: usize, transaction: Pipeline) -> Result<Value> {
+        self.one(link, Request::Transaction(transaction)).await
+    }
+
+    async fn one(&self, link: usize, request: Request) -> Result<Value> {
+        self.send(link, None, request).await?.pop().ok_or_else(error::unexpected).and_then(check)
     }
 
     /// Sends commands, each on its link, and returns the replies in the same order. `server` is the
@@ -114,6 +125,10 @@ impl<'a> Call<'a> {
         server: Option<ServerSnapshot>,
         commands: Vec<(usize, Cmd)>,
     ) -> Vec<Result<Value>> {
+        if let [(link, _)] = commands[..] {
+            let commands = commands.into_iter().map(|(_, command)| command).collect();
+            return self.send_on(link, scripts, server, commands).await;
+        }
         let mut replies: Vec<_> = commands.iter().map(|_| Err(error::unexpected())).collect();
         let mut by_link = BTreeMap::<usize, (Vec<usize>, Vec<Cmd>)>::new();
         for (at, (link, command)) in commands.into_iter().enumerate() {
@@ -140,25 +155,20 @@ impl<'a> Call<'a> {
         commands: Vec<Cmd>,
     ) -> Vec<Result<Value>> {
         let count = commands.len();
-        // A batch always loads the scripts first; a single command does so only after the server
-        // has reported its script missing.
-        let batch = if count > 1 { scripts } else { &[] };
-        let mut pipeline = Pipeline::with_capacity(count + batch.len());
-        for command in batch.iter().map(|script| script.load()).chain(commands) {
-            pipeline.add_command(command);
-        }
-        let mut result = self.send(link, server, &pipeline).await;
-        if let Ok([Value::ServerError(error)]) = result.as_deref()
-            && error.code() == "NOSCRIPT"
-            && !scripts.is_empty()
-        {
-            let mut loading = Pipeline::with_capacity(1 + scripts.len());
-            for script in scripts {
-                loading.add_command(script.load());
+        let load = || scripts.iter().map(|script| script.load());
+        let result = match (scripts, &commands[..]) {
+            // A single command loads the scripts only after the server has reported its own missing.
+            ([_, ..], [command]) => {
+                let command = command.clone();
+                let result = self.send(link, server, Request::Commands(commands)).await;
+                if matches!(result.as_deref(), Ok([Value::ServerError(error)]) if error.code() == "NOSCRIPT") {
+                    self.send(link, server, Request::Commands(load().chain([command]).collect())).await
+                } else {
+                    result
+                }
             }
-            pipeline.cmd_iter().for_each(|command| _ = loading.add_command(command.clone()));
-            result = self.send(link, server, &loading).await;
-        }
+            _ => self.send(link, server, Request::Commands(load().chain(commands).collect())).await,
+        };
         match result {
             // The replies to loading the scripts come first.
             Ok(replies) => {
@@ -202,10 +212,8 @@ impl<'a> Call<'a> {
     async fn read_clock(&self, link: usize) -> Result<()> {
         let server = self.connection.server();
         let validity = server.validity();
-        let mut time = Pipeline::with_capacity(1);
-        time.cmd("TIME");
         let sent = self.connection.clock().now();
-        let stamp = unix_micros(self.ask(link, &time).await?)?;
+        let stamp = unix_micros(self.ask(link, cmd("TIME")).await?)?;
         // A link that was replaced meanwhile may lead to another server.
         if server.validity() == validity {
             server.set_clock(ServerClock::new(stamp, sent, self.connection.clock().now()));

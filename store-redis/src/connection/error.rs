@@ -67,6 +67,11 @@ pub(super) fn connect_failed(error: &RedisError, address: &ConnectionAddr) -> Er
     }
 }
 
+/// Returns the error of a call whose connection has ended before the reply came.
+pub(super) fn closed() -> Error {
+    Error::new(ErrorKind::Unavailable, "the connection to Redis was closed before it answered; try again")
+}
+
 /// Returns the error of a call during which the link reconnected to another server.
 pub(super) fn restarted() -> Error {
     Error::new(ErrorKind::Unavailable, "Redis was restarted or replaced by another server during the call; try again")

@@ -5,15 +5,12 @@ use std::{
     time::Duration,
 };
 
-use cache_core::Result;
+use cache_core::{Result, backend::lock};
 use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared},
 };
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ProtocolVersion, PushInfo, PushKind,
-    aio::{MultiplexedConnection, SendError},
-};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ProtocolVersion, PushInfo, PushKind, aio::SendError};
 use tokio::{
     runtime::Handle,
     time::{Instant, sleep, timeout},
@@ -22,6 +19,7 @@ use tokio::{
 use super::{
     error,
     handshake::{Handshake, LastClient},
+    queue::Queue,
     runtime,
     server::Server,
 };
@@ -41,14 +39,31 @@ impl Target {
 }
 
 /// A connection, and the runtime that its driver runs in.
-#[derive(Clone)]
 pub(super) struct Connected {
-    pub(super) connection: MultiplexedConnection,
+    pub(super) queue: Queue,
     pub(super) runtime: Handle,
 }
 
 /// A connection that is set up or being set up, or the error of the attempt.
-pub(super) type Connecting = Shared<BoxFuture<'static, Result<Connected>>>;
+pub(super) type Connecting = Shared<BoxFuture<'static, Result<Arc<Connected>>>>;
+
+/// The time of the last reply on a link, or of its replacement.
+#[derive(Clone)]
+pub(super) struct LastReply(Arc<Mutex<Instant>>);
+
+impl LastReply {
+    fn now() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub(super) fn note(&self) {
+        *lock(&self.0) = Instant::now();
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        lock(&self.0).elapsed()
+    }
+}
 
 /// A link to the target.
 ///
@@ -59,8 +74,7 @@ pub(super) struct Link {
     pub(super) connecting: Connecting,
     /// The number of times that the link was replaced.
     pub(super) generation: u64,
-    /// The time of the last reply or replacement.
-    pub(super) last_reply: Instant,
+    pub(super) last_reply: LastReply,
     /// `true` if an earlier generation was connected.
     reconnected: bool,
     last: Arc<Mutex<LastClient>>,
@@ -73,47 +87,58 @@ impl Link {
     /// Creates a link that connects when a call waits for it. The driver calls `on_breakage` when
     /// it notices by itself that the connection has broken, which it does with RESP3.
     pub(super) fn new(target: &Arc<Target>, on_breakage: impl Fn() + Send + Sync + 'static) -> Self {
-        let last = Arc::new(Mutex::default());
-        let connecting = connect(Arc::clone(target), false, 0, Arc::clone(&last), on_breakage).boxed().shared();
-        Self { connecting, generation: 0, last_reply: Instant::now(), reconnected: false, last }
+        let (last, last_reply) = (Arc::new(Mutex::default()), LastReply::now());
+        let attempt =
+            Attempt { reconnected: false, generation: 0, last: Arc::clone(&last), last_reply: last_reply.clone() };
+        let connecting = attempt.connect(Arc::clone(target), on_breakage).boxed().shared();
+        Self { connecting, generation: 0, last_reply, reconnected: false, last }
     }
 
     /// Replaces the link by a new generation, which starts to connect at once. Returns the old one.
     pub(super) fn replace(&mut self, target: &Arc<Target>, on_breakage: impl Fn() + Send + Sync + 'static) -> Self {
         let reconnected = self.reconnected || matches!(self.connecting.peek(), Some(Ok(_)));
-        let (generation, last) = (self.generation + 1, Arc::clone(&self.last));
-        let connecting =
-            connect(Arc::clone(target), reconnected, generation, Arc::clone(&last), on_breakage).boxed().shared();
+        let (generation, last, last_reply) = (self.generation + 1, Arc::clone(&self.last), LastReply::now());
+        let attempt = Attempt { reconnected, generation, last: Arc::clone(&last), last_reply: last_reply.clone() };
+        let connecting = attempt.connect(Arc::clone(target), on_breakage).boxed().shared();
         tokio::spawn(connecting.clone().map(drop));
-        std::mem::replace(self, Self { connecting, generation, last_reply: Instant::now(), reconnected, last })
+        std::mem::replace(self, Self { connecting, generation, last_reply, reconnected, last })
     }
 }
 
-async fn connect(
-    target: Arc<Target>,
+/// An attempt to connect a generation of a link.
+struct Attempt {
     reconnected: bool,
     generation: u64,
     last: Arc<Mutex<LastClient>>,
-    on_breakage: impl Fn() + Send + Sync + 'static,
-) -> Result<Connected> {
-    let runtime = runtime::current()?;
-    let mut config = target.config.clone();
-    if target.client.get_connection_info().redis_settings().protocol() == ProtocolVersion::RESP3 {
-        config = config.set_push_sender(move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection {
-                on_breakage();
-            }
-            Ok::<(), SendError>(())
-        });
+    last_reply: LastReply,
+}
+
+impl Attempt {
+    async fn connect(
+        self,
+        target: Arc<Target>,
+        on_breakage: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Arc<Connected>> {
+        let Self { reconnected, generation, last, last_reply } = self;
+        let runtime = runtime::current()?;
+        let mut config = target.config.clone();
+        if target.client.get_connection_info().redis_settings().protocol() == ProtocolVersion::RESP3 {
+            config = config.set_push_sender(move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    on_breakage();
+                }
+                Ok::<(), SendError>(())
+            });
+        }
+        let mut connected = target.client.get_multiplexed_async_connection_with_config(&config).await;
+        if connected.as_ref().is_err_and(redis::RedisError::is_io_error) {
+            sleep(RETRY_PAUSE).await;
+            connected = target.client.get_multiplexed_async_connection_with_config(&config).await;
+        }
+        let mut connection = connected.map_err(|error| error::connect_failed(&error, target.address()))?;
+        let handshake = Handshake { server: &target.server, generation, reconnected, last: &last };
+        let completed = timeout(target.connect_timeout, handshake.run(&mut connection)).await;
+        completed.unwrap_or_else(|_| Err(error::timed_out(target.connect_timeout)))?;
+        Ok(Arc::new(Connected { queue: Queue::start(connection, last_reply), runtime }))
     }
-    let mut connected = target.client.get_multiplexed_async_connection_with_config(&config).await;
-    if connected.as_ref().is_err_and(redis::RedisError::is_io_error) {
-        sleep(RETRY_PAUSE).await;
-        connected = target.client.get_multiplexed_async_connection_with_config(&config).await;
-    }
-    let mut connection = connected.map_err(|error| error::connect_failed(&error, target.address()))?;
-    let handshake = Handshake { server: &target.server, generation, reconnected, last: &last };
-    let completed = timeout(target.connect_timeout, handshake.run(&mut connection)).await;
-    completed.unwrap_or_else(|_| Err(error::timed_out(target.connect_timeout)))?;
-    Ok(Connected { connection, runtime })
 }

@@ -12,6 +12,7 @@ pub(crate) mod server;
 mod handshake;
 
 mod link;
+mod queue;
 
 pub(crate) mod call;
 
@@ -37,10 +38,9 @@ use std::{
 
 use cache_core::{Key, SharedClock, backend::lock};
 use redis::ConnectionAddr;
-use tokio::time::Instant;
 
 use self::{
-    link::{Connecting, Link, Target},
+    link::{Connected, Connecting, Link, Target},
     server::Server,
 };
 
@@ -147,15 +147,17 @@ impl Shared {
         lock(&self.links[link])
     }
 
+    /// Returns the connection of a link and its generation, if it is set up.
+    fn connected(&self, link: usize) -> Option<(Arc<Connected>, u64)> {
+        let link = self.link(link);
+        let connected = link.connecting.peek()?.as_ref().ok()?;
+        Some((Arc::clone(connected), link.generation))
+    }
+
     /// Returns the connection of a link, or the attempt at it, and its generation.
     fn connecting(&self, link: usize) -> (Connecting, u64) {
         let link = self.link(link);
         (link.connecting.clone(), link.generation)
-    }
-
-    /// Notes that this link has replied.
-    fn note_reply(&self, link: usize) {
-        self.link(link).last_reply = Instant::now();
     }
 
     /// Replaces the link after a call on it has timed out, if it is unresponsive.

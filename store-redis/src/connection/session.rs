@@ -1,7 +1,7 @@
 //! The connections of invalidation streams, apart from those of the store.
 
 use cache_core::{Error, ErrorKind, Result};
-use redis::{Client, Pipeline, ProtocolVersion, RedisError, Value, aio::MultiplexedConnection};
+use redis::{Client, Pipeline, ProtocolVersion, RedisError, Value, aio::MultiplexedConnection, cmd};
 use tokio::time::timeout;
 
 use super::{
@@ -39,9 +39,7 @@ pub(super) async fn check_primary(connection: &Shared, server: Value, replicatio
         return Ok(());
     }
     // The store may not have noticed yet that its server has gone.
-    let mut ping = Pipeline::with_capacity(1);
-    ping.cmd("PING");
-    let _ = Call::new(connection).ask(0, &ping).await;
+    let _ = Call::new(connection).ask(0, cmd("PING")).await;
     if is_same() {
         return Ok(());
     }
