@@ -46,7 +46,10 @@ pub(crate) async fn read_records<V, C: Codec<V>>(
         Value::Array(replies) if replies.len() == keys.len() => replies,
         _ => return Err(unexpected()),
     };
-    let records = Records { keyspace, envelope, call, link, asked, server: None };
+    // One look at the server is enough for all records that have come by now.
+    let has_record = replies.iter().any(|reply| *reply != Value::Nil);
+    let server = if has_record { Some(call.take_snapshot(link).await?) } else { None };
+    let records = Records { keyspace, envelope, call, link, asked, server };
     let mut entries = Vec::with_capacity(keys.len());
     for (name, reply) in names.iter().zip(replies) {
         entries.push(records.open(name, reply).await);

@@ -148,6 +148,9 @@ impl<'a, C> Batch<'a, C> {
     /// removal even then.
     async fn remove_refused<V>(&self, writes: &[Write<V>], results: &mut [Result<()>]) {
         let refused = refused_for_room(results);
+        if refused.is_empty() {
+            return;
+        }
         let unlinks = refused.iter().map(|&at| self.keyspace.unlink(&self.writing, &writes[at].key)).collect();
         let removed = self.call.send_all(&self.writing.scripts(None), None, unlinks).await;
         for (at, removed) in refused.iter().zip(removed) {
