@@ -4,7 +4,7 @@ use std::{future::Future, pin::pin, task::Poll};
 
 use cache_core::{Clock as _, ErrorKind, Expiry, Key, Lifetime, Store as _, SystemClock, Ticket};
 use integration_tests::{RedisServer, key, never};
-use store_redis::RedisStore;
+use store_redis::{RedisConnection, RedisStore};
 use tokio::task::JoinSet;
 
 const CALLS: u64 = 200;
@@ -75,6 +75,28 @@ async fn an_error_is_that_of_its_own_call() {
         }
         // Neither of the two has a head to replace.
         assert_eq!(touched.is_err(), [3, 4].contains(&number), "{number}: {touched:?}");
+    }
+}
+
+/// One read for several keys is refused because of any of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_without_permission_does_not_disturb_another_one_on_its_connection() {
+    let server = RedisServer::start().await;
+    server.cli(&["ACL", "SETUSER", "app", "on", ">secret", "~mine:*", "+@all"]);
+    let connection = RedisConnection::builder(server.url_as("app:secret", "")).connect().await.unwrap();
+    let on = |namespace: &str| RedisStore::<String>::builder_on(&connection).namespace(namespace).build().unwrap();
+    let (mine, others) = (on("mine"), on("others"));
+    set(&mine, &key(1), "one").await;
+    let mut calls = JoinSet::new();
+    for number in 0..CALLS {
+        let (is_mine, store) = (number % 3 > 0, if number % 3 > 0 { mine.clone() } else { others.clone() });
+        calls.spawn(async move { (is_mine, store.get(&key(1)).await) });
+    }
+    for (is_mine, result) in calls.join_all().await {
+        match result {
+            Ok(entry) => assert_eq!((is_mine, entry.unwrap().into_value().unwrap().as_str()), (true, "one")),
+            Err(error) => assert_eq!((is_mine, error.kind()), (false, ErrorKind::Denied)),
+        }
     }
 }
 

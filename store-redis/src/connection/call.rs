@@ -11,9 +11,10 @@ use redis::{Cmd, Pipeline, Value, cmd};
 use tokio::time::Instant;
 
 use super::{
-    Shared, error,
+    Shared,
+    batch::Request,
+    error,
     link::Connected,
-    queue::Request,
     reply::{check, unix_micros},
     runtime,
     server::ServerSnapshot,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use cache_core::{Result, backend::lock};
+use cache_core::Result;
 use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared},
@@ -13,12 +13,13 @@ use futures_util::{
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ProtocolVersion, PushInfo, PushKind, aio::SendError};
 use tokio::{
     runtime::Handle,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
     error,
     handshake::{Handshake, LastClient},
+    last_reply::LastReply,
     queue::Queue,
     runtime,
     server::Server,
@@ -46,24 +47,6 @@ pub(super) struct Connected {
 
 /// A connection that is set up or being set up, or the error of the attempt.
 pub(super) type Connecting = Shared<BoxFuture<'static, Result<Arc<Connected>>>>;
-
-/// The time of the last reply on a link, or of its replacement.
-#[derive(Clone)]
-pub(super) struct LastReply(Arc<Mutex<Instant>>);
-
-impl LastReply {
-    fn now() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
-    }
-
-    pub(super) fn note(&self) {
-        *lock(&self.0) = Instant::now();
-    }
-
-    pub(super) fn elapsed(&self) -> Duration {
-        lock(&self.0).elapsed()
-    }
-}
 
 /// A link to the target.
 ///

@@ -11,8 +11,11 @@ pub(crate) mod server;
 
 mod handshake;
 
-mod link;
+mod batch;
+mod last_reply;
 mod queue;
+
+mod link;
 
 pub(crate) mod call;
 

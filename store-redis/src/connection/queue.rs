@@ -20,33 +20,18 @@ use std::{
     task::Poll,
 };
 
-use cache_core::Result;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use redis::{Cmd, Pipeline, Value, aio::MultiplexedConnection, cmd};
+use redis::aio::MultiplexedConnection;
 use tokio::{
     sync::{mpsc, oneshot},
     task::yield_now,
 };
 
-use super::{error, link::LastReply};
-
-/// What a call asks the server.
-pub(super) enum Request {
-    /// The string at this key.
-    Get(Vec<u8>),
-    /// These commands, in this order.
-    Commands(Vec<Cmd>),
-    /// The commands of a transaction.
-    Transaction(Pipeline),
-}
-
-/// The replies, one per command; for a transaction one.
-type Replies = Result<Vec<Value>>;
-
-struct Queued {
-    request: Request,
-    reply: oneshot::Sender<Replies>,
-}
+use super::{
+    batch::{Queued, Replies, Request, batches, send},
+    error,
+    last_reply::LastReply,
+};
 
 /// A handle to the queue. The task ends with it.
 pub(super) struct Queue {
@@ -89,9 +74,6 @@ const MAX_QUEUED: usize = 1024;
 
 /// The requests that go out together.
 const MAX_BATCH: usize = 256;
-
-/// The largest number of keys of an MGET: the server does nothing else meanwhile.
-const MAX_READS: usize = 64;
 
 /// The batches that are sent before the reply to the first of them has come. The driver has room for
 /// more, so each is on its way, in this order, once it was polled.
@@ -170,125 +152,4 @@ async fn run(
         load.waiting.fetch_sub(count, Release);
     }
     while in_flight.next().await.is_some() {}
-}
-
-/// What is sent to the driver at once.
-#[derive(Default)]
-struct Message {
-    pipeline: Pipeline,
-    is_transaction: bool,
-}
-
-impl Request {
-    fn into_message(self) -> Message {
-        match self {
-            Self::Get(key) => {
-                let mut get = cmd("GET");
-                get.arg(key);
-                Message::of(vec![get])
-            }
-            Self::Commands(commands) => Message::of(commands),
-            Self::Transaction(pipeline) => Message { pipeline, is_transaction: true },
-        }
-    }
-}
-
-impl Message {
-    fn of(commands: Vec<Cmd>) -> Self {
-        let mut message = Self { pipeline: Pipeline::with_capacity(commands.len()), is_transaction: false };
-        message.add(commands);
-        message
-    }
-
-    fn add(&mut self, commands: Vec<Cmd>) {
-        for command in commands {
-            self.pipeline.add_command(command);
-        }
-    }
-}
-
-/// Sends a message and returns the replies, one per command; for a transaction one.
-async fn send(Message { pipeline, is_transaction }: Message, mut connection: MultiplexedConnection) -> Replies {
-    // The replies of a transaction before its last one are skipped.
-    let (skipped, count) = if is_transaction { (pipeline.len() + 1, 1) } else { (0, pipeline.len()) };
-    connection.send_packed_commands(&pipeline, skipped, count).await.map_err(|error| error::broken(&error))
-}
-
-/// Requests that go out together.
-#[derive(Default)]
-struct Batch {
-    message: Message,
-    /// For each request how many replies it gets, and where they go.
-    parts: Vec<(usize, oneshot::Sender<Replies>)>,
-    /// Reads, which follow the other commands.
-    reads: Vec<(Vec<u8>, oneshot::Sender<Replies>)>,
-}
-
-/// Divides requests into batches. Only a transaction is alone.
-fn batches(requests: impl Iterator<Item = Queued>) -> Vec<Batch> {
-    let mut batches = vec![Batch::default()];
-    for Queued { request, reply } in requests {
-        if reply.is_closed() {
-            continue;
-        }
-        let batch = batches.last_mut().expect("it is never empty");
-        match request {
-            Request::Get(key) => batch.reads.push((key, reply)),
-            Request::Commands(commands) => {
-                batch.parts.push((commands.len(), reply));
-                batch.message.add(commands);
-            }
-            Request::Transaction(_) => {
-                batches.push(Batch { message: request.into_message(), parts: vec![(1, reply)], reads: Vec::new() });
-                batches.push(Batch::default());
-            }
-        }
-    }
-    batches.retain(|batch| !batch.parts.is_empty() || !batch.reads.is_empty());
-    batches
-}
-
-impl Batch {
-    /// Sends the batch, and hands out the replies.
-    async fn send(self, connection: MultiplexedConnection, last_reply: LastReply) {
-        let Self { mut message, parts, reads } = self;
-        let (keys, readers): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
-        for keys in keys.chunks(MAX_READS) {
-            let mut read = cmd(if keys.len() == 1 { "GET" } else { "MGET" });
-            read.arg(keys);
-            message.add(vec![read]);
-        }
-        let mut replies = match send(message, connection).await {
-            Ok(replies) => replies.into_iter(),
-            Err(error) => {
-                let receivers = parts.into_iter().map(|(_, reply)| reply).chain(readers);
-                // A receiver may be gone.
-                receivers.for_each(|reply| _ = reply.send(Err(error.clone())));
-                return;
-            }
-        };
-        last_reply.note();
-        for (count, reply) in parts {
-            let part: Vec<Value> = replies.by_ref().take(count).collect();
-            let _ = reply.send(if part.len() == count { Ok(part) } else { Err(error::unexpected()) });
-        }
-        let mut readers = readers.into_iter();
-        for keys in keys.chunks(MAX_READS) {
-            for value in values(replies.next(), keys.len()) {
-                if let Some(reply) = readers.next() {
-                    let _ = reply.send(value.map(|value| vec![value]));
-                }
-            }
-        }
-    }
-}
-
-/// The values in the reply to a read of `count` keys.
-fn values(reply: Option<Value>, count: usize) -> Vec<Result<Value>> {
-    match reply {
-        Some(value) if count == 1 => vec![Ok(value)],
-        Some(Value::Array(values)) if values.len() == count => values.into_iter().map(Ok).collect(),
-        Some(error @ Value::ServerError(_)) => vec![Ok(error); count],
-        _ => (0..count).map(|_| Err(error::unexpected())).collect(),
-    }
 }
