@@ -165,7 +165,7 @@ async fn another_copy_of_a_value_about_to_expire_is_no_newer_one() {
     let entry = LocalStore::get(&shared.map, &key("k")).unwrap();
     let copy = |age: Duration| entry.clone().created_at(entry.created().unwrap().plus(age));
     for (difference, is_newer) in [(Duration::from_millis(50), false), (Duration::from_millis(51), true)] {
-        let write = Write { key: key("k"), entry: copy(difference), ticket: Ticket::unconditional() };
+        let write = Write::new(key("k"), copy(difference), Ticket::unconditional());
         Store::set(&shared.map, write).await.unwrap();
         let before = one.stats().loads;
         let failing = || async { Err::<Loaded<String>, _>(io::Error::other("down")) };

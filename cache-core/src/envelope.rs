@@ -49,6 +49,7 @@ pub struct Envelope<C> {
 
 /// The key and the run of the server that a record belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Binding<'a> {
     /// The key. A record that is found under another key, as after a `RENAME`, does not open.
     pub key: &'a [u8],

@@ -342,9 +342,8 @@ async fn each<I, F: Future>(items: impl Iterator<Item = I>, call: impl Fn(I) -> 
 }
 
 /// An entry to be written, with its key and the ticket of the writer.
-///
-/// Create it by [`Write::new`]: more fields may follow in a later version.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Write<V> {
     /// The key.
     pub key: Key,
@@ -358,6 +357,11 @@ impl<V> Write<V> {
     /// Creates the write of an entry.
     pub const fn new(key: Key, entry: Entry<V>, ticket: Ticket) -> Self {
         Self { key, entry, ticket }
+    }
+
+    /// Returns the write with this ticket in place of its own.
+    pub fn with_ticket(self, ticket: Ticket) -> Self {
+        Self { ticket, ..self }
     }
 }
 

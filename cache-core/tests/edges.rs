@@ -168,7 +168,7 @@ broken_batch!(SetManyIgnoresTickets {
     async fn set_many(&self, writes: Vec<Write<String>>) -> Vec<Result<()>> {
         let mut results = Vec::new();
         for write in writes {
-            results.push(self.0.set(Write { ticket: Ticket::unconditional(), ..write }).await);
+            results.push(self.0.set(write.with_ticket(Ticket::unconditional())).await);
         }
         results
     }
@@ -250,7 +250,7 @@ broken_batch!(SetVoidsOnlyItsOwn {
         let mut results = Vec::new();
         for write in writes {
             let ticket = if conditional { write.ticket } else { Ticket::unconditional() };
-            results.push(self.0.fill(Write { ticket, ..write }).await);
+            results.push(self.0.fill(write.with_ticket(ticket)).await);
         }
         results
     }

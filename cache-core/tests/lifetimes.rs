@@ -292,7 +292,7 @@ does!(TouchMakesItYoung, [Clause::S24], {
         }
         let ticket = store.lease(key).await?;
         let later = now.plus(Duration::from_secs(1));
-        store.fill(Write { ticket, ..write(key, entry.with_lifetime(lifetime).created_at(later)) }).await
+        store.fill(write(key, entry.with_lifetime(lifetime).created_at(later)).with_ticket(ticket)).await
     }
 });
 
@@ -324,7 +324,7 @@ does!(TouchFreshens, [Clause::S24], {
     async fn touch(store: &Broken, key: &Key, lifetime: Lifetime, _: Moment) -> Result<bool> {
         let ticket = store.lease(key).await?;
         let Some(entry) = store.get(key).await? else { return Ok(false) };
-        store.fill(Write { ticket, ..write(key, entry.with_lifetime(lifetime)) }).await
+        store.fill(write(key, entry.with_lifetime(lifetime)).with_ticket(ticket)).await
     }
 });
 

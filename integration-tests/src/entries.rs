@@ -11,13 +11,13 @@ pub fn key(key: impl CacheKey) -> Key {
 
 /// A write of a value that does not expire.
 pub fn never<V>(key: &Key, value: V, ticket: Ticket) -> Write<V> {
-    Write { key: key.clone(), entry: Entry::new(value, Expiry::Never), ticket }
+    Write::new(key.clone(), Entry::new(value, Expiry::Never), ticket)
 }
 
 /// An unconditional write of a value that lives for `ttl`.
 pub fn living<V>(key: &Key, value: V, ttl: Duration) -> Write<V> {
     let expiry = Expiry::after(SystemClock.now(), Ttl::After(ttl));
-    Write { key: key.clone(), entry: Entry::new(value, expiry), ticket: Ticket::unconditional() }
+    Write::new(key.clone(), Entry::new(value, expiry), Ticket::unconditional())
 }
 
 /// What remains of an entry that expires.

@@ -41,7 +41,7 @@ pub fn ago(time: Duration) -> Moment {
 
 /// Returns a write of this entry under the key `k`.
 pub fn write(entry: &Entry<u32>, ticket: Ticket) -> Write<u32> {
-    Write { key: key("k"), entry: entry.clone(), ticket }
+    Write::new(key("k"), entry.clone(), ticket)
 }
 
 /// Returns the entry of the key `k`.

@@ -8,7 +8,7 @@ use cache_chain::{
     CallOptions, ChainCache, ErrorKind, LoadContext, Loaded, ReadThrough, ServeStale, Source, Tier, Ttl,
 };
 use cache_core::{
-    Clock as _, Expiry, Lifetime, Store as _, SystemClock, Write,
+    Clock as _, Expiry, Lifetime, Store as _, SystemClock,
     testkit::{MapStore, join_all},
 };
 
@@ -128,7 +128,7 @@ pub async fn a_touch_undoes_no_fill<B: Backend>(backend: B) {
         for _ in 0..round % 5 {
             ours.get(&key).await.unwrap();
         }
-        let filled = ours.fill(Write { ticket, ..living(&key, 1, HOUR) }).await.unwrap();
+        let filled = ours.fill(living(&key, 1, HOUR).with_ticket(ticket)).await.unwrap();
         touch.await.unwrap();
         assert!(filled, "a touch voids no ticket");
         assert_eq!(value(&ours, &key).await, Some(1), "the older value is back");

@@ -120,7 +120,7 @@ async fn g8_a_hit_in_stretto_allocates_what_stretto_itself_does() {
     let store = StrettoStore::<Value>::new(1000).unwrap();
     let key = Key::new(&("acme", 42)).unwrap();
     let entry = Entry::new(Arc::from("Ada"), Expiry::Never);
-    store.set(Write { key: key.clone(), entry, ticket: Ticket::unconditional() }).await.unwrap();
+    store.set(Write::new(key.clone(), entry, Ticket::unconditional())).await.unwrap();
     Store::wait(&store).await.unwrap();
     let alone = allocation_counter::measure(|| {
         for _ in 0..6400 {

@@ -63,7 +63,7 @@ async fn markers_tell_claims_from_leases_by_the_top_bit_of_their_ids(server: Red
     for (name, id) in [(&b"n:l"[..], lease), (b"n:k", claim)] {
         let marker = server.raw(&[b"GET", name]);
         let created = u64::from_le_bytes(marker[Envelope::CREATED].try_into().unwrap());
-        let binding = Binding { key: name, epoch: Envelope::epoch(&marker).unwrap() };
+        let binding = Binding::new(name, Envelope::epoch(&marker).unwrap());
         assert_eq!(marker, Envelope::lease(binding, id, created));
     }
 }

@@ -164,7 +164,7 @@ async fn behind_a_proxy(server: &RedisServer, clock: &ManualClock) -> (CutProxy,
 
 fn expiring(clock: &ManualClock, value: u64, ttl: Duration) -> Write<u64> {
     let entry = Entry::new(value, Expiry::after(clock.now(), Ttl::After(ttl)));
-    Write { key: key("k"), entry, ticket: Ticket::unconditional() }
+    Write::new(key("k"), entry, Ticket::unconditional())
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn a_life_ends_although_the_clock_is_set_back() {
     store.set(never(&key("stays"), 1, Ticket::unconditional())).await.unwrap();
     let stale = expiring(&clock, 1, Duration::from_secs(2 * 3600)).entry;
     let stale = stale.expiring_by(Expiry::Never).fresh_until(Expiry::after(clock.now(), Ttl::After(TTL)));
-    store.set(Write { key: key("stales"), entry: stale, ticket: Ticket::unconditional() }).await.unwrap();
+    store.set(Write::new(key("stales"), stale, Ticket::unconditional())).await.unwrap();
     proxy.shift_time(-3600);
     // From now on the server's clock is measured anew.
     clock.advance(Duration::from_secs(61));
@@ -212,7 +212,7 @@ async fn a_record_a_moment_ahead_is_served() {
         let end = Some(created + 10_000);
         // A life has an end also if it only turns stale.
         for life in [Life::new(created, end), Life::new(created, None).stale_at(end)] {
-            let record = envelope.seal(Binding { key: b"clocks:k", epoch }, &1_u64, life, 1).unwrap();
+            let record = envelope.seal(Binding::new(b"clocks:k", epoch), &1_u64, life, 1).unwrap();
             server.raw(&[b"SET", b"clocks:k", &record]);
             let entry = store.get(&key("k")).await.unwrap();
             assert_eq!(entry.and_then(Entry::into_value), found, "{ahead} ms ahead, {life:?}");

@@ -190,7 +190,7 @@ async fn a_touch_changes_the_record_and_the_life_of_the_key() {
     let now = SystemClock.now();
     let at = |seconds| Expiry::after(now, Duration::from_secs(seconds).into());
     let entry = Entry::new("v".to_owned(), at(100)).loaded_in(Duration::from_millis(1500)).created_at(now);
-    ours.set(Write { key: key("k"), entry, ticket: Ticket::unconditional() }).await.unwrap();
+    ours.set(Write::new(key("k"), entry, Ticket::unconditional())).await.unwrap();
     let ticket = ours.lease(&key("k")).await.unwrap();
     let raw = || server.raw(&[b"GET", b"n:k"]);
     let before = raw();
@@ -245,7 +245,7 @@ async fn a_touch_changes_only_what_it_has_read() {
             eventually("the last step", async || (proxy.round_trips() == begun + steps + 1).then_some(())).await;
             match write {
                 "set" => other.set(living(&key("k"), 2, HOUR)).await.unwrap(),
-                "fill" => assert!(other.fill(Write { ticket, ..living(&key("k"), 2, HOUR) }).await.unwrap()),
+                "fill" => assert!(other.fill(living(&key("k"), 2, HOUR).with_ticket(ticket)).await.unwrap()),
                 "del" => other.del(&key("k")).await.unwrap(),
                 "claim" => {
                     other.del(&key("k")).await.unwrap();
@@ -285,7 +285,7 @@ async fn a_whole_record_is_looked_at_like_a_head() {
         let stales = an_hour().fresh_until(Expiry::after(now, (HOUR / 2).into()));
         let touching = tokio::spawn(async move { touch(&slow, &key("k"), stales).await });
         eventually("the second step", async || (proxy.round_trips() == begun + 2).then_some(())).await;
-        other.set(Write { entry: entry.clone(), ..living(&key("k"), 2, HOUR) }).await.unwrap();
+        other.set(Write::new(key("k"), entry.clone(), Ticket::unconditional())).await.unwrap();
         let stored = server.cli(&["DUMP", "n:k"]);
         proxy.release();
         assert_eq!(touching.await.unwrap(), touched, "{entry:?}");

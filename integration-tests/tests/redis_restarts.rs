@@ -176,7 +176,7 @@ async fn a_value_older_than_the_restart_can_be_filled_after_it() {
     assert_eq!(value(&store, &key(0)).await, None);
     let ticket = store.lease(&key(0)).await.unwrap();
     let entry_of = Entry::new(1, Expiry::Never).created_at(made);
-    assert!(store.fill(Write { key: key(0), entry: entry_of, ticket }).await.unwrap());
+    assert!(store.fill(Write::new(key(0), entry_of, ticket)).await.unwrap());
     let found = entry(&store, &key(0)).await.unwrap();
     assert!(found.created().unwrap() <= made, "when it was made and when it was written are two things");
 }

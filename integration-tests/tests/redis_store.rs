@@ -29,7 +29,7 @@ async fn every_operation_is_one_round_trip() {
     let unconditional = || keys.iter().map(|key| living(key, owned("v"), hour)).collect::<Vec<_>>();
     let with = |tickets: &[Ticket]| {
         let pairs = unconditional().into_iter().zip(tickets);
-        pairs.map(|(write, &ticket)| cache_core::Write { ticket, ..write }).collect::<Vec<_>>()
+        pairs.map(|(write, &ticket)| write.with_ticket(ticket)).collect::<Vec<_>>()
     };
 
     macro_rules! one_round_trip {
@@ -186,7 +186,7 @@ async fn an_expired_entry_replaces_by_nothing_and_fills_nothing() {
     assert_eq!(server.cli(&["EXISTS", "users:1"]), "0");
     let ticket = store.lease(&key(1)).await.unwrap();
     for ttl in [Duration::ZERO, Duration::from_nanos(1)] {
-        let late = cache_core::Write { ticket, ..living(&key(1), owned("late"), ttl) };
+        let late = living(&key(1), owned("late"), ttl).with_ticket(ticket);
         assert!(!store.fill(late).await.unwrap());
     }
     assert_eq!(value(&store, &key(1)).await, None);
@@ -205,7 +205,7 @@ async fn a_record_whose_life_is_over_is_a_miss_even_if_redis_still_has_it() {
     );
     store.set(never(&key(1), owned("v"), Ticket::unconditional())).await.unwrap();
     let epoch = Envelope::epoch(&server.raw(&[b"GET", b"users:1"])).unwrap();
-    let binding = Binding { key: b"users:1", epoch };
+    let binding = Binding::new(b"users:1", epoch);
     let put = |life| server.raw(&[b"SET", b"users:1", &envelope.seal(binding, &owned("v"), life, 1).unwrap()]);
     put(Life::new(1_000, Some(61_000)));
     assert_eq!(value(&store, &key(1)).await, None);

@@ -27,7 +27,7 @@ async fn what_cannot_be_read_or_has_expired_refuses_no_claim(place: SqlPlace) {
         ours.del(&key("k")).await.unwrap();
         let ticket = if claimed { granted(&ours).await } else { ours.lease(&key("k")).await.unwrap() };
         let write = living(&key("k"), 3, Duration::from_secs(60));
-        assert!(ours.fill(cache_core::Write { ticket, ..write }).await.unwrap());
+        assert!(ours.fill(write.with_ticket(ticket)).await.unwrap());
         place.execute("UPDATE {t} SET expires_at = 1").await;
         let next = granted(&theirs).await;
         assert_ne!(next, ticket);

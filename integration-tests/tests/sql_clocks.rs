@@ -46,7 +46,7 @@ async fn a_row_a_moment_ahead_is_served(place: SqlPlace) {
     let store: SqlStore<u32> = place.builder().clock(clock.shared()).connect().await.unwrap();
     let minute = Ttl::After(Duration::from_secs(60));
     let entry = Entry::new(1, Expiry::after(clock.now(), minute));
-    store.set(Write { key: key("k"), entry, ticket: Ticket::unconditional() }).await.unwrap();
+    store.set(Write::new(key("k"), entry, Ticket::unconditional())).await.unwrap();
     ahead(&place, 900).await;
     let left = store.get(&key("k")).await.unwrap().unwrap().remaining(clock.now());
     assert!(left.as_duration().unwrap() < Duration::from_secs(60), "{left:?}");

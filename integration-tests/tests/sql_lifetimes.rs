@@ -68,7 +68,7 @@ async fn a_touch_changes_the_row_and_the_record(place: SqlPlace) {
     let now = SystemClock.now();
     let at = |seconds| Expiry::after(now, Duration::from_secs(seconds).into());
     let entry = Entry::new(7, at(100)).loaded_in(Duration::from_millis(1500)).created_at(now);
-    ours.set(Write { key: key("k"), entry, ticket: Ticket::unconditional() }).await.unwrap();
+    ours.set(Write::new(key("k"), entry, Ticket::unconditional())).await.unwrap();
     let ticket = ours.lease(&key("k")).await.unwrap();
     for (lifetime, ttl) in [
         (Lifetime::new(at(1000)), Some(1_000_000)),

@@ -108,7 +108,7 @@ async fn still(place: &SqlPlace) -> (SqlStore<String>, SharedClock) {
 }
 
 fn write(clock: &SharedClock, key: &Key, ttl: Duration, ticket: Ticket) -> Write<String> {
-    Write { key: key.clone(), entry: Entry::new(owned("v"), Expiry::after(clock.now(), Ttl::After(ttl))), ticket }
+    Write::new(key.clone(), Entry::new(owned("v"), Expiry::after(clock.now(), Ttl::After(ttl))), ticket)
 }
 
 async fn lives_are_exact_to_the_millisecond(place: SqlPlace) {

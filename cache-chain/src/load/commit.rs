@@ -226,7 +226,7 @@ async fn replace_in<V: Clone + Send + Sync + 'static>(
         expiry = tier.limit(expiry, reader.clock.now());
         let ticket = tickets.iter().find(|(of, _)| *of == place).map(|(_, ticket)| *ticket);
         let results = match (ticket, entry.map(|entry| entry.expiring_by(expiry))) {
-            (Some(ticket), Some(entry)) if is_sound => tier.set(vec![Write { key: key.clone(), entry, ticket }]).await,
+            (Some(ticket), Some(entry)) if is_sound => tier.set(vec![Write::new(key.clone(), entry, ticket)]).await,
             _ => tier.del(std::slice::from_ref(key)).await,
         };
         is_sound &= results.iter().all(Result::is_ok);

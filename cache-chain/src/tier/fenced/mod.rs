@@ -33,7 +33,7 @@ impl<S: Store> Fenced<S> {
 }
 
 fn unconditional<V>(write: Write<V>) -> Write<V> {
-    Write { ticket: Ticket::unconditional(), ..write }
+    write.with_ticket(Ticket::unconditional())
 }
 
 #[deny(clippy::missing_trait_methods)]
