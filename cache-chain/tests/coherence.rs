@@ -1,5 +1,7 @@
 //! First tiers that follow the changes of a shared one.
 
+mod support;
+
 use std::{
     sync::{
         Arc, Mutex,
@@ -16,6 +18,8 @@ use cache_core::{
     Entry, Error, Expiry, Invalidation, InvalidationSink, InvalidationStream, Key, LocalStore, Store, Ticket, Write,
     testkit::{Gate, MapStore, Operation, Phase, ScriptedStore, SharedMap, StreamMistake},
 };
+
+use support::settle;
 
 /// One instance of a service.
 struct Instance {
@@ -246,6 +250,52 @@ async fn played(coherence: Coherence) -> (Instance, SharedMap<u32>, Arc<dyn Inva
         .tier(Tier::new(shared.clone()).invalidations(stream.clone()));
     let chain = tiers.coherence(coherence).build().unwrap();
     (Instance { memory, chain }, shared, stream.sink().await)
+}
+
+/// The shared tier announces the marker of the load's own claim, so the entry in memory is suspect
+/// while the shared tier is still being filled.
+#[tokio::test]
+async fn a_value_that_was_loaded_is_found_before_the_shared_tier_is_filled() {
+    let (shared, stream) = (ScriptedStore::new(SharedMap::new()), Played::default());
+    let tiers =
+        ChainCache::builder().tier(MapStore::new()).tier(Tier::new(shared.clone()).invalidations(stream.clone()));
+    let settings = ReadThrough::new().stale_for(Duration::from_secs(3600)).no_failure_cooldown();
+    let chain: ChainCache<u32> = tiers.read_through(settings).build().unwrap();
+    let sink = stream.sink().await;
+    sink.apply(Invalidation::Begin("played"));
+    sink.apply(Invalidation::Proven(std::time::Instant::now()));
+
+    let load = |value| move || async move { Ok::<_, std::io::Error>(value) };
+    let again = || async { Err::<u32, _>(std::io::Error::other("loaded again")) };
+    for call in ["get", "get_many", "get_or_load", "contains", "touch", "expire", "take"] {
+        let filled = shared.stall(Operation::Fill);
+        assert_eq!(chain.get_or_load(call, load(1)).await.unwrap(), 1);
+        sink.apply(Invalidation::Key(call.as_bytes()));
+        let find = async {
+            match call {
+                "get" => chain.get(call).await.unwrap(),
+                "get_many" => chain.get_many([call]).await.unwrap()[0],
+                "get_or_load" => chain.get_or_load(call, again).await.ok(),
+                "contains" => chain.contains(call).await.unwrap().then_some(1),
+                "touch" => chain.touch(call, Duration::from_secs(1)).await.unwrap().then_some(1),
+                "take" => chain.take(call).await.unwrap(),
+                _ => {
+                    chain.expire(call).await.unwrap();
+                    assert_eq!(chain.get(call).await.unwrap(), None);
+                    chain.get_or_load(call, again).await.ok()
+                }
+            }
+        };
+        let opened = async {
+            settle().await;
+            filled.open();
+        };
+        assert_eq!(tokio::join!(find, opened).0, Some(1), "{call}");
+        chain.wait().await.unwrap();
+        let held = chain.get(call).await.unwrap();
+        assert_eq!(held.is_none(), ["expire", "take"].contains(&call), "{call}");
+        shared.heal();
+    }
 }
 
 #[tokio::test]

@@ -20,6 +20,8 @@ type Scripted = ScriptedStore<MapStore<u32>>;
 /// then invalidate.
 struct CacheAside {
     chain: ChainCache<u32>,
+    /// The chain of the writers.
+    writer: ChainCache<u32>,
     origin: Scripted,
     reads: CallOptions,
     invalidation: Invalidation,
@@ -36,9 +38,9 @@ enum Invalidation {
 impl CacheAside {
     async fn invalidate(&self) -> Result<()> {
         match self.invalidation {
-            Invalidation::Del => self.chain.del(KEY).await,
-            Invalidation::Take => self.chain.take(KEY).await.map(drop),
-            Invalidation::Expire => self.chain.expire(KEY).await,
+            Invalidation::Del => self.writer.del(KEY).await,
+            Invalidation::Take => self.writer.take(KEY).await.map(drop),
+            Invalidation::Expire => self.writer.expire(KEY).await,
         }
     }
 
@@ -123,31 +125,35 @@ struct Scenario<'a> {
     sound: bool,
     reload: bool,
     invalidation: Invalidation,
+    /// Whether another process writes.
+    elsewhere: bool,
     tasks: &'a [&'a [Do]],
 }
 
 impl Scenario<'_> {
     fn of(tiers: usize) -> Self {
-        Self { tiers, sound: true, reload: false, invalidation: Invalidation::Del, tasks: &[] }
+        Self { tiers, sound: true, reload: false, invalidation: Invalidation::Del, elsewhere: false, tasks: &[] }
     }
 
     /// Runs the scenario in one order and checks what must hold. The origin starts with 0.
     async fn run(&self, schedules: &mut Schedules) {
         let maps: Vec<MapStore<u32>> = (0..=self.tiers).map(|_| MapStore::new()).collect();
         let turnstile = Turnstile::default();
-        let mut builder = ChainCache::builder();
+        let mut builders = [ChainCache::builder(), ChainCache::builder()];
         let mut stores = Vec::new();
         for map in &maps[..self.tiers] {
             let store = ScriptedStore::new(map.clone());
             let store = if self.sound { store } else { store.ignoring_tickets() };
-            builder = builder.tier(Tier::new(store.clone()));
+            builders = builders.map(|builder| builder.tier(Tier::new(store.clone())));
             stores.push(store);
         }
         let origin = ScriptedStore::new(maps[self.tiers].clone());
-        let builder = builder.read_through(ReadThrough::new().stale_for(Duration::from_secs(3600)));
+        let settings = ReadThrough::new().stale_for(Duration::from_secs(3600));
+        let [chain, other] = builders.map(|builder| builder.read_through(settings.clone()).build().unwrap());
         let reads = if self.reload { CallOptions::new().reload() } else { CallOptions::new() };
         let cache = CacheAside {
-            chain: builder.build().unwrap(),
+            writer: if self.elsewhere { other } else { chain.clone() },
+            chain,
             origin: origin.clone(),
             reads: reads.no_stale(),
             invalidation: self.invalidation,
@@ -257,13 +263,19 @@ fn g1_no_order_of_effects_undoes_what_take_expire_and_reload_have_done() {
 #[test]
 fn the_search_finds_what_leases_prevent_for_loads() {
     let tasks: &[&[&[Do]]] = &[&[&[Get], &[Set(1)]], &[&[Get], &[Del]], &[&[Get], &[Clear]], &[&[GetMany], &[Del]]];
-    let cases = tasks.iter().map(|tasks| (*tasks, false, Invalidation::Del));
+    let cases = tasks.iter().map(|tasks| (*tasks, false, false, Invalidation::Del));
     let expire: &[&[Do]] = &[&[Get], &[Set(1)]];
-    let cases = cases.chain([(expire, false, Invalidation::Expire), (expire, true, Invalidation::Del)]);
-    for (tasks, reload, invalidation) in cases {
-        let found = std::panic::catch_unwind(|| {
-            Scenario { sound: false, reload, invalidation, tasks, ..Scenario::of(1) }.run_through(Schedules::all());
-        });
+    // In one process, to expire a key waits for the fill of a load.
+    let cases = cases.chain([(expire, false, true, Invalidation::Expire), (expire, true, false, Invalidation::Del)]);
+    for (tasks, reload, elsewhere, invalidation) in cases {
+        let run = |sound| {
+            let scenario = Scenario { sound, reload, invalidation, elsewhere, tasks, ..Scenario::of(1) };
+            scenario.run_through(Schedules::all())
+        };
+        if elsewhere {
+            assert!(run(true) > 10);
+        }
+        let found = std::panic::catch_unwind(|| run(false));
         let panic = found.expect_err("the search found nothing");
         let message = panic.downcast_ref::<String>().expect("a message");
         assert!(message.contains("at rest") || message.contains("is older than"), "{message}");

@@ -85,6 +85,24 @@ async fn g2_an_instance_sees_what_others_change() {
     }
 }
 
+/// Whenever the announcement of its own claim arrives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_was_loaded_is_found_by_the_next_call() {
+    let server = RedisServer::start().await;
+    let chain = instance(&server.url()).await;
+    trusted(&chain).await;
+    let loaded = async |key| {
+        chain.get_or_load(key, || async { Ok::<_, std::io::Error>("v".to_owned()) }).await.unwrap();
+        key
+    };
+    for n in 0..500 {
+        assert_eq!(chain.get(loaded(("got", n)).await).await.unwrap().as_deref(), Some("v"));
+        assert!(chain.contains(loaded(("contained", n)).await).await.unwrap());
+        assert_eq!(chain.take(loaded(("taken", n)).await).await.unwrap().as_deref(), Some("v"));
+        assert!(chain.touch(loaded(("touched", n)).await, Duration::from_secs(60)).await.unwrap());
+    }
+}
+
 #[tokio::test]
 async fn an_unchanged_entry_is_confirmed_without_its_value() {
     let server = RedisServer::start().await;

@@ -183,12 +183,16 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     /// Fills an entry into the tiers. Returns whether it is stored or queued to be.
     ///
     /// Local tiers are filled at once, so that later callers find the entry there. The others are
-    /// filled through the queue, so that no caller waits for them. If no tier is local, the load
-    /// waits a little for them.
+    /// filled through the queue, so that no caller waits for them, except calls that ask one of
+    /// them for the key. If no tier is local, the load waits a little for them.
     async fn fill(&self, mut backfill: Backfill<V>) -> bool {
         let reader = &self.reader;
         let is_local = |(place, _): &(usize, _)| reader.tiers[*place].is_local();
         let (local, remote): (Tickets, Tickets) = backfill.tickets.iter().copied().partition(is_local);
+        let filling: Vec<_> = remote.iter().map(|(place, _)| reader.tiers[*place].fills.begin(&backfill.key)).collect();
+        if !filling.is_empty() {
+            backfill.held = Some(Box::new((filling, backfill.held.take())));
+        }
         if local.is_empty() {
             let (reader, (done, filled)) = (Arc::clone(reader), oneshot::channel());
             self.reader.runtime.spawn(async move {

@@ -4,6 +4,7 @@ pub(crate) mod breaker;
 mod call;
 mod erased;
 mod fenced;
+mod fills;
 mod pending_deletes;
 pub(crate) mod read;
 mod repair;
@@ -21,6 +22,7 @@ use self::{
     breaker::{Breaker, Circuit},
     erased::ErasedStore,
     fenced::Fenced,
+    fills::Fills,
     pending_deletes::PendingDeletes,
 };
 use crate::{
@@ -72,6 +74,8 @@ pub struct Tier<V> {
     breaker: Option<Circuit>,
     is_origin: bool,
     pending: PendingDeletes,
+    /// The fills of loaded entries that are under way.
+    pub(crate) fills: Arc<Fills>,
     clock: SharedClock,
     counters: TierCounters,
     stream: Option<Arc<dyn InvalidationStream>>,
@@ -104,6 +108,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             breaker: Some(Circuit::new(Breaker::new())),
             is_origin: profile.origin,
             pending: PendingDeletes::new(65_536),
+            fills: Arc::default(),
             clock: SystemClock::shared(),
             counters: TierCounters::default(),
             stream,

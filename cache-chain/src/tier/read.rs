@@ -104,6 +104,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         if self.is_local() {
             return keys.iter().map(|key| self.classify(Ok(self.peek(key)), counts)).collect();
         }
+        let limit = self.fills.ended(keys, limit).await;
         let get = async |is_probe| {
             // A probe repairs first, and its failure is the answer.
             let repaired = self.repair(is_probe).await.map(drop);

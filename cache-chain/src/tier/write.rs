@@ -46,6 +46,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
 
     /// Deletes a key, and returns its entry as far as it may be read.
     pub(crate) async fn take(&self, key: &Key) -> Result<Option<Entry<V>>> {
+        self.loads_stored(key).await;
         // An outdated entry is deleted, and not returned.
         let is_withheld = self.withheld(key, &Ok(())).is_some();
         let take = async |_| {
@@ -62,6 +63,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// Makes the entry of a key stale from `now` on, and expire at `until` at the latest. An entry
     /// without a value is deleted.
     pub(crate) async fn expire(&self, key: &Key, now: Moment, until: Expiry) -> Result<()> {
+        self.loads_stored(key).await;
         let is_withheld = self.withheld(key, &Ok(())).is_some();
         // The entry keeps its stamp. Evicted meanwhile, it would miss a notice.
         let _pending = self.draw(key);
@@ -88,6 +90,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
 
     /// Gives the entry of a key a new lifetime. Returns `true` if there is one that may be read.
     pub(crate) async fn touch(&self, key: &Key, lifetime: Lifetime, now: Moment) -> Result<bool> {
+        self.loads_stored(key).await;
         if self.withheld(key, &Ok(())).is_some() {
             return Ok(false);
         }
@@ -101,6 +104,11 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             self.store.touch(key, lifetime, now).await
         };
         self.call(self.write_timeout, touch).await
+    }
+
+    /// Waits until the loads of the key that have ended are stored here, unless that takes long.
+    async fn loads_stored(&self, key: &Key) {
+        self.fills.ended(std::slice::from_ref(key), self.write_timeout).await;
     }
 
     /// Runs a write of the keys. Those that fail are pending for deletion.
