@@ -101,6 +101,9 @@ impl Envelope<()> {
     /// The position of the time of writing in a record.
     pub const CREATED: Range<usize> = 18..26;
 
+    /// The position of the time at which a record expires, in Unix milliseconds; 0 if it does not.
+    pub const EXPIRES: Range<usize> = 26..34;
+
     /// The position of the epoch in a record of version 3.
     pub const EPOCH: Range<usize> = 34..38;
 

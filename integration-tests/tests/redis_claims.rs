@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use cache_core::{
-    Claim, ErrorKind, Store as _, Ticket,
+    Claim, ErrorKind, ManualClock, Store as _, Ticket,
     backend::{Binding, Envelope},
     codec,
 };
 use integration_tests::{
     Backend as _, RedisServer,
-    claims::{granted, refused},
-    key, never, value,
+    claims::{claim, granted, refused},
+    key, living, never, value,
 };
 use store_redis::RedisStore;
 
@@ -19,7 +19,41 @@ integration_tests::claim_cases!(
     a_plain_store_grants_every_claim_and_leaves_nothing,
     markers_tell_claims_from_leases_by_the_top_bit_of_their_ids,
     what_cannot_be_read_refuses_no_claim,
+    what_has_expired_for_its_readers_gives_way_to_one_claim,
 );
+
+/// The server's clock is known to within a round trip, and readers count from the latest that it can
+/// be. So Redis holds a record for a moment after its readers have found none.
+async fn what_has_expired_for_its_readers_gives_way_to_one_claim(server: RedisServer) {
+    let (ttl, clock) = (Duration::from_secs(20), ManualClock::new());
+    let writer = server.connect().await;
+    let reader = async || -> RedisStore<u32> {
+        RedisStore::builder(server.url()).namespace("n").clock(clock.shared()).connect().await.unwrap()
+    };
+    let (ours, theirs) = (reader().await, reader().await);
+    writer.set(living(&key("k"), 1, ttl)).await.unwrap();
+    writer.set(living(&key("l"), 1, ttl)).await.unwrap();
+    assert_eq!((value(&ours, &key("k")).await, value(&theirs, &key("k")).await), (Some(1), Some(1)));
+    assert!(!claim(&ours).await.vacant, "its value is there");
+    let old = ours.lease(&key("k")).await.unwrap();
+
+    // Less than the time for which a reading of the server's clock is used.
+    clock.advance(ttl + Duration::from_secs(1));
+    assert_eq!((value(&ours, &key("k")).await, value(&theirs, &key("k")).await), (None, None));
+    assert_eq!(server.cli(&["EXISTS", "n:k", "n:l"]), "2");
+    let claimed = claim(&ours).await;
+    assert!(claimed.granted && claimed.vacant, "{claimed:?}");
+    assert_eq!(refused(&theirs).await, claimed.ticket);
+    assert!(!theirs.fill(never(&key("k"), 2, old)).await.unwrap(), "the lease was of the record");
+    assert!(ours.fill(never(&key("k"), 3, claimed.ticket)).await.unwrap());
+    assert_eq!(value(&theirs, &key("k")).await, Some(3));
+
+    // A lease is not of the record either, which would be void in a moment.
+    let lease = ours.lease(&key("l")).await.unwrap();
+    assert_eq!(value(&writer, &key("l")).await, None, "a marker has replaced it");
+    assert!(ours.fill(never(&key("l"), 2, lease)).await.unwrap());
+    assert_eq!(value(&writer, &key("l")).await, Some(2));
+}
 
 async fn what_cannot_be_read_refuses_no_claim(server: RedisServer) {
     let (ours, theirs) = (server.connect().await, server.connect().await);

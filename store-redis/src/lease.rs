@@ -22,8 +22,10 @@ use crate::{
 fn mark(keyspace: &Keyspace, script: &Script, key: &Key, id: u64, millis: u64, server: ServerSnapshot) -> (usize, Cmd) {
     let name = keyspace.namespace.key(key);
     let mut mark = script.run(&name);
-    let created = server.earliest_micros(keyspace.now()) / 1000;
+    let now = keyspace.now();
+    let created = server.earliest_micros(now) / 1000;
     mark.arg(Envelope::lease(server.validity.binding(&name), id, created)).arg(millis).arg(server.validity.since);
+    mark.arg(server.latest(now));
     (keyspace.link_of(key), mark)
 }
 

@@ -110,16 +110,22 @@ return reply"
 /// A lease of the full TTL extends the life of a plain marker, but not of a claim, whose holder may
 /// have died. A shorter lease does not change the marker, which another caller may need for longer.
 ///
-/// ARGV: the marker, its life in milliseconds, the time before which records are invalid, the full
-/// TTL.
+/// A record that has expired for the caller counts as missing: the server deletes it in a moment,
+/// and its id would be void.
+///
+/// ARGV: the marker, its life in milliseconds, the time before which records are invalid, the
+/// latest time that it can be on the server, the full TTL.
 pub(crate) static LEASE: Script = script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 37)
 if type(head) == 'string' and #head == 38 and head:sub(1, 4) == 'MLC\3' and head:sub(35, 38) == ARGV[1]:sub(35, 38)
   and struct.unpack('<I8', head, 19) >= tonumber(ARGV[3]) then
-  if head:byte(5) == 1 and head:byte(18) < 128 and ARGV[2] == ARGV[4] then
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  local expires = struct.unpack('<I8', head, 27)
+  if expires == 0 or expires > tonumber(ARGV[4]) then
+    if head:byte(5) == 1 and head:byte(18) < 128 and ARGV[2] == ARGV[5] then
+      redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    end
+    return head:sub(11, 18)
   end
-  return head:sub(11, 18)
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ARGV[1]:sub(11, 18)"
@@ -128,20 +134,29 @@ return ARGV[1]:sub(11, 18)"
 /// Takes a claim. Sets the claim's marker and returns its id and 1. If another claim is held,
 /// returns the id of that one and 0. A plain marker is replaced, which voids its tickets.
 ///
-/// If the key holds a record with a value, returns its id and 1. The caller has found no value, so
-/// this one is new, or the caller cannot read it; in the latter case no other process would load
-/// it. A claim from the future is replaced: it was taken before the server's clock was set back,
-/// and would live too long.
+/// If the key holds a record that has not expired, returns its id and 1. The caller has found no
+/// value, so this one is new, or the caller cannot read it; in the latter case no other process
+/// would load it.
+///
+/// The marker replaces a record that has expired by the latest time that it can be on the server.
+/// Every reader counts a record as expired a moment before the server deletes it, and until then
+/// every claim would be granted. Another process may count it as fresh for that moment, and misses
+/// it. What was dated in the future is replaced as well: it is from before the server's clock was set
+/// back, and would live too long.
 ///
 /// ARGV: the marker, its life in milliseconds, the time before which records are invalid, the
-/// latest time of a valid claim.
+/// latest time that it can be on the server, the latest time of what is not dated in the future.
 pub(crate) static CLAIM: Script = script!(
     r"local head = redis.pcall('GETRANGE', KEYS[1], 0, 37)
 if type(head) == 'string' and #head == 38 and head:sub(1, 4) == 'MLC\3' and head:sub(35, 38) == ARGV[1]:sub(35, 38) then
-  local created = struct.unpack('<I8', head, 19)
+  local created, expires = struct.unpack('<I8I8', head, 19)
   if created >= tonumber(ARGV[3]) then
-    if head:byte(5) ~= 1 then return {head:sub(11, 18), 1} end
-    if head:byte(18) >= 128 and created <= tonumber(ARGV[4]) then return {head:sub(11, 18), 0} end
+    if head:byte(5) ~= 1 and (expires == 0 or (expires > tonumber(ARGV[4]) and created <= tonumber(ARGV[5]))) then
+      return {head:sub(11, 18), 1}
+    end
+    if head:byte(5) == 1 and head:byte(18) >= 128 and created <= tonumber(ARGV[5]) then
+      return {head:sub(11, 18), 0}
+    end
   end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -276,7 +291,8 @@ mod tests {
     /// The scripts compare bytes at fixed offsets of the record.
     #[test]
     fn the_scripts_use_the_offsets_of_the_envelope() {
-        assert_eq!((Envelope::WRITE_ID, Envelope::CREATED, Envelope::EPOCH), (10..18, 18..26, 34..38));
+        assert_eq!((Envelope::WRITE_ID, Envelope::CREATED), (10..18, 18..26));
+        assert_eq!((Envelope::EXPIRES, Envelope::EPOCH), (26..34, 34..38));
         let lease = Envelope::lease(Binding::new(b"k", u32::MAX), u64::MAX, 1);
         assert_eq!(lease[10..19], [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
         assert_eq!(lease[34..38], [0xff; 4]);
