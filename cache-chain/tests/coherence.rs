@@ -407,6 +407,85 @@ async fn a_grace_serves_what_cannot_be_checked_but_nothing_that_has_changed() {
     assert_eq!(instance.chain.stats().coherence.served_in_grace, 1);
 }
 
+/// The shared tier is down, and so is the source of the data.
+#[tokio::test]
+async fn a_grace_serves_stale_values_in_every_mode() {
+    let heartbeat = Duration::from_millis(20);
+    let grace = Coherence::new().heartbeat(heartbeat).grace(Duration::from_secs(3600));
+    let (clock, second) = (ManualClock::new(), Duration::from_secs(1));
+    let (memory_store, stream) = (MapStore::with_clock(clock.shared()), Played::default());
+    let (shared, fails) = (SharedMap::with_clock(clock.shared()), Arc::new(AtomicBool::new(false)));
+    let failing = Failing { inner: shared.clone(), fails: Arc::clone(&fails) };
+    let settings = ReadThrough::new().stale_for(3600 * second).no_failure_cooldown();
+    let tiers = ChainCache::builder()
+        .clock(clock.shared())
+        .tier(Tier::new(memory_store.clone()).name("memory"))
+        .tier(Tier::new(failing).invalidations(stream.clone()).no_breaker());
+    let chain = tiers.coherence(grace).read_through(settings).build().unwrap();
+    let instance = Instance { memory: memory_store, chain };
+    let sink = stream.sink().await;
+    sink.apply(Invalidation::Begin("played"));
+    sink.apply(Invalidation::Proven(std::time::Instant::now()));
+    for key in ["kept", "changed", "deleted"] {
+        instance.chain.set_with_ttl(key, 1, second).await.unwrap();
+        instance.warm(key).await;
+    }
+    clock.advance(2 * second);
+
+    // Suspect, but the shared tier still has it.
+    let down = || async { Err::<u32, _>(std::io::Error::other("down")) };
+    let notify = Arc::clone(&sink);
+    let suspect = || async move {
+        notify.apply(Invalidation::Key(b"changed"));
+        Err::<u32, _>(std::io::Error::other("down"))
+    };
+    let if_load_fails = CallOptions::new().serve_stale(ServeStale::IfLoadFails);
+    let found = instance.chain.with(&if_load_fails).get_or_load_detailed("changed", suspect).await.unwrap();
+    assert_eq!((found.value, found.stale, found.in_grace), (Some(1), true, false));
+    assert_ne!(found.source, memory());
+
+    instance.until(|stats| !stats.trusted).await;
+    fails.store(true, SeqCst);
+    let mut served = 0;
+    for mode in [ServeStale::AtOnce, ServeStale::After(Duration::from_millis(5)), ServeStale::IfLoadFails] {
+        let stale = CallOptions::new().serve_stale(mode);
+        let chain = instance.chain.with(&stale);
+        let loaded = chain.get_or_load_detailed("kept", down).await.unwrap();
+        let read = chain.get_detailed("kept").await.unwrap();
+        for found in [loaded, read] {
+            assert_eq!((found.value, found.stale, found.in_grace), (Some(1), true, true), "{mode:?}");
+            assert_eq!(found.source, memory());
+        }
+        assert_eq!(chain.get_many(["kept"]).await.unwrap(), [Some(1)]);
+        assert_eq!(
+            chain
+                .get_or_load_many(["kept"], move |_| async move { down().await.map(|n| [("kept", n)]) })
+                .await
+                .unwrap(),
+            [Some(1)]
+        );
+        served += 4;
+        assert_eq!(instance.chain.stats().coherence.served_in_grace, served);
+
+        for result in [chain.get("changed").await, chain.get_or_load("changed", down).await.map(Some)] {
+            assert!(result.is_err(), "{result:?}");
+        }
+    }
+    for result in
+        [instance.chain.get("kept").await, instance.chain.with(&CallOptions::new().no_stale()).get("kept").await]
+    {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    // Deleted by this instance while a call waits for a fresh value.
+    let deleting = instance.chain.clone();
+    let delete = || async move {
+        deleting.del("deleted").await.unwrap_err();
+        Err::<u32, _>(std::io::Error::other("down"))
+    };
+    let failed = instance.chain.with(&if_load_fails).get_or_load("deleted", delete).await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Loader);
+}
+
 /// A shared store that can fail.
 #[derive(Clone)]
 struct Failing {

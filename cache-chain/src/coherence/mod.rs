@@ -51,7 +51,8 @@ impl Coherence {
 
     /// Sets for how long entries are served that the shared tier cannot confirm because it cannot
     /// be reached, counted from when they were last proven. Entries whose keys are known to have
-    /// changed are not served. Default: none are.
+    /// changed are not served, and stale entries only by calls that get stale values otherwise.
+    /// Default: none are.
     pub fn grace(mut self, time: Duration) -> Self {
         self.grace = Some(time);
         self

@@ -78,7 +78,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         wait: Duration,
         deadline: Deadline,
     ) -> Result<Found<V>> {
-        let limit = self.time_before_stale(place, deadline);
+        let limit = self.time_before_stale((key, place), deadline);
         let until = after(limit);
         let outcome = match waiter.begin_wait() {
             Ok(()) => self.reader.runtime.timeout_at(after(wait).min(until), &mut waiter).await,
@@ -89,7 +89,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
             Some(Ok(loaded)) if loaded.is_ok() => None,
             _ => self.read_again(key, place, deadline).await,
         };
-        if let Some(entry) = stale {
+        if let Some((place, entry)) = stale {
             if outcome.is_none() {
                 waiter.leave_in_background();
             }
@@ -105,14 +105,14 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
 
     /// Returns the longest time that a call waits for a load if the tier of this place has a stale
     /// value. A remote tier needs time to be read again.
-    pub(super) fn time_before_stale(&self, place: usize, deadline: Deadline) -> Duration {
-        let parts = if self.reader.tiers[place].is_local() { 1 } else { 2 };
+    pub(super) fn time_before_stale(&self, (key, place): (&Key, usize), deadline: Deadline) -> Duration {
+        let parts = if self.reader.is_read_at_once(key, place) { 1 } else { 2 };
         deadline.share(parts, self.settings.soft_timeout)
     }
 
-    /// Returns the stale entry of the tier of this place, unless it was deleted meanwhile or cannot
-    /// be read before the deadline.
-    pub(super) async fn read_again(&self, key: &Key, place: usize, deadline: Deadline) -> Option<Entry<V>> {
+    /// Returns the stale entry of the tier of this place and the place where it was read, unless it
+    /// was deleted meanwhile or cannot be read before the deadline.
+    pub(super) async fn read_again(&self, key: &Key, place: usize, deadline: Deadline) -> Option<(usize, Entry<V>)> {
         let read = async { Ok(self.reader.read_again(key, place).await) };
         deadline.bound(&self.reader.runtime, read).await.ok()?
     }
@@ -125,8 +125,11 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
 
     /// Returns the detailed result for an entry of a tier, and counts it if it is stale.
     pub(super) fn record_served(&self, place: usize, entry: Entry<V>) -> Found<V> {
-        let found = self.reader.found(Some(place), entry);
-        self.counters.stale_served.add(usize::from(found.stale));
-        found
+        let is_stale = entry.is_stale(self.reader.clock.now());
+        if is_stale {
+            self.counters.stale_served.increment();
+            self.reader.count_stale_in_grace(place, &entry);
+        }
+        self.reader.found(Some(place), entry)
     }
 }

@@ -128,16 +128,20 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         }
     }
 
-    /// Lets a lookup without a hit find a suspect entry, if the shared tier has failed and the
-    /// settings allow it.
+    /// Lets a lookup without a hit find a suspect entry, fresh or stale, if the shared tier has
+    /// failed and the settings allow it.
     fn serve_in_grace(&self, key: &Key, lookup: &mut Lookup<V>, query: &Query) {
         let Some(first) = self.first().filter(|first| lookup.hit.is_none() && lookup.has_failed(first.shared)) else {
             return;
         };
         let held = self.held_above(first.shared, key, query);
-        lookup.hit = held
-            .filter(|(place, entry)| first.is_in_grace(key, entry) && self.accepts(&self.tiers[*place], entry, query));
-        first.counters.served_in_grace.add(usize::from(lookup.hit.is_some()));
+        let Some((place, entry)) = held.filter(|(_, entry)| first.is_in_grace(key, entry)) else { return };
+        if self.accepts(&self.tiers[place], &entry, query) {
+            lookup.hit = Some((place, entry));
+            first.counters.served_in_grace.increment();
+        } else {
+            self.note_unaccepted(place, lookup, entry);
+        }
     }
 
     /// Adds the answer of one tier to a lookup.
@@ -153,12 +157,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             Ok(TierLookup { entry, ticket }) => {
                 match entry {
                     Some(entry) if accepts(&entry) => lookup.hit = Some((place, entry)),
-                    Some(entry) => {
-                        lookup.is_outdated |= self.tiers[place].is_fresh(&entry);
-                        if lookup.stale.is_none() && self.may_be_served_stale(&entry) {
-                            lookup.stale = Some((place, entry));
-                        }
-                    }
+                    Some(entry) => self.note_unaccepted(place, lookup, entry),
                     None => {}
                 }
                 if let Some(ticket) = ticket {
@@ -169,6 +168,14 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
                 lookup.cut_short |= error.kind() == ErrorKind::Timeout && is_short;
                 lookup.failed.push((place, error));
             }
+        }
+    }
+
+    /// Adds an entry that is stale, or older than the query accepts, to a lookup.
+    fn note_unaccepted(&self, place: usize, lookup: &mut Lookup<V>, entry: Entry<V>) {
+        lookup.is_outdated |= self.tiers[place].is_fresh(&entry);
+        if lookup.stale.is_none() && self.may_be_served_stale(&entry) {
+            lookup.stale = Some((place, entry));
         }
     }
 

@@ -164,11 +164,23 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     }
 
     /// Returns the stale entry that a lookup has found, unless its key has changed since: the tiers
-    /// below may have taken long.
+    /// below may have taken long. If the shared tier has failed, the entry may be in grace.
     pub(crate) fn stale_of(&self, key: &Key, lookup: &Lookup<V>) -> Option<(usize, Entry<V>)> {
         let (place, entry) = lookup.stale.as_ref()?;
-        let is_current = self.first().is_none_or(|first| *place >= first.shared || first.is_current(key, entry));
-        is_current.then(|| (*place, entry.clone()))
+        let may_serve = self.first().is_none_or(|first| {
+            let is_in_grace = || lookup.has_failed(first.shared) && first.is_in_grace(key, entry);
+            *place >= first.shared || first.is_current(key, entry) || is_in_grace()
+        });
+        may_serve.then(|| (*place, entry.clone()))
+    }
+
+    /// Counts a stale entry of the tier of this place that is served in grace, if it is.
+    pub(crate) fn count_stale_in_grace(&self, place: usize, entry: &Entry<V>) {
+        if let Some(first) = self.first()
+            && place < first.shared
+        {
+            first.counters.served_in_grace.add(usize::from(!first.is_proven(entry.stamp())));
+        }
     }
 
     fn found_or_stale(
@@ -184,7 +196,10 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         });
         match (lookup.fresh(), stale) {
             (Ok(Some(found)), _) if self.is_served(&found) => Ok(Some(found)),
-            (_, Some(stale)) => Ok(Some(stale)),
+            (_, Some((place, entry))) => {
+                self.count_stale_in_grace(place, &entry);
+                Ok(Some((place, entry)))
+            }
             (fresh, None) => fresh.map(|found| found.filter(|found| self.is_served(found))),
         }
     }
@@ -269,16 +284,33 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         Ok(std::mem::take(&mut *lock(&*waiter.await?)))
     }
 
-    /// Returns the entry that the tier of this place has of the key now, unless it has no value.
-    /// Returns `None` also if the tier fails.
-    pub(crate) async fn read_again(self: &Arc<Self>, key: &Key, place: usize) -> Option<Entry<V>> {
-        let entry = if self.tiers[place].is_local() {
-            self.tiers[place].peek(key)
-        } else {
-            let (reader, key) = (Arc::clone(self), key.clone());
-            self.runtime.run(async move { reader.tiers[place].recheck(&key).await }).await.ok()?.ok()?
+    /// Returns `true` if [`read_again`](Self::read_again) needs no time for this tier.
+    pub(crate) fn is_read_at_once(&self, key: &Key, place: usize) -> bool {
+        self.tiers[place].peek_unsampled(key).is_some()
+    }
+
+    /// Returns the entry that the tier of this place has of the key now, unless it has no value, and
+    /// the place. Returns `None` also if the tier fails. An entry that is suspect by now is read
+    /// from the shared tier instead; if that fails, it may be in grace.
+    pub(crate) async fn read_again(self: &Arc<Self>, key: &Key, place: usize) -> Option<(usize, Entry<V>)> {
+        let found = match (self.tiers[place].local(), self.tiers[place].peek(key)) {
+            (Some(_), Some(entry)) => Some((place, entry)),
+            (Some(local), None) => {
+                let (first, held) = (self.first()?, local.get(key)?);
+                match self.recheck(key, first.shared).await? {
+                    Ok(entry) => entry.map(|entry| (first.shared, entry)),
+                    Err(_) => first.is_in_grace(key, &held).then_some((place, held)),
+                }
+            }
+            (None, _) => self.recheck(key, place).await?.ok()?.map(|entry| (place, entry)),
         };
-        entry.filter(|entry| !entry.is_absent() && !self.has_expired(entry))
+        found.filter(|(_, entry)| !entry.is_absent() && !self.has_expired(entry))
+    }
+
+    /// Returns what the tier of this place answers, `None` if the runtime has ended.
+    async fn recheck(self: &Arc<Self>, key: &Key, place: usize) -> Option<Result<Option<Entry<V>>>> {
+        let (reader, key) = (Arc::clone(self), key.clone());
+        self.runtime.run(async move { reader.tiers[place].recheck(&key).await }).await.ok()
     }
 
     /// Returns whether any tier has a fresh value of the key. Fills no tier.

@@ -74,8 +74,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
                 false
             }
         });
-        let places = waiting.iter().filter_map(|awaited| awaited.stale);
-        let before_stale = places.map(|place| self.time_before_stale(place, round.deadline)).min();
+        let stale = waiting.iter().filter_map(|awaited| Some((&keys[awaited.at], awaited.stale?)));
+        let before_stale = stale.map(|stale| self.time_before_stale(stale, round.deadline)).min();
         if let Some(time) = before_stale {
             let until = after(time).min(until);
             let quick =
@@ -113,8 +113,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
 
     /// Returns the stale value of a key, unless there is none or it was deleted meanwhile.
     async fn serve_again(&self, key: &Key, stale: Option<usize>, deadline: Deadline) -> Option<Option<V>> {
-        let place = stale?;
-        let entry = self.read_again(key, place, deadline).await?;
+        let (place, entry) = self.read_again(key, stale?, deadline).await?;
         Some(self.record_served(place, entry).value)
     }
 
