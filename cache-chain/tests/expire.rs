@@ -2,14 +2,18 @@
 
 mod support;
 
-use std::{io, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
-use cache_chain::{ChainCache, ErrorKind, ReadThrough, Ttl};
+use cache_chain::{ChainCache, ErrorKind, ManualClock, ReadThrough, Ttl};
 use cache_core::{
-    Entry, Expiry, LocalStore,
-    testkit::{Gate, MapStore, Operation},
+    Entry, Expiry, LocalStore, Store as _,
+    testkit::{Gate, MapStore, Operation, ScriptedStore},
 };
-use support::{Rig, down, key, settle, stale_rig};
+use support::{
+    Rig,
+    claiming::{Claiming, stale_if_load_fails},
+    down, hold_back_get, key, poll_once, settle, stale_rig,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -54,6 +58,53 @@ async fn to_expire_a_stale_value_changes_nothing() {
     let before = [rig.held(0, "k"), rig.held(1, "k")];
     rig.chain.expire("k").await.unwrap();
     assert_eq!([rig.held(0, "k"), rig.held(1, "k")], before);
+}
+
+/// Each of two processes reads the value before the other has written the stale one.
+#[tokio::test]
+async fn a_value_that_two_processes_expire_is_kept() {
+    let clock = ManualClock::new();
+    let shared = ScriptedStore::new(Claiming::with_clock(&clock));
+    let [one, two] = [(); 2].map(|()| -> ChainCache<String> {
+        let chain = ChainCache::builder().clock(clock.shared()).tier(MapStore::with_clock(clock.shared()));
+        chain.tier(shared.clone()).read_through(stale_if_load_fails()).build().unwrap()
+    });
+    one.set("k", "v".to_owned()).await.unwrap();
+    let read = hold_back_get(&shared, 0);
+    let second = async {
+        settle().await;
+        let mut second = pin!(two.expire("k"));
+        let is_early = poll_once(&mut second).await.is_some();
+        settle().await;
+        read.open();
+        assert!(!is_early);
+        second.await
+    };
+    let (first, second) = tokio::join!(one.expire("k"), second);
+    first.and(second).unwrap();
+    for chain in [one, two] {
+        assert_eq!(chain.get("k").await.unwrap(), None);
+        assert_eq!(chain.get_or_load("k", down).await.unwrap(), "v");
+    }
+    assert_eq!(shared.inner().claimed(), 0);
+}
+
+/// A process that has died while it made the value stale holds up the others for a while only.
+#[tokio::test(start_paused = true)]
+async fn a_value_expires_although_another_process_does_not_end() {
+    let clock = ManualClock::new();
+    let shared = Claiming::with_clock(&clock);
+    let chain: ChainCache<String> = ChainCache::builder()
+        .clock(clock.shared())
+        .tier(shared.clone())
+        .read_through(stale_if_load_fails())
+        .build()
+        .unwrap();
+    chain.set("k", "v".to_owned()).await.unwrap();
+    assert!(shared.claim(&key("\0expire:k")).await.unwrap().granted);
+    chain.expire("k").await.unwrap();
+    assert_eq!(chain.get("k").await.unwrap(), None);
+    assert_eq!(chain.get_or_load("k", down).await.unwrap(), "v");
 }
 
 #[tokio::test]

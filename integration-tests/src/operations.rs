@@ -24,6 +24,7 @@ macro_rules! operation_cases {
         $crate::suite! {
             $on_backend, operations:
             an_expired_value_is_stale_for_all_processes,
+            a_value_that_two_processes_expire_is_kept,
             of_many_takers_in_two_processes_one_gets_the_value,
             a_touch_is_seen_by_all_processes,
             a_touch_undoes_no_fill,
@@ -73,6 +74,18 @@ pub async fn an_expired_value_is_stale_for_all_processes<B: Backend>(backend: B)
     // A value that is new again.
     one.set("k", 2).await.unwrap();
     assert_eq!(two.with(&shared()).get("k").await.unwrap(), Some(2));
+}
+
+pub async fn a_value_that_two_processes_expire_is_kept<B: Backend>(backend: B) {
+    let [one, two] = processes(&backend).await;
+    for round in 0..20 {
+        one.set(round, 1).await.unwrap();
+        for expired in join_all([one.expire(round), two.expire(round), one.expire(round)]).await {
+            expired.unwrap();
+        }
+        assert_eq!(one.get(round).await.unwrap(), None);
+        assert_eq!(one.get_or_load(round, down).await.unwrap(), 1, "round {round}");
+    }
 }
 
 pub async fn of_many_takers_in_two_processes_one_gets_the_value<B: Backend>(backend: B) {

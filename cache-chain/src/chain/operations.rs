@@ -148,8 +148,9 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// The value is kept until its TTL and its stale window end, at most for
     /// [`ReadThrough::stale_for`](crate::ReadThrough::stale_for) from now on. Without that setting,
-    /// this is [`del`](Self::del). If the key is written or expired by another call at the same
-    /// time, it may be deleted instead.
+    /// this is [`del`](Self::del). If the key is written by another call at the same time, it may be
+    /// deleted instead. Calls of `expire` for one key, in any process, take turns in a tier that
+    /// grants claims.
     ///
     /// # Errors
     ///

@@ -1,12 +1,16 @@
 //! Writes to a tier. A failed write leaves its keys pending for deletion.
 
-use cache_core::{Entry, ErrorKind, Expiry, Key, Lifetime, MAX_TTL, Moment, Result, Write};
+use std::time::Duration;
+
+use cache_core::{Entry, ErrorKind, Expiry, Key, Lifetime, MAX_TTL, Moment, Result, Ticket, Write};
+use tokio::time::Instant;
 
 use super::{
     Tier,
     call::Each,
     pending_deletes::{Mark, PendingDeletes},
 };
+use crate::util::deadline::after;
 
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// Fills entries, and returns for each whether it was installed. Keys that are pending for
@@ -68,6 +72,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         // The entry keeps its stamp. Evicted meanwhile, it would miss a notice.
         let _pending = self.draw(key);
         let expire = async |_| {
+            let turn = self.take_turn(key).await;
             let expired = async {
                 let ticket = self.store.lease_within(key, self.write_timeout).await?;
                 let entry = match self.store.get(key).await {
@@ -83,9 +88,38 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
                 // As a write, it voids the leases of lookups that have read the fresh entry.
                 self.store.set(Write::new(key.clone(), entry.with_lifetime(lifetime), ticket)).await
             };
-            Each::from_iter([expired.await])
+            let expired = expired.await;
+            if let Some((marker, ticket)) = turn {
+                // If this fails, the claim expires.
+                let _ = self.store.release(&marker, ticket).await;
+            }
+            Each::from_iter([expired])
         };
         self.write(std::slice::from_ref(key), expire).await.pop().unwrap_or(Ok(()))
+    }
+
+    /// Claims to be the only one that expires the key, in a tier that grants claims. Otherwise of two
+    /// processes that have read the entry the later one would find its lease void, and delete the
+    /// key. Returns `None` if the claim is not granted within half of the time of a write; then the
+    /// key is expired without it.
+    async fn take_turn(&self, key: &Key) -> Option<(Key, Ticket)> {
+        if !self.grants_claims() {
+            return None;
+        }
+        let marker = Key::new(&[b"\0expire:", key.as_bytes()].concat()).ok()?;
+        let until = after(self.write_timeout / 2);
+        let mut pause = PAUSES.0;
+        loop {
+            let claim = self.store.claim_within(&marker, self.write_timeout).await.ok()?;
+            if claim.granted {
+                return Some((marker, claim.ticket));
+            }
+            if Instant::now() + pause > until {
+                return None;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
     }
 
     /// Gives the entry of a key a new lifetime. Returns `true` if there is one that may be read.
@@ -144,6 +178,10 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         cleared
     }
 }
+
+/// The shortest and the longest time between two attempts to expire a key that another process
+/// expires.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 
 /// A write that has begun. Dropped unfinished, as when the store panics, it has failed for all its
 /// keys.
