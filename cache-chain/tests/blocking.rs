@@ -178,3 +178,31 @@ fn where_tokio_lets_a_thread_block_the_call_works() {
     let error = runtime.block_on(chain.chain().get_or_load("other", load)).unwrap_err();
     assert_eq!(error.source_as::<cache_chain::Error>().unwrap().kind(), ErrorKind::InvalidInput, "{error:#}");
 }
+
+/// Tasks on a runtime of one thread wait until a thread runs it.
+#[test]
+fn a_runtime_of_one_thread_must_be_run_by_another_thread() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let chain: ChainCache<String> = {
+        let _entered = runtime.enter();
+        ChainCache::builder().tier(MapStore::new()).timeout(Duration::from_millis(50)).build().unwrap()
+    };
+    let blocking = chain.blocking();
+    let load = || Ok::<_, io::Error>("1".to_owned());
+    for idle in [
+        blocking.set("k", "1".to_owned()).unwrap_err(),
+        blocking.take("k").unwrap_err(),
+        blocking.get_or_load("l", load).unwrap_err(),
+    ] {
+        assert_eq!(idle.kind(), ErrorKind::Timeout);
+        assert!(idle.to_string().contains("no thread runs the runtime of the chain"), "{idle}");
+    }
+    // While it runs, all is as ever; a hit needs no runtime.
+    let of_thread = blocking.clone();
+    let set = async move { tokio::task::spawn_blocking(move || of_thread.set("m", "1".to_owned())).await.unwrap() };
+    runtime.block_on(set).unwrap();
+    assert_eq!(blocking.get("m").unwrap().as_deref(), Some("1"));
+    assert_eq!(blocking.get_or_load("m", || Ok::<_, io::Error>("2".to_owned())).unwrap(), "1");
+    drop(runtime);
+    assert_eq!(blocking.set("k", "2".to_owned()).unwrap_err().kind(), ErrorKind::Closed);
+}

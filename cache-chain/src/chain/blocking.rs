@@ -8,10 +8,15 @@ use std::{
 };
 
 use cache_core::{CacheKey, Error, ErrorKind, Result, Ttl};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::ChainCache;
-use crate::{flight::nesting, load::Load, outcome::Found};
+use crate::{
+    flight::nesting,
+    load::Load,
+    outcome::Found,
+    util::park::{PATIENCE, park_until_done},
+};
 
 impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     /// Returns this chain with methods that block the thread, for code outside of async.
@@ -51,8 +56,11 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
 /// `panic = "abort"` the process ends.
 ///
 /// The runtime of the chain must be running. One that is built by
-/// [`new_current_thread`](tokio::runtime::Builder::new_current_thread) runs only during its
-/// `block_on`, so prefer a multi-thread runtime.
+/// [`new_current_thread`](tokio::runtime::Builder::new_current_thread) runs only while another thread
+/// is in its `block_on`, so prefer a multi-thread runtime. If no thread runs it for 3 s, or for the
+/// [`timeout`](crate::ChainBuilder::timeout) of the chain if that is shorter, the call fails with
+/// [`Timeout`](ErrorKind::Timeout). What it has begun goes on when the runtime runs again. Hits in
+/// the first tier need no runtime.
 #[derive(Clone, Debug)]
 pub struct BlockingChain<V>(ChainCache<V>);
 
@@ -295,6 +303,10 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
             let message = "a blocking call would block a thread that runs async code; \
                            call it in `tokio::task::spawn_blocking`, or await the method of `ChainCache`";
             return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
+            let patience = self.0.reader.timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE));
+            return park_until_done(runtime, patience, call);
         }
         runtime.block_on(call)
     }

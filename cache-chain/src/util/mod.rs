@@ -5,6 +5,7 @@ pub(crate) mod counter;
 pub(crate) mod deadline;
 pub(crate) mod fault;
 pub(crate) mod panics;
+pub(crate) mod park;
 pub(crate) mod pending;
 pub(crate) mod runtime;
 pub(crate) mod sync;
