@@ -84,11 +84,12 @@ statistics! {
     /// Statistics of one tier.
     ///
     /// A key that is looked up counts once as a hit or a miss, however many callers share the
-    /// lookup.
+    /// lookup. An entry that is stale, or older than the call accepts, is a hit for
+    /// [`get_or_load`](crate::ChainCache::get_or_load) and a miss for plain reads.
     TierStats, TierCounters {
         /// Lookups that found an entry.
         hits,
-        /// Lookups that found none.
+        /// Lookups that found none, or none that is fresh.
         misses,
         /// Lookups that found bytes which do not decode. Each is a miss as well.
         undecodable,
@@ -163,7 +164,7 @@ statistics! {
         reloads,
         /// Loads that found the previous value unmodified.
         not_modified,
-        /// Stale values served.
+        /// Stale values served, also those by plain reads.
         stale_served,
     }
     now {

@@ -59,6 +59,26 @@ async fn a_load_that_fails_gives_the_stale_value_and_is_not_repeated_at_once() {
     }
 }
 
+/// Its data may be another since.
+#[tokio::test]
+async fn a_write_ends_the_cooldown() {
+    for is_set in [false, true] {
+        let settings = ReadThrough::new().serve_stale(ServeStale::IfLoadFails).failure_cooldown(1000 * SECOND);
+        let rig = StaleRig::with(settings).await;
+        rig.get(Load::Fails(Duration::ZERO)).await.unwrap();
+        rig.get(Load::Brings("new", Duration::ZERO)).await.unwrap();
+        assert_eq!(rig.calls.load(SeqCst), 1, "it cools down");
+        if is_set {
+            rig.chain.set_with_ttl("k", "set".to_owned(), SECOND).await.unwrap();
+            rig.clock.advance(SECOND);
+        } else {
+            rig.chain.expire("k").await.unwrap();
+        }
+        let found = rig.get(Load::Brings("new", Duration::ZERO)).await.unwrap();
+        assert_eq!((value_of(&found), rig.calls.load(SeqCst)), ((Some("new"), false), 2));
+    }
+}
+
 /// A caller waits as long as for a missing key, and gets the stale value instead of an error.
 #[tokio::test(start_paused = true)]
 async fn if_the_load_takes_too_long_it_counts_as_failed() {

@@ -198,7 +198,7 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         ));
         let repairer = Repairer::new(Arc::clone(&tiers), runtime.clone());
         let loader = Arc::new(Loader::new(Arc::clone(&reader), settings, lifetimes.clone(), Arc::clone(&repairer)));
-        let to_forget = reader.to_forget().chain([loader.to_forget()]).collect();
+        let to_forget = reader.to_forget().chain(loader.to_forget()).collect();
         let (shared, values) = ((tiers, clock, runtime), (lifetimes, self.weigher));
         let writer = Arc::new(Writer::new(shared, values, timeout, Arc::clone(&repairer), to_forget));
         let tiers = &reader.tiers;

@@ -2,13 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use cache_core::{Key, Moment};
 
-use crate::util::sync::lock;
+use crate::{flight::Forget, util::sync::lock};
 
 /// Until when the keys of failed loads are not refreshed. A key beyond the capacity is refreshed
 /// too early.
@@ -50,6 +50,17 @@ impl Cooldowns {
             }
             None => false,
         }
+    }
+}
+
+/// The data of a key that is written may be another.
+impl Forget for Arc<Cooldowns> {
+    fn forget(&self, key: &Key) {
+        self.end(key);
+    }
+
+    fn forget_all(&self) {
+        self.until().clear();
     }
 }
 

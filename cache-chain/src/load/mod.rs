@@ -48,8 +48,8 @@ pub(crate) struct Loader<V> {
     /// The loads in flight.
     loads: FlightGroup<LoadResult<V>>,
     permits: Semaphore,
-    cooldowns: Cooldowns,
-    counters: LoadCounters,
+    cooldowns: Arc<Cooldowns>,
+    counters: Arc<LoadCounters>,
     repairer: Arc<Repairer<V>>,
     /// Counts the calls that want a new value, to tell which loads began after them.
     begun: AtomicU64,
@@ -122,7 +122,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     ) -> Self {
         let permits = Semaphore::new(settings.concurrent_loads.min(Semaphore::MAX_PERMITS));
         let loads = reader.flights.loads();
-        let (cooldowns, counters) = (Cooldowns::default(), LoadCounters::default());
+        let (cooldowns, counters) = (Arc::default(), Arc::clone(&reader.load_counters));
         let begun = AtomicU64::new(0);
         Self { reader, settings, lifetimes, loads, permits, cooldowns, counters, repairer, begun }
     }
@@ -131,9 +131,9 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         self.counters.snapshot(self.loads.len())
     }
 
-    /// The loads in flight, for writes to forget.
-    pub(crate) fn to_forget(&self) -> Box<dyn Forget> {
-        Box::new(self.loads.clone())
+    /// The loads in flight and the failures of those that have ended, for writes to forget.
+    pub(crate) fn to_forget(&self) -> [Box<dyn Forget>; 2] {
+        [Box::new(self.loads.clone()), Box::new(Arc::clone(&self.cooldowns))]
     }
 
     /// Asks the first tier, if it is local.

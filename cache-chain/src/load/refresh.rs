@@ -127,8 +127,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     pub(super) fn record_served(&self, place: usize, entry: Entry<V>) -> Found<V> {
         let is_stale = entry.is_stale(self.reader.clock.now());
         if is_stale {
-            self.counters.stale_served.increment();
-            self.reader.count_stale_in_grace(place, &entry);
+            self.reader.count_stale(place, &entry);
         }
         self.reader.found(Some(place), entry)
     }

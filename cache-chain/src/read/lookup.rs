@@ -85,7 +85,9 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             let suspects = if answers.is_none() { self.suspects(place, &asked, query) } else { Suspects::new() };
             let known = answers.map_or(Known::Suspects(&suspects), Known::Answers);
             let accepts = |entry: &Entry<V>| self.accepts(tier, entry, query);
-            let answers = tier.look_up(&asked, known, lease, limit, accepts).await;
+            // A load may serve a stale entry.
+            let uses_any = purpose == Purpose::Load;
+            let answers = tier.look_up(&asked, known, lease, limit, (accepts, uses_any)).await;
             let is_short = limit < tier.read_timeout;
             for (&at, answer) in missing.iter().zip(answers) {
                 self.note_check(suspects.get(&keys[at]), (&keys[at], &lookups[at].leases), &answer);

@@ -21,6 +21,7 @@ use crate::{
     coherence::FirstTiers,
     flight::{FlightGroup, FlightStarter, Forget},
     outcome::{Found, Source},
+    stats::LoadCounters,
     tier::{
         Tier,
         read::{Each, Peeked},
@@ -40,6 +41,8 @@ pub(crate) struct Reader<V> {
     pub(crate) released_claims: Arc<Pending>,
     /// Limits one call of the chain.
     pub(crate) timeout: Option<Duration>,
+    /// The statistics of loads. Those of stale values count plain reads as well.
+    pub(crate) load_counters: Arc<LoadCounters>,
     /// The time limit of a load, for which its leases are needed.
     load_timeout: Duration,
     /// The lookups in flight. With a timeout, those that leave time for a loader are apart.
@@ -59,8 +62,20 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     ) -> Self {
         let returns = LeaseReturns::start(&tiers, &runtime);
         let lookups = [flights.lookups(), flights.lookups()];
-        let released_claims = Arc::default();
-        Self { tiers, clock, runtime, flights, backfills, returns, released_claims, timeout, load_timeout, lookups }
+        let (released_claims, load_counters) = (Arc::default(), Arc::default());
+        Self {
+            tiers,
+            clock,
+            runtime,
+            flights,
+            backfills,
+            returns,
+            released_claims,
+            timeout,
+            load_counters,
+            load_timeout,
+            lookups,
+        }
     }
 
     /// The lookups in flight, for writes to forget.
@@ -174,8 +189,9 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         may_serve.then(|| (*place, entry.clone()))
     }
 
-    /// Counts a stale entry of the tier of this place that is served in grace, if it is.
-    pub(crate) fn count_stale_in_grace(&self, place: usize, entry: &Entry<V>) {
+    /// Counts a stale entry of the tier of this place that is served.
+    pub(crate) fn count_stale(&self, place: usize, entry: &Entry<V>) {
+        self.load_counters.stale_served.increment();
         if let Some(first) = self.first()
             && place < first.shared
         {
@@ -197,7 +213,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         match (lookup.fresh(), stale) {
             (Ok(Some(found)), _) if self.is_served(&found) => Ok(Some(found)),
             (_, Some((place, entry))) => {
-                self.count_stale_in_grace(place, &entry);
+                self.count_stale(place, &entry);
                 Ok(Some((place, entry)))
             }
             (fresh, None) => fresh.map(|found| found.filter(|found| self.is_served(found))),

@@ -35,25 +35,30 @@ pub(crate) enum Known<'a, V> {
     Suspects(&'a Suspects<V>),
 }
 
+/// Tells whether an entry counts as a hit.
+type IsHit<'a, V> = &'a (dyn Fn(&Entry<V>) -> bool + Sync);
+
 /// Entries that the tiers above hold and that are suspect, by their keys.
 pub(crate) type Suspects<V> = HashMap<Key, Entry<V>>;
 
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// Looks up the keys, and takes a lease for `lease` of each key without an acceptable entry,
     /// all within `limit`. A tier that has been asked before gives its answers. If the store
-    /// confirms a suspect entry, that entry is the answer.
+    /// confirms a suspect entry, that entry is the answer. An entry that is not acceptable counts as
+    /// a hit only if `uses_any`.
     pub(crate) async fn look_up(
         &self,
         keys: &[Key],
         known: Known<'_, V>,
         lease: Option<Duration>,
         limit: Duration,
-        accepts: impl Fn(&Entry<V>) -> bool,
+        (accepts, uses_any): (impl Fn(&Entry<V>) -> bool + Sync, bool),
     ) -> Each<Result<TierLookup<V>>> {
         let until = after(limit);
+        let is_hit: IsHit<'_, V> = &|entry| uses_any || accepts(entry);
         let entries = match known {
-            Known::Answers(peeked) => peeked.into_iter().map(|peeked| Ok(self.count_peeked(peeked))).collect(),
-            Known::Suspects(suspects) => self.get(keys, suspects, limit, true).await,
+            Known::Answers(peeked) => peeked.into_iter().map(|peeked| Ok(self.count_peeked(peeked, is_hit))).collect(),
+            Known::Suspects(suspects) => self.get(keys, suspects, limit, Some(is_hit)).await,
         };
         let mut lookups: Each<Result<TierLookup<V>>> =
             entries.into_iter().map(|entry| Ok(TierLookup { entry: entry?, ticket: None })).collect();
@@ -73,18 +78,18 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         lookups
     }
 
-    fn count_peeked(&self, Peeked { entry, is_counted }: Peeked<V>) -> Option<Entry<V>> {
+    fn count_peeked(&self, Peeked { entry, is_counted }: Peeked<V>, is_hit: IsHit<'_, V>) -> Option<Entry<V>> {
         if is_counted {
             return entry;
         }
-        let count = if entry.is_some() { &self.counters.hits } else { &self.counters.misses };
+        let count = if entry.as_ref().is_some_and(is_hit) { &self.counters.hits } else { &self.counters.misses };
         count.increment();
         entry
     }
 
     /// Returns the entries of the keys again, without counting them.
     pub(crate) async fn recheck_many(&self, keys: &[Key]) -> Each<Result<Option<Entry<V>>>> {
-        if keys.is_empty() { Each::new() } else { self.get(keys, &Suspects::new(), self.read_timeout, false).await }
+        if keys.is_empty() { Each::new() } else { self.get(keys, &Suspects::new(), self.read_timeout, None).await }
     }
 
     /// Returns the entry of a key again, without counting it.
@@ -93,13 +98,13 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     /// Returns the entries of the keys, as far as they may be read. A suspect entry that the store
-    /// confirms is returned itself.
+    /// confirms is returned itself. Nothing is counted without `counts`.
     async fn get(
         &self,
         keys: &[Key],
         suspects: &Suspects<V>,
         limit: Duration,
-        counts: bool,
+        counts: Option<IsHit<'_, V>>,
     ) -> Each<Result<Option<Entry<V>>>> {
         if self.is_local() {
             return keys.iter().map(|key| self.classify(Ok(self.peek(key)), counts)).collect();
@@ -121,7 +126,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         &self,
         (keys, suspects): (&[Key], &Suspects<V>),
         repaired: &Result<()>,
-        counts: bool,
+        counts: Option<IsHit<'_, V>>,
     ) -> Result<(Each<Result<Option<Entry<V>>>>, Verdict)> {
         let withheld: Each<Option<Error>> = keys.iter().map(|key| self.withheld(key, repaired)).collect();
         if withheld.iter().all(Option::is_none) {
@@ -170,19 +175,20 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     /// Classifies an answer: entries that must not be read and bytes that do not decode are misses.
-    fn classify(&self, found: Result<Option<Entry<V>>>, counts: bool) -> Result<Option<Entry<V>>> {
-        match found {
-            Ok(Some(entry)) if !self.pending.rejects(&entry) => {
-                self.counters.hits.add(usize::from(counts));
-                Ok(Some(entry))
+    fn classify(&self, found: Result<Option<Entry<V>>>, counts: Option<IsHit<'_, V>>) -> Result<Option<Entry<V>>> {
+        let entry = match found {
+            Ok(entry) => entry.filter(|entry| !self.pending.rejects(entry)),
+            Err(error) if error.kind() == ErrorKind::Codec => {
+                self.counters.undecodable.add(usize::from(counts.is_some()));
+                None
             }
-            Err(error) if error.kind() != ErrorKind::Codec => Err(error),
-            missing => {
-                self.counters.undecodable.add(usize::from(counts && missing.is_err()));
-                self.counters.misses.add(usize::from(counts));
-                Ok(None)
-            }
+            Err(error) => return Err(error),
+        };
+        if let Some(is_hit) = counts {
+            let count = if entry.as_ref().is_some_and(is_hit) { &self.counters.hits } else { &self.counters.misses };
+            count.increment();
         }
+        Ok(entry)
     }
 
     #[inline]
