@@ -184,3 +184,19 @@ fn several_keys_are_read_below_memory_on_the_runtime_of_the_chain() {
     let found = cache_core::testkit::block_on(rig.chain.with(&below).get_many(["k"]));
     assert_eq!(found.unwrap(), [Some(2)]);
 }
+
+/// The futures do not borrow what they were made of.
+#[tokio::test]
+async fn calls_with_options_run_together() {
+    let chain: ChainCache<String> = ChainCache::builder().tier(MapStore::new()).build().unwrap();
+    let options = CallOptions::new().ttl(MINUTE);
+    let load = || async { Ok::<_, io::Error>("loaded".to_owned()) };
+    let (set, loaded, found, many) = tokio::join!(
+        chain.with(&options).set("a", "set".to_owned()),
+        chain.with(&options).get_or_load("b", load),
+        chain.with(&options).get("c"),
+        chain.with(&options).get_many(["c"]),
+    );
+    set.unwrap();
+    assert_eq!((loaded.unwrap().as_str(), found.unwrap(), many.unwrap()), ("loaded", None, vec![None]));
+}

@@ -46,7 +46,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
 /// A chain with options for its calls; see [`ChainCache::with`].
 ///
 /// Each method is that of [`ChainCache`]. If the options are invalid, it returns an error of kind
-/// [`InvalidInput`](cache_core::ErrorKind::InvalidInput).
+/// [`InvalidInput`](cache_core::ErrorKind::InvalidInput). The future borrows the chain, and not this
+/// value, so several calls fit into one `tokio::join!`.
 #[derive(Clone, Debug)]
 #[must_use = "call a method of it"]
 pub struct WithOptions<'a, V> {
@@ -54,15 +55,15 @@ pub struct WithOptions<'a, V> {
     resolved: Result<Resolved>,
 }
 
-impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
+impl<'a, V: Clone + Send + Sync + 'static> WithOptions<'a, V> {
     /// As [`ChainCache::get`].
     ///
     /// # Errors
     ///
     /// As [`ChainCache::get`].
-    pub fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<V>>> + Send {
-        let key = Key::new(&key);
-        async move { Ok(self.find(key?).await?.and_then(|(_, entry)| entry.into_value())) }
+    pub fn get<K: CacheKey>(&self, key: K) -> impl Future<Output = Result<Option<V>>> + Send + use<'a, V, K> {
+        let (this, key) = (self.clone(), Key::new(&key));
+        async move { Ok(this.find(key?).await?.and_then(|(_, entry)| entry.into_value())) }
     }
 
     /// As [`ChainCache::get_with_ttl`]. The TTL of a stale value is zero.
@@ -70,12 +71,15 @@ impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
     /// # Errors
     ///
     /// As [`ChainCache::get`].
-    pub fn get_with_ttl(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<(V, Ttl)>>> + Send {
-        let key = Key::new(&key);
+    pub fn get_with_ttl<K: CacheKey>(
+        &self,
+        key: K,
+    ) -> impl Future<Output = Result<Option<(V, Ttl)>>> + Send + use<'a, V, K> {
+        let (this, key) = (self.clone(), Key::new(&key));
         async move {
-            let found = self.find(key?).await?;
+            let found = this.find(key?).await?;
             Ok(found.and_then(|(_, entry)| {
-                let remaining = entry.stale_at().remaining(self.chain.reader.clock.now());
+                let remaining = entry.stale_at().remaining(this.chain.reader.clock.now());
                 Some((entry.into_value()?, remaining))
             }))
         }
@@ -86,10 +90,10 @@ impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
     /// # Errors
     ///
     /// As [`ChainCache::get`].
-    pub fn get_detailed(&self, key: impl CacheKey) -> impl Future<Output = Result<Found<V>>> + Send {
-        let key = Key::new(&key);
+    pub fn get_detailed<K: CacheKey>(&self, key: K) -> impl Future<Output = Result<Found<V>>> + Send + use<'a, V, K> {
+        let (this, key) = (self.clone(), Key::new(&key));
         async move {
-            let (found, reader) = (self.find(key?).await?, &self.chain.reader);
+            let (found, reader) = (this.find(key?).await?, &this.chain.reader);
             let found = found.map_or_else(Found::nowhere, |(place, entry)| reader.found(Some(place), entry));
             Ok(reader.detailed(found))
         }
@@ -100,15 +104,15 @@ impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
     /// # Errors
     ///
     /// As [`ChainCache::get_many`].
-    pub fn get_many<K: CacheKey>(
+    pub fn get_many<K: CacheKey, I: IntoIterator<Item = K>>(
         &self,
-        keys: impl IntoIterator<Item = K>,
-    ) -> impl Future<Output = Result<Vec<Option<V>>>> + Send {
-        let keys = Key::many(keys);
+        keys: I,
+    ) -> impl Future<Output = Result<Vec<Option<V>>>> + Send + use<'a, V, K, I> {
+        let (this, keys) = (self.clone(), Key::many(keys));
         async move {
-            let (keys, resolved) = (keys?, self.resolved()?);
+            let (keys, resolved) = (keys?, this.resolved()?);
             let query = resolved.query();
-            Box::pin(self.chain.reader.get_many_with(&keys, &query, resolved.allows_stale)).await
+            Box::pin(this.chain.reader.get_many_with(&keys, &query, resolved.allows_stale)).await
         }
     }
 
@@ -117,19 +121,20 @@ impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
     /// # Errors
     ///
     /// As [`ChainCache::get_or_load`].
-    pub fn get_or_load<T, E, F, Fut>(
+    pub fn get_or_load<K, T, E, F, Fut>(
         &self,
-        key: impl CacheKey,
+        key: K,
         load: F,
-    ) -> impl Future<Output = Result<T::Output>> + Send
+    ) -> impl Future<Output = Result<T::Output>> + Send + use<'a, V, K, T, E, F, Fut>
     where
+        K: CacheKey,
         T: Load<V>,
         E: Into<Box<dyn StdError + Send + Sync>>,
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let key = Key::new(&key);
-        async move { T::output(self.load(key?, load_fn(|_| load())).await?.value) }
+        let (this, key) = (self.clone(), Key::new(&key));
+        async move { T::output(this.load(key?, load_fn(|_| load())).await?.value) }
     }
 
     /// As [`ChainCache::get_or_load_detailed`].
@@ -137,19 +142,20 @@ impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
     /// # Errors
     ///
     /// As [`ChainCache::get_or_load_detailed`].
-    pub fn get_or_load_detailed<T, E, F, Fut>(
+    pub fn get_or_load_detailed<K, T, E, F, Fut>(
         &self,
-        key: impl CacheKey,
+        key: K,
         load: F,
-    ) -> impl Future<Output = Result<Found<V>>> + Send
+    ) -> impl Future<Output = Result<Found<V>>> + Send + use<'a, V, K, T, E, F, Fut>
     where
+        K: CacheKey,
         T: Load<V>,
         E: Into<Box<dyn StdError + Send + Sync>>,
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let key = Key::new(&key);
-        async move { Ok(self.chain.reader.detailed(self.load(key?, load_fn(|_| load())).await?)) }
+        let (this, key) = (self.clone(), Key::new(&key));
+        async move { Ok(this.chain.reader.detailed(this.load(key?, load_fn(|_| load())).await?)) }
     }
 
     /// As [`ChainCache::get_or_load_with`].
@@ -157,19 +163,20 @@ impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
     /// # Errors
     ///
     /// As [`ChainCache::get_or_load_with`].
-    pub fn get_or_load_with<T, E, F, Fut>(
+    pub fn get_or_load_with<K, T, E, F, Fut>(
         &self,
-        key: impl CacheKey,
+        key: K,
         load: F,
-    ) -> impl Future<Output = Result<T::Output>> + Send
+    ) -> impl Future<Output = Result<T::Output>> + Send + use<'a, V, K, T, E, F, Fut>
     where
+        K: CacheKey,
         T: Load<V>,
         E: Into<Box<dyn StdError + Send + Sync>>,
         F: FnOnce(LoadContext<V>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let key = Key::new(&key);
-        async move { T::output(self.load(key?, load_fn(load)).await?.value) }
+        let (this, key) = (self.clone(), Key::new(&key));
+        async move { T::output(this.load(key?, load_fn(load)).await?.value) }
     }
 
     /// As [`ChainCache::get_or_load_many`].
@@ -177,12 +184,13 @@ impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
     /// # Errors
     ///
     /// As [`ChainCache::get_or_load_many`].
-    pub fn get_or_load_many<K, T, E, I, F, Fut>(
+    pub fn get_or_load_many<Q, K, T, E, I, F, Fut>(
         &self,
-        keys: impl AsRef<[K]>,
+        keys: Q,
         load: F,
-    ) -> impl Future<Output = Result<Vec<Option<V>>>> + Send
+    ) -> impl Future<Output = Result<Vec<Option<V>>>> + Send + use<'a, V, Q, K, T, E, I, F, Fut>
     where
+        Q: AsRef<[K]>,
         K: CacheKey + Clone + Send + 'static,
         T: Load<V>,
         E: Into<Box<dyn StdError + Send + Sync>>,
@@ -190,8 +198,8 @@ impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
         F: FnOnce(Vec<K>) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = Result<I, E>> + Send + 'static,
     {
-        let keys = keys.as_ref().to_vec();
-        Box::pin(async move { self.chain.loader.get_many(keys, load, &self.resolved()?.load).await })
+        let (this, keys) = (self.clone(), keys.as_ref().to_vec());
+        Box::pin(async move { this.chain.loader.get_many(keys, load, &this.resolved()?.load).await })
     }
 
     /// As [`ChainCache::set`].
@@ -199,9 +207,9 @@ impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
     /// # Errors
     ///
     /// As [`ChainCache::set`].
-    pub fn set(&self, key: impl CacheKey, value: V) -> impl Future<Output = Result<()>> + Send {
-        let key = Key::new(&key);
-        async move { self.write(vec![(key?, value)]).await }
+    pub fn set<K: CacheKey>(&self, key: K, value: V) -> impl Future<Output = Result<()>> + Send + use<'a, V, K> {
+        let (this, key) = (self.clone(), Key::new(&key));
+        async move { this.write(vec![(key?, value)]).await }
     }
 
     /// As [`ChainCache::set_with_ttl`].
@@ -209,11 +217,16 @@ impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
     /// # Errors
     ///
     /// As [`ChainCache::set_with_ttl`].
-    pub fn set_with_ttl(&self, key: impl CacheKey, value: V, ttl: Duration) -> impl Future<Output = Result<()>> + Send {
-        let key = Key::new(&key);
+    pub fn set_with_ttl<K: CacheKey>(
+        &self,
+        key: K,
+        value: V,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<()>> + Send + use<'a, V, K> {
+        let (this, key) = (self.clone(), Key::new(&key));
         async move {
             let (values, ttl) = (vec![(key?, value)], Ttl::checked(ttl)?);
-            self.chain.writer.set(values, ttl, self.resolved()?.load.query.unwritten.clone()).await
+            this.chain.writer.set(values, ttl, this.resolved()?.load.query.unwritten.clone()).await
         }
     }
 
@@ -222,12 +235,13 @@ impl<V: Clone + Send + Sync + 'static> WithOptions<'_, V> {
     /// # Errors
     ///
     /// As [`ChainCache::set_many`].
-    pub fn set_many<K: CacheKey>(
+    pub fn set_many<K: CacheKey, I: IntoIterator<Item = (K, V)>>(
         &self,
-        values: impl IntoIterator<Item = (K, V)>,
-    ) -> impl Future<Output = Result<()>> + Send {
+        values: I,
+    ) -> impl Future<Output = Result<()>> + Send + use<'a, V, K, I> {
+        let this = self.clone();
         let values: Result<Vec<_>> = values.into_iter().map(|(key, value)| Ok((Key::new(&key)?, value))).collect();
-        async move { self.write(values?).await }
+        async move { this.write(values?).await }
     }
 
     fn resolved(&self) -> Result<&Resolved> {
