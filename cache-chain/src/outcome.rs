@@ -47,6 +47,7 @@ pub struct Found<V> {
     /// The time since the value was loaded or set, `None` if the store does not keep it.
     pub age: Option<Duration>,
     /// The remaining time for which the value may be served, fresh or stale.
+    /// [`get_with_ttl`](crate::ChainCache::get_with_ttl) returns the time for which it is fresh.
     pub ttl: Ttl,
     /// The statistics of the coherence of the first tiers just after the read, `None` for a chain
     /// whose shared tier has no invalidation stream.

@@ -117,8 +117,30 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheBuilder<V> {
     /// Default: none, at no cost.
     ///
     /// The time counts from the last hit, or from the last write of the entry. Hits do not lengthen
-    /// the TTL. With this setting, every hit reads the clock and writes to the row, so threads that
-    /// read one entry slow each other down. In a chain, it applies to this tier alone.
+    /// the TTL: nothing is served after the entry's own expiry. An idle entry is a miss at once,
+    /// also within its stale window; its memory is freed as that of other expired entries. With this
+    /// setting, every hit reads the clock and writes to the row, so threads that read one entry
+    /// slow each other down.
+    ///
+    /// In a chain, it applies to this tier alone: a hit here does not reach the tiers below, so an
+    /// entry that is hot here ages in Redis or a database by its TTL, however often it is read. Tiers
+    /// that processes share therefore have no idle expiry. To keep hot entries in all tiers, use a
+    /// TTL and the early refresh of the chain.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use store_quick_cache::QuickCacheStore;
+    ///
+    /// fn main() -> cache_core::Result<()> {
+    ///     let idle = Duration::from_secs(20 * 60);
+    ///     let sessions = QuickCacheStore::<String>::builder().capacity(100_000).time_to_idle(idle).build()?;
+    ///     assert!(sessions.is_empty());
+    ///     Ok(())
+    /// }
+    /// ```
     #[doc(alias = "sliding_expiration")]
     pub fn time_to_idle(mut self, time: Duration) -> Self {
         self.settings.time_to_idle = Some(time);

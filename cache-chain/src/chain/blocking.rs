@@ -280,18 +280,24 @@ impl<V: Clone + Send + Sync + 'static> BlockingChain<V> {
     /// # Examples
     ///
     /// ```
-    /// use cache_chain::{CallOptions, ChainCache};
-    /// # use cache_core::testkit::MapStore;
-    /// # let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    /// # let users: ChainCache<String> = {
-    /// #     let _entered = runtime.enter();
-    /// #     ChainCache::builder().tier(MapStore::new()).build()?
-    /// # };
+    /// use std::time::Duration;
     ///
-    /// let users = users.blocking();
-    /// let below = CallOptions::new().skip_read("L1 map");
-    /// assert_eq!(users.block_on(users.chain().with(&below).get(42))?, None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// use cache_chain::{CallOptions, ChainCache, stretto::StrettoStore};
+    ///
+    /// fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    ///     let users: ChainCache<String> = {
+    ///         let _entered = runtime.enter();
+    ///         ChainCache::builder().tier(StrettoStore::new(10_000)?).build()?
+    ///     };
+    ///
+    ///     let users = users.blocking();
+    ///     users.set(42, "Ada".to_owned())?;
+    ///     let recent = CallOptions::new().max_age(Duration::from_secs(5));
+    ///     let user = users.block_on(users.chain().with(&recent).get(42))?;
+    ///     assert_eq!(user.as_deref(), Some("Ada"));
+    ///     Ok(())
+    /// }
     /// ```
     pub fn block_on<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let runtime = self.0.reader.runtime.handle();

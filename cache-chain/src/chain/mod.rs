@@ -110,7 +110,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         }
     }
 
-    /// Returns the value of the key and its remaining TTL.
+    /// Returns the value of the key and its remaining TTL: the time for which it is fresh.
+    /// [`Found::ttl`] includes the time for which it may be served stale.
     ///
     /// # Errors
     ///

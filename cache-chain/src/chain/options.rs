@@ -66,8 +66,9 @@ impl CallOptions {
     }
 
     /// Sets the TTL of values that this call sets or loads. A TTL that the loader sets takes
-    /// precedence. The TTL of the news that a key has no value is not changed. With a TTL of zero,
-    /// the call fails with [`InvalidInput`](ErrorKind::InvalidInput).
+    /// precedence. The TTL of the news that a key has no value is not changed. A call that joins the
+    /// load of another caller gets what that load caches, with the TTL of that load. With a TTL of
+    /// zero, the call fails with [`InvalidInput`](ErrorKind::InvalidInput).
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
@@ -84,6 +85,34 @@ impl CallOptions {
     }
 
     /// Serves no stale value, whatever the chain is set to.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use cache_chain::{CallOptions, ChainCache, ReadThrough, stretto::StrettoStore};
+    ///
+    /// async fn price_of(article: &'static str) -> std::io::Result<u64> {
+    ///     Ok(article.len() as u64) // your query
+    /// }
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> cache_chain::Result<()> {
+    ///     let hour = Duration::from_secs(3600);
+    ///     let prices: ChainCache<u64> = ChainCache::builder()
+    ///         .tier(StrettoStore::new(10_000)?)
+    ///         .read_through(ReadThrough::new().stale_for(hour))
+    ///         .build()?;
+    ///     prices.set_with_ttl("apple", 7, hour).await?;
+    ///     prices.expire("apple").await?;
+    ///
+    ///     // A checkout waits for the price of today.
+    ///     let current = CallOptions::new().no_stale();
+    ///     assert_eq!(prices.with(&current).get_or_load("apple", || price_of("apple")).await?, 5);
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn no_stale(mut self) -> Self {
         self.stale = Stale::Never;
         self
@@ -91,8 +120,8 @@ impl CallOptions {
 
     /// Accepts no older value, fresh or stale: an older one is a miss, and `get_or_load` loads
     /// again. The age is the time since the value was loaded or set, in any process. A value of
-    /// unknown age is too old. The value that replaces a fresh one is stored as that of a
-    /// [`reload`](Self::reload).
+    /// unknown age is too old. The value that replaces a fresh one is loaded and stored as that of a
+    /// [`reload`](Self::reload), also with regard to other processes.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = Some(age);
         self
@@ -102,6 +131,10 @@ impl CallOptions {
     /// another load began to load before the call. Concurrent calls share a load that begins after
     /// them. The new value replaces that of every tier as a `set` does. If the load fails, the
     /// tiers keep what they have. Plain reads and writes ignore this option.
+    ///
+    /// Processes do not coordinate these loads: each loads by itself. If the loads of two processes
+    /// overlap, or the key is written meanwhile, it is unknown which value is newer, and the key may
+    /// be absent afterwards. The next call loads it.
     pub fn reload(mut self) -> Self {
         self.reload = true;
         self
@@ -121,6 +154,32 @@ impl CallOptions {
     /// Does not write to the tier of this name. A value that is found below it or loaded is not
     /// filled in. A `set` deletes an older value from the tier, so that the tier does not serve it.
     /// May be called several times.
+    ///
+    /// Tiers in memory that follow a shared tier, such as Redis, serve only what that tier has
+    /// ([`ChainBuilder::coherence`](crate::ChainBuilder::coherence)). So a call that does not write
+    /// the shared tier caches nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cache_chain::{CallOptions, ChainCache, Source, Tier, stretto::StrettoStore};
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> cache_chain::Result<()> {
+    ///     let reports: ChainCache<String> = ChainCache::builder()
+    ///         .tier(Tier::new(StrettoStore::new(1_000)?).name("memory"))
+    ///         // In production this is a store that processes share, such as Redis.
+    ///         .tier(Tier::new(StrettoStore::new(100_000)?).name("shared"))
+    ///         .build()?;
+    ///
+    ///     // A value that is needed once need not displace others from memory.
+    ///     let below = CallOptions::new().skip_write("memory");
+    ///     reports.with(&below).set("2024", "a report".to_owned()).await?;
+    ///     let found = reports.with(&below).get_detailed("2024").await?;
+    ///     assert_eq!(found.source, Source::Tier("shared".into()));
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn skip_write(mut self, tier: impl Into<Cow<'static, str>>) -> Self {
         self.unwritten.push(tier.into());
         self

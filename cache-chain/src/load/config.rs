@@ -60,20 +60,30 @@ pub struct ReadThrough {
 ///
 /// ```
 /// use std::time::Duration;
-/// use cache_chain::{ChainCache, ReadThrough, ServeStale};
-/// use cache_core::testkit::MapStore;
 ///
-/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// // A fresh value if the database answers within 50 ms, else the one of the last hour.
-/// let read_through = ReadThrough::new()
-///     .stale_for(Duration::from_secs(3600))
-///     .serve_stale(ServeStale::After(Duration::from_millis(50)));
-/// let users: ChainCache<String> = ChainCache::builder()
-///     .tier(MapStore::new())
-///     .default_ttl(Duration::from_secs(60))
-///     .read_through(read_through)
-///     .build()?;
-/// # Ok::<(), cache_chain::Error>(()) }).unwrap();
+/// use cache_chain::{ChainCache, ReadThrough, ServeStale, stretto::StrettoStore};
+///
+/// #[tokio::main]
+/// async fn main() -> cache_chain::Result<()> {
+///     // A fresh value if the database answers within 50 ms, else the one of the last hour.
+///     let read_through = ReadThrough::new()
+///         .stale_for(Duration::from_secs(3600))
+///         .serve_stale(ServeStale::After(Duration::from_millis(50)));
+///     let users: ChainCache<String> = ChainCache::builder()
+///         .tier(StrettoStore::new(10_000)?)
+///         .default_ttl(Duration::from_secs(60))
+///         .read_through(read_through)
+///         .build()?;
+///
+///     users.set(42, "Ada".to_owned()).await?;
+///     users.expire(42).await?;
+///     let slow = || async {
+///         tokio::time::sleep(Duration::from_secs(5)).await;
+///         Ok::<_, std::io::Error>("Ada L.".to_owned())
+///     };
+///     assert_eq!(users.get_or_load(42, slow).await?, "Ada");
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -138,8 +148,11 @@ impl ReadThrough {
     /// cannot be loaded: the `stale-while-revalidate` and `stale-if-error` of RFC 5861. Default: no
     /// stale values.
     ///
-    /// It applies to values that are set or loaded with a TTL under this setting. `get` and the
-    /// like serve a stale value only if [asked to](crate::CallOptions::serve_stale).
+    /// It applies to values that are set or loaded with a TTL under this setting: that of the call,
+    /// of the loader, or [`default_ttl`](crate::ChainBuilder::default_ttl). A TTL of
+    /// [`Tier::default_ttl`](crate::Tier::default_ttl) opens no stale window, and
+    /// [`Tier::max_ttl`](crate::Tier::max_ttl) limits it. `get` and the like serve a stale value
+    /// only if [asked to](crate::CallOptions::serve_stale).
     pub fn stale_for(mut self, time: Duration) -> Self {
         self.stale_for = Some(time);
         self
@@ -155,14 +168,17 @@ impl ReadThrough {
     /// Loads a value again before it expires, in the background: at a hit, with a probability that
     /// grows towards the end of the TTL and with the duration of the last load. This is `XFetch` of
     /// "Optimal Probabilistic Cache Stampede Prevention" (VLDB 2015). `beta` is its factor: 1 is
-    /// the optimum, and a larger one refreshes earlier. Default: no early refresh.
+    /// the optimum, and a larger one refreshes earlier. A value of `set` has no load time and is not
+    /// refreshed early. Default: no early refresh.
     pub fn early_refresh(mut self, beta: f64) -> Self {
         self.early_refresh = Some(beta);
         self
     }
 
-    /// Sets for how long after a failed refresh the stale value is served without another attempt.
-    /// Default: 1 s, so that a failing origin gets one attempt per key and second.
+    /// Sets for how long after a failed load of a key its stale value is served without another
+    /// attempt. Any failed load of the key begins this time; a load that succeeds, or a write of the
+    /// key by this chain, ends it. Default: 1 s, so that a failing origin gets one attempt per key and
+    /// second.
     pub fn failure_cooldown(mut self, cooldown: Duration) -> Self {
         self.failure_cooldown = Some(cooldown);
         self
