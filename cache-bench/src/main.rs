@@ -12,6 +12,7 @@ mod subjects;
 use std::{io, process::ExitCode};
 
 use clap::Parser;
+use tokio::runtime::Builder;
 
 use crate::{
     report::{Column, Report},
@@ -34,13 +35,16 @@ fn main() -> ExitCode {
     match What::parse() {
         What::Resurrection => resurrection(),
         What::Redis(redis) => run(redis.run()),
-        What::Replay(replay) => run(replay.run()),
+        What::Replay(replay) => run_on(&mut Builder::new_current_thread(), replay.run()),
     }
 }
 
 fn run(measure: impl Future<Output = io::Result<()>>) -> ExitCode {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    match runtime.block_on(measure) {
+    run_on(&mut Builder::new_multi_thread(), measure)
+}
+
+fn run_on(runtime: &mut Builder, measure: impl Future<Output = io::Result<()>>) -> ExitCode {
+    match runtime.enable_all().build().expect("a runtime").block_on(measure) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

@@ -2,12 +2,16 @@
 
 mod plot;
 mod table;
+mod time;
 
 use std::{io, path::PathBuf, pin::Pin};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-pub(crate) use self::table::{Row, Table};
+pub(crate) use self::{
+    table::Table,
+    time::{in_task, nanos, nanos_in_task, on_threads, per_call},
+};
 
 /// How to measure, and what to print.
 #[derive(clap::Args)]
@@ -18,12 +22,35 @@ pub(crate) struct Options {
     /// Measures the first subject of each table, and those whose name contains this text
     #[arg(long, default_value = "")]
     only: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What to print.
+#[derive(clap::Args)]
+pub(crate) struct Output {
     /// Prints JSON, one object per table
     #[arg(long)]
     json: bool,
     /// Also draws each table into this directory, as SVG
     #[arg(long)]
     plots: Option<PathBuf>,
+}
+
+impl Output {
+    /// Prints the table.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of writing a plot.
+    pub(crate) fn print(&self, table: &Table) -> io::Result<()> {
+        if self.json {
+            println!("{}", table.json());
+        } else {
+            println!("{table}");
+        }
+        self.plots.as_ref().map_or(Ok(()), |directory| plot::write(table, directory))
+    }
 }
 
 /// The result of one round of one subject.
@@ -43,6 +70,14 @@ impl Sample {
     pub(crate) fn with(mut self, column: &'static str, figure: f64) -> Self {
         self.more.push((column, figure));
         self
+    }
+
+    /// Adds the figure, if there is one.
+    pub(crate) fn with_some(self, column: &'static str, figure: Option<f64>) -> Self {
+        match figure {
+            Some(figure) => self.with(column, figure),
+            None => self,
+        }
     }
 }
 
@@ -91,7 +126,8 @@ impl<'a> Contest<'a> {
         for number in 0..=options.rounds {
             for ((name, round), samples) in self.subjects.iter_mut().zip(&mut samples) {
                 bar.set_message(name.clone());
-                let sample = round().await;
+                // A round may exhaust the budget of a task, after which calls would wait.
+                let sample = tokio::task::coop::unconstrained(round()).await;
                 if number > 0 {
                     samples.push(sample);
                 }
@@ -99,17 +135,9 @@ impl<'a> Contest<'a> {
             }
         }
         bar.finish_and_clear();
-        let first = samples.first().cloned().unwrap_or_default();
-        let rows = self.subjects.iter().zip(&samples).map(|((name, _), samples)| Row::new(name, samples, &first));
-        let table = Table { title: self.title, unit: self.unit, rows: rows.collect() };
-        if options.json {
-            println!("{}", table.json());
-        } else {
-            println!("{table}");
-        }
-        if let Some(directory) = &options.plots {
-            plot::write(&table, directory)?;
-        }
+        let subjects = self.subjects.into_iter().map(|(name, _)| name).zip(samples);
+        let table = Table::of(self.title, self.unit, &subjects.collect::<Vec<_>>());
+        options.output.print(&table)?;
         Ok(table)
     }
 }

@@ -61,6 +61,14 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// The table of these subjects and their samples. The first one is what the others are compared
+    /// with.
+    pub(crate) fn of(title: impl Into<String>, unit: &'static str, subjects: &[(String, Vec<Sample>)]) -> Self {
+        let first = subjects.first().map(|(_, samples)| samples.clone()).unwrap_or_default();
+        let rows = subjects.iter().map(|(name, samples)| Row::new(name, samples, &first));
+        Self { title: title.into(), unit, rows: rows.collect() }
+    }
+
     pub(super) fn json(&self) -> String {
         serde_json::to_string(self).expect("names and numbers")
     }
@@ -80,15 +88,23 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns = self.columns();
+        // One sample has no spread.
+        let spreads = self.rows.iter().any(|row| row.value.least < row.value.most);
         writeln!(f, "### {}\n", self.title)?;
-        write!(f, "| | {} | spread | ratio | spread |", self.unit)?;
+        let head = if spreads { "spread | ratio | spread |" } else { "ratio |" };
+        write!(f, "| | {} | {head}", self.unit)?;
         columns.iter().try_for_each(|column| write!(f, " {column} |"))?;
-        write!(f, "\n|---|---|---|---|---|")?;
+        write!(f, "\n|---|---|{}", if spreads { "---|---|---|" } else { "---|" })?;
         columns.iter().try_for_each(|_| write!(f, "---|"))?;
         writeln!(f)?;
         for Row { name, value, ratio, more } in &self.rows {
-            write!(f, "| {name} | {} | {} to {} |", shown(value.median), shown(value.least), shown(value.most))?;
-            write!(f, " {:.2} | {:.2} to {:.2} |", ratio.median, ratio.least, ratio.most)?;
+            write!(f, "| {name} | {} |", shown(value.median))?;
+            if spreads {
+                write!(f, " {} to {} | {:.2} |", shown(value.least), shown(value.most), ratio.median)?;
+                write!(f, " {:.2} to {:.2} |", ratio.least, ratio.most)?;
+            } else {
+                write!(f, " {:.2} |", ratio.median)?;
+            }
             for column in &columns {
                 match more.iter().find(|(name, _)| name == column) {
                     Some((_, figure)) => write!(f, " {} |", shown(*figure))?,
@@ -101,9 +117,9 @@ impl fmt::Display for Table {
     }
 }
 
-/// The number with about three digits, and its thousands apart.
+/// The number with three digits or more, and its thousands apart.
 fn shown(number: f64) -> String {
-    if number.abs() < 10.0 {
+    if number.abs() < 100.0 {
         return format!("{number:.2}");
     }
     if number.abs() < 1000.0 {
@@ -131,19 +147,22 @@ mod tests {
     #[test]
     fn ratios_are_those_of_the_rounds() {
         let (first, other) = (samples(&[100.0, 200.0, 400.0]), samples(&[300.0, 400.0, 400.0]));
-        let row = Row::new("other", &other, &first);
-        assert_eq!([row.value.least, row.value.median, row.value.most], [300.0, 400.0, 400.0]);
-        assert_eq!([row.ratio.least, row.ratio.median, row.ratio.most], [1.0, 2.0, 3.0]);
-        assert_eq!(row.more, [("allocations", 401.0)]);
-        assert_eq!(Spread::of([1.0, 4.0]).median, 2.5);
+        let table = Table::of("Ratios", "ns", &[("first".to_owned(), first), ("other".to_owned(), other)]);
+        let Row { value, ratio, more, .. } = &table.rows[1];
+        assert_eq!([value.least, value.median, value.most].map(f64::to_bits), [300.0, 400.0, 400.0].map(f64::to_bits));
+        assert_eq!([ratio.least, ratio.median, ratio.most].map(f64::to_bits), [1.0, 2.0, 3.0].map(f64::to_bits));
+        assert_eq!(*more, [("allocations", 401.0)]);
+        assert_eq!(Spread::of([1.0, 4.0]).median.to_bits(), 2.5_f64.to_bits());
     }
 
     #[test]
     fn a_table_is_markdown() {
-        let rows = vec![Row::new("one", &samples(&[1234.5]), &samples(&[1234.5]))];
-        let shown = Table { title: "A hit".to_owned(), unit: "ns", rows }.to_string();
+        let table = |values: &[f64]| Table::of("A hit", "ns", &[("one".to_owned(), samples(values))]).to_string();
         let expected = "### A hit\n\n| | ns | spread | ratio | spread | allocations |\n|---|---|---|---|---|---|\n| one \
-                        | 1,234 | 1,234 to 1,234 | 1.00 | 1.00 to 1.00 | 1,236 |\n";
-        assert_eq!(shown, expected);
+                        | 1,234 | 1,000 to 1,469 | 1.00 | 1.00 to 1.00 | 1,236 |\n";
+        assert_eq!(table(&[1000.0, 1469.0]), expected);
+        let expected =
+            "### A hit\n\n| | ns | ratio | allocations |\n|---|---|---|---|\n| one | 12.30 | 1.00 | 13.30 |\n";
+        assert_eq!(table(&[12.3]), expected, "one sample has no spread");
     }
 }

@@ -6,7 +6,7 @@ use super::Trace;
 
 /// Returns the hits of a cache that evicts the entry whose last access is the longest ago.
 pub(crate) fn lru(trace: &Trace, capacity: u64) -> u64 {
-    evict(trace, capacity, |at| at, |entries| entries.pop_first())
+    evict(trace, capacity, |at| at, BTreeMap::pop_first)
 }
 
 /// Returns the hits of a cache that evicts the entry whose next access is the furthest away: Bélády's
@@ -18,7 +18,7 @@ pub(crate) fn optimum(trace: &Trace, capacity: u64) -> u64 {
         // Keys that are not accessed again differ, so that each has a place of its own.
         next[at] = later.insert(*key, at).unwrap_or(trace.len() + at);
     }
-    evict(trace, capacity, |at| next[at], |entries| entries.pop_last())
+    evict(trace, capacity, |at| next[at], BTreeMap::pop_last)
 }
 
 /// Returns the hits of a cache that ranks each entry at its access, and evicts by rank. Ranks are
