@@ -1,7 +1,10 @@
 //! `cargo run --release -p cache-bench -- <what>`: this cache beside its peers.
 
+mod hit;
+mod keys;
 mod measure;
 mod origin;
+mod peers;
 mod redis_cost;
 mod replay;
 mod report;
@@ -23,6 +26,8 @@ use crate::{
 #[derive(Parser)]
 #[command(name = "cache-bench")]
 enum What {
+    /// A hit in memory: time, allocations, and two threads
+    Hit(hit::Hit),
     /// Plays the races that bring old values back
     Resurrection,
     /// Redis below a chain, and by its driver alone
@@ -33,6 +38,7 @@ enum What {
 
 fn main() -> ExitCode {
     match What::parse() {
+        What::Hit(hit) => run(hit.run()),
         What::Resurrection => resurrection(),
         What::Redis(redis) => run(redis.run()),
         What::Replay(replay) => run_on(&mut Builder::new_current_thread(), replay.run()),
