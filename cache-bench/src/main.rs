@@ -9,6 +9,7 @@ mod redis_cost;
 mod replay;
 mod report;
 mod scenarios;
+mod set;
 mod subject;
 mod subjects;
 
@@ -28,6 +29,8 @@ use crate::{
 enum What {
     /// A hit in memory: time, allocations, and two threads
     Hit(hit::Hit),
+    /// A write to memory
+    Set(set::Set),
     /// Plays the races that bring old values back
     Resurrection,
     /// Redis below a chain, and by its driver alone
@@ -39,6 +42,7 @@ enum What {
 fn main() -> ExitCode {
     match What::parse() {
         What::Hit(hit) => run(hit.run()),
+        What::Set(set) => run(set.run()),
         What::Resurrection => resurrection(),
         What::Redis(redis) => run(redis.run()),
         What::Replay(replay) => run_on(&mut Builder::new_current_thread(), replay.run()),
