@@ -3,6 +3,7 @@
 mod hit;
 mod keys;
 mod measure;
+mod miss;
 mod origin;
 mod peers;
 mod redis_cost;
@@ -31,6 +32,8 @@ enum What {
     Hit(hit::Hit),
     /// A write to memory
     Set(set::Set),
+    /// A miss
+    Miss(miss::Miss),
     /// Plays the races that bring old values back
     Resurrection,
     /// Redis below a chain, and by its driver alone
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     match What::parse() {
         What::Hit(hit) => run(hit.run()),
         What::Set(set) => run(set.run()),
+        What::Miss(miss) => run(miss.run()),
         What::Resurrection => resurrection(),
         What::Redis(redis) => run(redis.run()),
         What::Replay(replay) => run_on(&mut Builder::new_current_thread(), replay.run()),
