@@ -11,6 +11,7 @@ mod replay;
 mod report;
 mod scenarios;
 mod set;
+mod stampede;
 mod subject;
 mod subjects;
 
@@ -34,6 +35,8 @@ enum What {
     Set(set::Set),
     /// A miss
     Miss(miss::Miss),
+    /// Many callers of one cold key
+    Stampede(stampede::Stampede),
     /// Plays the races that bring old values back
     Resurrection,
     /// Redis below a chain, and by its driver alone
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         What::Hit(hit) => run(hit.run()),
         What::Set(set) => run(set.run()),
         What::Miss(miss) => run(miss.run()),
+        What::Stampede(stampede) => run(stampede.run()),
         What::Resurrection => resurrection(),
         What::Redis(redis) => run(redis.run()),
         What::Replay(replay) => run_on(&mut Builder::new_current_thread(), replay.run()),
