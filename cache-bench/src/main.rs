@@ -1,5 +1,6 @@
 //! `cargo run --release -p cache-bench -- <what>`: this cache beside its peers.
 
+mod backfill;
 mod hit;
 mod keys;
 mod measure;
@@ -37,6 +38,8 @@ enum What {
     Miss(miss::Miss),
     /// Many callers of one cold key
     Stampede(stampede::Stampede),
+    /// Asynchronous backfill, and its queue
+    Backfill(backfill::Backfill),
     /// Plays the races that bring old values back
     Resurrection,
     /// Redis below a chain, and by its driver alone
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         What::Set(set) => run(set.run()),
         What::Miss(miss) => run(miss.run()),
         What::Stampede(stampede) => run(stampede.run()),
+        What::Backfill(backfill) => run(backfill.run()),
         What::Resurrection => resurrection(),
         What::Redis(redis) => run(redis.run()),
         What::Replay(replay) => run_on(&mut Builder::new_current_thread(), replay.run()),
