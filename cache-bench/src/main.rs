@@ -10,6 +10,7 @@ mod peers;
 mod redis_cost;
 mod replay;
 mod report;
+mod scale;
 mod scenarios;
 mod set;
 mod stampede;
@@ -40,6 +41,8 @@ enum What {
     Stampede(stampede::Stampede),
     /// Asynchronous backfill, and its queue
     Backfill(backfill::Backfill),
+    /// More entries, more tiers, larger values
+    Scale(scale::Scale),
     /// Plays the races that bring old values back
     Resurrection,
     /// Redis below a chain, and by its driver alone
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         What::Miss(miss) => run(miss.run()),
         What::Stampede(stampede) => run(stampede.run()),
         What::Backfill(backfill) => run(backfill.run()),
+        What::Scale(scale) => run(scale.run()),
         What::Resurrection => resurrection(),
         What::Redis(redis) => run(redis.run()),
         What::Replay(replay) => run_on(&mut Builder::new_current_thread(), replay.run()),
