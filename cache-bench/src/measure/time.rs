@@ -50,21 +50,21 @@ pub(crate) async fn nanos_in_task(calls: usize, work: impl Future<Output = ()> +
     per_call(in_task(timed).await, calls)
 }
 
-/// The time from the moment when all threads are ready until the last has done its work. Each gets
-/// its number.
+/// The time from the first call until the last thread has done its work; the threads start together.
+/// Each gets its number.
 pub(crate) fn on_threads(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
-    let (ready, runtime, work) = (Barrier::new(threads + 1), Handle::current(), &work);
-    thread::scope(|scope| {
-        for thread in 0..threads {
-            let (ready, runtime) = (&ready, &runtime);
-            scope.spawn(move || {
-                let _within = runtime.enter();
-                ready.wait();
-                work(thread);
-            });
-        }
-        ready.wait();
-        Instant::now()
-    })
-    .elapsed()
+    let (ready, runtime, work) = (&Barrier::new(threads), &Handle::current(), &work);
+    let times = thread::scope(|scope| {
+        let run = |thread| {
+            let _within = runtime.enter();
+            ready.wait();
+            let started = Instant::now();
+            work(thread);
+            (started, Instant::now())
+        };
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
+        running.into_iter().map(|thread| thread.join().expect("the work")).collect::<Vec<_>>()
+    });
+    let first = times.iter().map(|(started, _)| *started).min().expect("a thread");
+    times.iter().map(|(_, ended)| *ended - first).max().expect("a thread")
 }
