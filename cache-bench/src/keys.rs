@@ -20,9 +20,11 @@ pub(crate) fn zipf(keys: u32, calls: usize) -> Vec<u32> {
             sum
         })
         .collect();
-    (0..calls)
-        .map(|_| places[sums.partition_point(|below| *below < random.f64() * sum).min(places.len() - 1)])
-        .collect()
+    let mut place = || {
+        let drawn = random.f64() * sum;
+        places[sums.partition_point(|below| *below <= drawn).min(places.len() - 1)]
+    };
+    (0..calls).map(|_| place()).collect()
 }
 
 /// Names such as `users:42`.

@@ -53,12 +53,12 @@ enum What {
 
 fn main() -> ExitCode {
     match What::parse() {
-        What::Hit(hit) => run(hit.run()),
+        What::Hit(hit) => run_on(&mut Builder::new_current_thread(), hit.run()),
         What::Set(set) => run(set.run()),
         What::Miss(miss) => run(miss.run()),
         What::Stampede(stampede) => run(stampede.run()),
         What::Backfill(backfill) => run(backfill.run()),
-        What::Scale(scale) => run(scale.run()),
+        What::Scale(scale) => run_on(&mut Builder::new_current_thread(), scale.run()),
         What::Resurrection => resurrection(),
         What::Redis(redis) => run(redis.run()),
         What::Replay(replay) => run_on(&mut Builder::new_current_thread(), replay.run()),
