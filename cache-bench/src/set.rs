@@ -82,13 +82,16 @@ impl Set {
         contest.run(&self.options).await.map(drop)
     }
 
-    /// The value of a row is the cost at the smallest size.
+    /// The value of a row is the cost at the smallest size. Without amalgam-cache, which sorts its
+    /// entries at each eviction.
     async fn evict(&self) -> io::Result<()> {
         let mut contest = Contest::new("A set of a new key in a full cache of 1,000 entries, and of more", "ns");
         let bounded = peers::plain().into_iter().filter(|(name, _)| *name != peers::UNBOUNDED).collect();
         for (name, recipe) in [bounded, peers::stores(), peers::chains_of_one()].concat() {
             let mut caches = Vec::new();
-            for (size, _) in FULL {
+            // stretto reads all its entries at each eviction, so the largest cache would take hours.
+            let sizes = if name.contains("stretto") { &FULL[..2] } else { &FULL[..] };
+            for &(size, _) in sizes {
                 caches.push(full(recipe, size).await);
             }
             let mut next = 2_000_000;
