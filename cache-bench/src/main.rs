@@ -13,6 +13,7 @@ mod report;
 mod scale;
 mod scenarios;
 mod set;
+mod sql_cost;
 mod stampede;
 mod subject;
 mod subjects;
@@ -47,6 +48,8 @@ enum What {
     Resurrection,
     /// Redis below a chain, and by its driver alone
     Redis(redis_cost::RedisCost),
+    /// SQL below a chain, and by sqlx alone
+    Sql(sql_cost::SqlCost),
     /// Replays a trace: hit ratio and residency of each first tier
     Replay(replay::Replay),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         What::Scale(scale) => run_on(&mut Builder::new_current_thread(), scale.run()),
         What::Resurrection => resurrection(),
         What::Redis(redis) => run(redis.run()),
+        What::Sql(sql) => run(sql.run()),
         What::Replay(replay) => run_on(&mut Builder::new_current_thread(), replay.run()),
     }
 }

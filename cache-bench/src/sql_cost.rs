@@ -55,7 +55,8 @@ impl SqlCost {
         set(&store, &keys).await;
         for (size, calls) in [(1, self.calls), (BATCH, self.calls / 10)] {
             let batch = |at: usize| at * size % (KEYS - size + 1)..;
-            let what = |operation: &str| if size == 1 { operation.to_owned() } else { format!("{operation}_many({size})") };
+            let what =
+                |operation: &str| if size == 1 { operation.to_owned() } else { format!("{operation}_many({size})") };
             let mut contest = Contest::new(format!("{name}: {}", what("get")), "µs");
             contest.add("sqlx", || timed(calls, async |at| plain.get(&ids[batch(at)][..size]).await));
             contest.add("store-sql", || timed(calls, async |at| get(&store, &keys[batch(at)][..size]).await));
@@ -77,9 +78,8 @@ async fn get(store: &SqlStore<Vec<u8>>, keys: &[Key]) {
 }
 
 async fn set(store: &SqlStore<Vec<u8>>, keys: &[Key]) {
-    let write = |key: &Key| {
-        Write::new(key.clone(), Entry::new(vec![b'v'; SIZE], Expiry::Never), Ticket::unconditional())
-    };
+    let write =
+        |key: &Key| Write::new(key.clone(), Entry::new(vec![b'v'; SIZE], Expiry::Never), Ticket::unconditional());
     match keys {
         [key] => store.set(write(key)).await.expect("it is set"),
         _ => assert!(store.set_many(keys.iter().map(write).collect()).await.iter().all(Result::is_ok)),
