@@ -84,7 +84,7 @@ pub(crate) type LoaderRecipe<K, V> = (&'static str, fn(u64) -> Box<dyn Loader<K,
 pub(crate) const QUICK_CACHE: &str = "quick_cache";
 
 /// The name of the map that evicts nothing.
-pub(crate) const UNBOUNDED: &str = "Mutex<HashMap>";
+pub(crate) const UNBOUNDED: &str = "HashMap in a Mutex";
 
 /// The caches in memory, without tiers.
 pub(crate) fn plain<K: AnyKey, V: AnyValue>() -> Vec<Recipe<K, V>> {
