@@ -104,7 +104,6 @@ pub(crate) async fn read_plain<V, C: Codec<V>>(
 ) -> Result<Vec<Result<Option<Entry<V>>>>> {
     let Some(first) = keys.first() else { return Ok(Vec::new()) };
     let mut read = Pipeline::with_capacity(2 * keys.len());
-    read.atomic();
     for key in keys {
         let key = keyspace.namespace.key(key);
         read.cmd("GET").arg(&key).cmd("PTTL").arg(&key);

@@ -40,7 +40,7 @@ pub(crate) async fn take_plain<V, C: Codec<V>>(keyspace: &Keyspace, codec: &C, k
         only(call.send_all(&[writing.script(&scripts::TAKE_PLAIN)], None, take).await)?
     } else {
         let mut take = Pipeline::with_capacity(3);
-        take.atomic().cmd("GET").arg(&name).cmd("PTTL").arg(&name).cmd("UNLINK").arg(&name);
+        take.cmd("GET").arg(&name).cmd("PTTL").arg(&name).cmd("UNLINK").arg(&name);
         call.transact(link, take).await?
     };
     let [value, remaining, _] = reply::array(taken)?;

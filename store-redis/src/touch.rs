@@ -149,7 +149,7 @@ pub(crate) async fn touch_plain(keyspace: &Keyspace, key: &Key, lifetime: Lifeti
     }
     // PERSIST does not tell a missing key from one without a TTL.
     let mut persist = Pipeline::with_capacity(2);
-    persist.atomic().cmd("PTTL").arg(&name).cmd("PERSIST").arg(&name);
+    persist.cmd("PTTL").arg(&name).cmd("PERSIST").arg(&name);
     let [remaining, _] = reply::array(call.transact(link, persist).await?)?;
     Ok(reply::integer(remaining)? != NO_KEY)
 }

@@ -4,10 +4,12 @@ use cache_core::Result;
 use redis::{Cmd, Pipeline, Value, aio::MultiplexedConnection, cmd};
 use tokio::sync::oneshot;
 
-use super::{error, last_reply::LastReply};
+use super::error;
 
-/// The largest number of keys of an MGET: the server does nothing else meanwhile.
-const MAX_READS: usize = 64;
+/// The largest number of commands that are put together in one message, and of keys of one MGET. The
+/// driver hands out the replies to a message when it has all of them, so small replies wait for
+/// large ones.
+const MAX_TOGETHER: usize = 32;
 
 /// What a call asks the server.
 pub(super) enum Request {
@@ -15,141 +17,38 @@ pub(super) enum Request {
     Get(Vec<u8>),
     /// These commands, in this order.
     Commands(Vec<Cmd>),
-    /// The commands of a transaction.
+    /// These commands as a transaction.
     Transaction(Pipeline),
 }
 
 /// The replies, one per command; for a transaction one.
 pub(super) type Replies = Result<Vec<Value>>;
 
+type Sender = oneshot::Sender<Replies>;
+
 /// A request, and where its replies go. The receiver is gone if the call was dropped.
 pub(super) struct Queued {
     pub(super) request: Request,
-    pub(super) reply: oneshot::Sender<Replies>,
+    pub(super) reply: Sender,
 }
 
-/// The key of a single read, and where the value goes.
-type Read = (Vec<u8>, oneshot::Sender<Replies>);
-
-/// What is sent to the driver at once.
-#[derive(Default)]
-pub(super) struct Message {
-    pipeline: Pipeline,
+/// The commands of a request.
+struct Commands {
+    commands: Vec<Cmd>,
     is_transaction: bool,
 }
 
 impl Request {
-    pub(super) fn into_message(self) -> Message {
+    fn into_commands(self) -> Commands {
         match self {
-            Self::Get(key) => Message::of(vec![get(key)]),
-            Self::Commands(commands) => Message::of(commands),
-            Self::Transaction(pipeline) => Message { pipeline, is_transaction: true },
-        }
-    }
-}
-
-impl Message {
-    fn of(commands: Vec<Cmd>) -> Self {
-        let mut message = Self { pipeline: Pipeline::with_capacity(commands.len()), is_transaction: false };
-        message.add(commands);
-        message
-    }
-
-    fn add(&mut self, commands: Vec<Cmd>) {
-        for command in commands {
-            self.pipeline.add_command(command);
-        }
-    }
-}
-
-/// Sends a message and returns the replies, one per command; for a transaction one.
-pub(super) async fn send(
-    Message { pipeline, is_transaction }: Message,
-    mut connection: MultiplexedConnection,
-) -> Replies {
-    // The replies of a transaction before its last one are skipped.
-    let (skipped, count) = if is_transaction { (pipeline.len() + 1, 1) } else { (0, pipeline.len()) };
-    connection.send_packed_commands(&pipeline, skipped, count).await.map_err(|error| error::broken(&error))
-}
-
-/// Requests that go out together.
-#[derive(Default)]
-pub(super) struct Batch {
-    message: Message,
-    /// For each request how many replies it gets, and where they go.
-    parts: Vec<(usize, oneshot::Sender<Replies>)>,
-    /// Reads, which follow the other commands.
-    reads: Vec<Read>,
-}
-
-/// Divides requests into batches. Only a transaction is alone.
-pub(super) fn batches(requests: impl Iterator<Item = Queued>) -> Vec<Batch> {
-    let mut batches = vec![Batch::default()];
-    for Queued { request, reply } in requests {
-        if reply.is_closed() {
-            continue;
-        }
-        let batch = batches.last_mut().expect("it is never empty");
-        match request {
-            Request::Get(key) => batch.reads.push((key, reply)),
-            Request::Commands(commands) => {
-                batch.parts.push((commands.len(), reply));
-                batch.message.add(commands);
-            }
-            Request::Transaction(_) => {
-                batches.push(Batch { message: request.into_message(), parts: vec![(1, reply)], reads: Vec::new() });
-                batches.push(Batch::default());
+            Self::Get(key) => Commands { commands: vec![get(key)], is_transaction: false },
+            Self::Commands(commands) => Commands { commands, is_transaction: false },
+            Self::Transaction(pipeline) => {
+                let commands = pipeline.cmd_iter().cloned();
+                let commands = [cmd("MULTI")].into_iter().chain(commands).chain([cmd("EXEC")]).collect();
+                Commands { commands, is_transaction: true }
             }
         }
-    }
-    batches.retain(|batch| !batch.parts.is_empty() || !batch.reads.is_empty());
-    batches
-}
-
-impl Batch {
-    /// Sends the batch, and hands out the replies.
-    pub(super) async fn send(self, connection: MultiplexedConnection, last_reply: LastReply) {
-        let Self { mut message, parts, reads } = self;
-        let (keys, readers): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
-        for keys in keys.chunks(MAX_READS) {
-            let mut read = cmd(if keys.len() == 1 { "GET" } else { "MGET" });
-            read.arg(keys);
-            message.add(vec![read]);
-        }
-        let mut replies = match send(message, connection.clone()).await {
-            Ok(replies) => replies.into_iter(),
-            Err(error) => {
-                let receivers = parts.into_iter().map(|(_, reply)| reply).chain(readers);
-                // A receiver may be gone.
-                receivers.for_each(|reply| _ = reply.send(Err(error.clone())));
-                return;
-            }
-        };
-        last_reply.note();
-        for (count, reply) in parts {
-            let part: Vec<Value> = replies.by_ref().take(count).collect();
-            let _ = reply.send(if part.len() == count { Ok(part) } else { Err(error::unexpected()) });
-        }
-        let mut reads = keys.into_iter().zip(readers);
-        let mut refused = Vec::new();
-        while reads.len() > 0 {
-            let reads = reads.by_ref().take(MAX_READS).collect();
-            refused.extend(answer(reads, replies.next()));
-        }
-        if !refused.is_empty() {
-            read_each(refused, connection).await;
-        }
-    }
-}
-
-/// Reads keys by one command each.
-async fn read_each(reads: Vec<Read>, connection: MultiplexedConnection) {
-    let (keys, readers): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
-    let replies = send(Message::of(keys.into_iter().map(get).collect()), connection).await;
-    for (at, reader) in readers.into_iter().enumerate() {
-        let value = replies.as_ref().map_err(Clone::clone);
-        let value = value.and_then(|values| values.get(at).cloned().ok_or_else(error::unexpected));
-        let _ = reader.send(value.map(|value| vec![value]));
     }
 }
 
@@ -159,17 +58,143 @@ fn get(key: Vec<u8>) -> Cmd {
     get
 }
 
-/// Hands out the values in the reply to one read of these keys. Returns the reads if the server has
-/// refused it. It may do so because of one of the keys, so each must be asked for alone.
-fn answer(reads: Vec<Read>, reply: Option<Value>) -> Vec<Read> {
-    let values: Vec<Result<Value>> = match reply {
-        Some(value) if reads.len() == 1 => vec![Ok(value)],
-        Some(Value::Array(values)) if values.len() == reads.len() => values.into_iter().map(Ok).collect(),
-        Some(Value::ServerError(_)) => return reads,
-        _ => reads.iter().map(|_| Err(error::unexpected())).collect(),
-    };
-    for ((_, reply), value) in reads.into_iter().zip(values) {
-        let _ = reply.send(value.map(|value| vec![value]));
+/// Returns the replies to a request from those to its `count` commands.
+fn replies(mut values: Vec<Value>, count: usize, is_transaction: bool) -> Replies {
+    if values.len() != count {
+        return Err(error::unexpected());
     }
-    Vec::new()
+    if is_transaction {
+        // The replies before the last one tell only whether the command is part of it.
+        let refused = values.iter().position(|value| matches!(value, Value::ServerError(_)));
+        values.swap(0, refused.unwrap_or(count - 1));
+        values.truncate(1);
+    }
+    Ok(values)
+}
+
+/// Sends one request and returns the replies.
+pub(super) async fn send_alone(request: Request, connection: MultiplexedConnection) -> Replies {
+    let Commands { commands, is_transaction } = request.into_commands();
+    let count = commands.len();
+    replies(send(commands, connection).await?, count, is_transaction)
+}
+
+async fn send(commands: Vec<Cmd>, mut connection: MultiplexedConnection) -> Replies {
+    let mut pipeline = Pipeline::with_capacity(commands.len());
+    for command in commands {
+        pipeline.add_command(command);
+    }
+    let sent = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+    sent.map_err(|error| error::broken(&error))
+}
+
+/// Requests that go to the driver as one message.
+pub(super) enum Message {
+    /// Commands, and for each request how many of them it has, whether they are a transaction, and
+    /// where the replies go.
+    Commands(Vec<Cmd>, Vec<(usize, bool, Sender)>),
+    /// Single reads: the keys, and where the values go.
+    Reads(Vec<Vec<u8>>, Vec<Sender>),
+}
+
+/// Puts requests together. Commands keep their order; reads come last. Requests of calls that were
+/// dropped are left out.
+pub(super) fn messages(requests: impl Iterator<Item = Queued>) -> Vec<Message> {
+    let mut messages = Vec::new();
+    let (mut commands, mut parts) = (Vec::new(), Vec::new());
+    let (mut keys, mut readers) = (Vec::new(), Vec::new());
+    for Queued { request, reply } in requests.filter(|queued| !queued.reply.is_closed()) {
+        if let Request::Get(key) = request {
+            keys.push(key);
+            readers.push(reply);
+        } else {
+            let Commands { commands: mut added, is_transaction } = request.into_commands();
+            if commands.len() + added.len() > MAX_TOGETHER && !parts.is_empty() {
+                messages.push(Message::Commands(std::mem::take(&mut commands), std::mem::take(&mut parts)));
+            }
+            parts.push((added.len(), is_transaction, reply));
+            commands.append(&mut added);
+        }
+        if keys.len() == MAX_TOGETHER {
+            messages.push(Message::Reads(std::mem::take(&mut keys), std::mem::take(&mut readers)));
+        }
+    }
+    if !parts.is_empty() {
+        messages.push(Message::Commands(commands, parts));
+    }
+    if !keys.is_empty() {
+        messages.push(Message::Reads(keys, readers));
+    }
+    messages
+}
+
+impl Message {
+    /// Returns the number of its requests.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Commands(_, parts) => parts.len(),
+            Self::Reads(keys, _) => keys.len(),
+        }
+    }
+
+    /// Sends the message, and hands out the replies. Returns `true` if the server has replied.
+    pub(super) async fn send(self, connection: MultiplexedConnection) -> bool {
+        match self {
+            Self::Commands(commands, parts) => send_commands(commands, parts, connection).await,
+            Self::Reads(keys, readers) => read(keys, readers, connection).await,
+        }
+    }
+}
+
+async fn send_commands(
+    commands: Vec<Cmd>,
+    parts: Vec<(usize, bool, Sender)>,
+    connection: MultiplexedConnection,
+) -> bool {
+    let sent = send(commands, connection).await;
+    let is_answered = sent.is_ok();
+    let mut values = sent.map(Vec::into_iter);
+    for (count, is_transaction, reply) in parts {
+        let part = match &mut values {
+            Ok(values) => replies(values.by_ref().take(count).collect(), count, is_transaction),
+            Err(error) => Err(error.clone()),
+        };
+        // The receiver may be gone.
+        let _ = reply.send(part);
+    }
+    is_answered
+}
+
+async fn read(keys: Vec<Vec<u8>>, readers: Vec<Sender>, connection: MultiplexedConnection) -> bool {
+    let count = keys.len();
+    let together = if count == 1 { Err(keys) } else { read_together(keys, connection.clone()).await };
+    let values = match together {
+        Ok(values) => values,
+        Err(keys) => send(keys.into_iter().map(get).collect(), connection).await,
+    };
+    let is_answered = values.is_ok();
+    let mut values = values.map(Vec::into_iter);
+    for reader in readers {
+        let value = match &mut values {
+            Ok(values) => values.next().ok_or_else(error::unexpected).map(|value| vec![value]),
+            Err(error) => Err(error.clone()),
+        };
+        let _ = reader.send(value);
+    }
+    is_answered
+}
+
+/// Reads keys by one MGET. Gives back the keys if the server refuses it because of one of them, so
+/// that each must be read by itself: the user may not read it, or it is in another slot of a
+/// cluster.
+async fn read_together(keys: Vec<Vec<u8>>, connection: MultiplexedConnection) -> Result<Replies, Vec<Vec<u8>>> {
+    let mut mget = cmd("MGET");
+    mget.arg(&keys);
+    match send(vec![mget], connection).await.map(|mut replies| replies.pop()) {
+        Ok(Some(Value::Array(values))) if values.len() == keys.len() => Ok(Ok(values)),
+        Ok(Some(Value::ServerError(error))) if ["NOPERM", "CROSSSLOT"].contains(&error.code()) => Err(keys),
+        Ok(Some(error @ Value::ServerError(_))) => Ok(Ok(vec![error; keys.len()])),
+        Ok(_) => Ok(Err(error::unexpected())),
+        Err(error) => Ok(Err(error)),
+    }
 }

@@ -122,6 +122,6 @@ impl Attempt {
         let handshake = Handshake { server: &target.server, generation, reconnected, last: &last };
         let completed = timeout(target.connect_timeout, handshake.run(&mut connection)).await;
         completed.unwrap_or_else(|_| Err(error::timed_out(target.connect_timeout)))?;
-        Ok(Arc::new(Connected { queue: Queue::start(connection, last_reply), runtime }))
+        Ok(Arc::new(Connected { queue: Queue::start(connection, &runtime, last_reply), runtime }))
     }
 }
