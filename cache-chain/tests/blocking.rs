@@ -10,7 +10,7 @@ use std::{
 };
 
 use cache_chain::{ChainCache, ErrorKind, ReadThrough, Source, Ttl};
-use cache_core::testkit::{MapStore, ScriptedStore};
+use cache_core::testkit::{MapStore, ScriptedStore, SharedMap};
 use tokio::runtime::{Builder, Runtime};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -185,7 +185,8 @@ fn a_runtime_of_one_thread_must_be_run_by_another_thread() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let chain: ChainCache<String> = {
         let _entered = runtime.enter();
-        ChainCache::builder().tier(MapStore::new()).timeout(Duration::from_millis(50)).build().unwrap()
+        let tiers = ChainCache::builder().tier(MapStore::new()).tier(SharedMap::new()).no_coherence();
+        tiers.timeout(Duration::from_millis(50)).build().unwrap()
     };
     let blocking = chain.blocking();
     let load = || Ok::<_, io::Error>("1".to_owned());

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use cache_core::{
     Key, Store,
     testkit::{MapStore, Operation, Phase, ScriptedStore, yield_now},
 };
-use support::{Rig, settle};
+use support::{Rig, poll_unwoken, settle};
 
 /// The keys of one batch must not void each other's tickets where they share a stripe.
 async fn kept_above<S: Store<Value = u64> + Clone>(upper: S, keys: u64) -> usize {
@@ -42,6 +42,20 @@ async fn set_many_sets_every_key_in_the_upper_tier_guarded() {
 async fn set_many_sets_every_key_in_the_upper_tier_stretto() {
     let kept = kept_above(cache_chain::stretto::StrettoStore::<u64>::new(1_000_000).unwrap(), 1000).await;
     assert!(kept >= 999, "stretto's L1 kept {kept} of 1000");
+}
+
+/// Tiers in this process need no task, so a write costs no more than in them.
+#[tokio::test]
+async fn writes_to_memory_end_at_their_first_poll() {
+    let chain = ChainCache::builder().tier(MapStore::new()).tier(MapStore::new()).build().unwrap();
+    let set = std::pin::pin!(chain.set_many([(1, 10), (2, 20)]));
+    assert!(poll_unwoken(set).is_ready());
+    assert_eq!(chain.get(2).await.unwrap(), Some(20));
+    let take = std::pin::pin!(chain.take(2));
+    assert!(matches!(poll_unwoken(take), Poll::Ready(Ok(Some(20)))));
+    let del = std::pin::pin!(chain.del(1));
+    assert!(poll_unwoken(del).is_ready());
+    assert_eq!(chain.get_many([1, 2]).await.unwrap(), [None, None]);
 }
 
 /// A write that has begun runs to its end, also if a panic elsewhere in its task drops it.

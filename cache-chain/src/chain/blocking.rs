@@ -60,7 +60,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
 /// is in its `block_on`, so prefer a multi-thread runtime. If no thread runs it for 3 s, or for the
 /// [`timeout`](crate::ChainBuilder::timeout) of the chain if that is shorter, the call fails with
 /// [`Timeout`](ErrorKind::Timeout). What it has begun goes on when the runtime runs again. Hits in
-/// the first tier need no runtime.
+/// the first tier need no runtime, nor do writes if all tiers are in memory.
 #[derive(Clone, Debug)]
 pub struct BlockingChain<V>(ChainCache<V>);
 

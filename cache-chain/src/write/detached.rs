@@ -66,6 +66,13 @@ pub(super) struct Predecessors {
     clear: Option<(Done, Instant)>,
 }
 
+impl Predecessors {
+    /// Returns `true` if there is nothing to wait for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.clear.is_none()
+    }
+}
+
 /// The detached writes of one key.
 #[derive(Debug)]
 struct Queue {

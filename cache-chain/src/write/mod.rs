@@ -53,7 +53,8 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         repairer: Arc<Repairer<V>>,
         flights: Vec<Box<dyn Forget>>,
     ) -> Self {
-        let (completion, counters) = (Completion::new(runtime), WriteCounters::default());
+        let ends_at_once = tiers.iter().all(Tier::is_local);
+        let (completion, counters) = (Completion::new(runtime, ends_at_once), WriteCounters::default());
         Self { tiers, clock, lifetimes, weigher, timeout, completion, repairer, flights, counters }
     }
 
@@ -136,7 +137,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         write: impl Future<Output = Result<()>> + Send + 'static,
     ) -> Result<()> {
         let (writer, deleter) = (Arc::clone(self), Arc::clone(self));
-        // The future is large, and is moved into its task.
+        // The future is large, and may be moved into a task.
         let write = Box::pin(async move { write.await.inspect_err(|_| writer.repairer.start()) });
         let delete = |keys: Vec<Key>| async move {
             if deleter.del_all(&keys).await.is_err() {
