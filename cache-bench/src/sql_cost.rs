@@ -48,7 +48,9 @@ impl SqlCost {
 
     async fn measure<P: Plain>(&self, kind: SqlKind, name: &str) -> io::Result<()> {
         let place = SqlPlace::of(kind).await;
-        let (plain, store) = (P::create(&place.url).await, place.store::<Vec<u8>>().await);
+        // The store creates the file of SQLite.
+        let store = place.store::<Vec<u8>>().await;
+        let plain = P::create(&place.url).await;
         let keys = Key::many(0..KEYS as u64).expect("valid keys");
         let ids: Vec<Vec<u8>> = keys.iter().map(|key| key.as_bytes().to_vec()).collect();
         plain.set(&ids).await;
