@@ -14,8 +14,8 @@ use crate::{connection::error, keyspace::Keyspace, record::scripts};
 pub(crate) async fn check(keyspace: &Keyspace, plain: bool) -> Result<()> {
     let key = Key::new(&write_id::next().to_string())?;
     let mut denied = find_denied(keyspace, &key, needed_commands(keyspace, &key, plain)).await?;
-    // To the driver a refused MULTI is a fatal error of the protocol, so these are not sent as a
-    // transaction.
+    // EXEC alone is refused for one of two reasons, so it is asked for first: only a user who may run
+    // it is let begin a transaction, which must not stay open on a connection that others share.
     if plain {
         denied.extend(find_denied(keyspace, &key, vec![("EXEC", cmd("EXEC"))]).await?);
         if denied.last() != Some(&"EXEC") {
