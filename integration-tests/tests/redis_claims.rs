@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache_core::{
-    Claim, ErrorKind, ManualClock, Store as _, Ticket,
+    Claim, Clock as _, Entry, ErrorKind, Expiry, ManualClock, Store as _, Ticket, Ttl, Write,
     backend::{Binding, Envelope},
     codec,
 };
@@ -20,6 +20,7 @@ integration_tests::claim_cases!(
     markers_tell_claims_from_leases_by_the_top_bit_of_their_ids,
     what_cannot_be_read_refuses_no_claim,
     what_has_expired_for_its_readers_gives_way_to_one_claim,
+    a_record_from_the_future_gives_way_to_one_claim,
 );
 
 /// The server's clock is known to within a round trip, and readers count from the latest that it can
@@ -53,6 +54,22 @@ async fn what_has_expired_for_its_readers_gives_way_to_one_claim(server: RedisSe
     assert_eq!(value(&writer, &key("l")).await, None, "a marker has replaced it");
     assert!(ours.fill(never(&key("l"), 2, lease)).await.unwrap());
     assert_eq!(value(&writer, &key("l")).await, Some(2));
+}
+
+/// Readers count it as expired: it is from before the server's clock was set back.
+async fn a_record_from_the_future_gives_way_to_one_claim(server: RedisServer) {
+    let clock = ManualClock::new();
+    let ahead: RedisStore<u32> =
+        RedisStore::builder(server.url()).namespace("n").clock(clock.shared()).connect().await.unwrap();
+    let (ours, theirs) = (server.connect().await, server.connect().await);
+    clock.advance(Duration::from_secs(30));
+    let expiry = Expiry::after(clock.now(), Ttl::After(Duration::from_secs(20)));
+    ahead.set(Write::new(key("k"), Entry::new(1, expiry), Ticket::unconditional())).await.unwrap();
+    assert_eq!(value(&ours, &key("k")).await, None);
+    assert_eq!(server.cli(&["EXISTS", "n:k"]), "1");
+    let claimed = claim(&ours).await;
+    assert!(claimed.granted && claimed.vacant, "{claimed:?}");
+    assert_eq!(refused(&theirs).await, claimed.ticket);
 }
 
 async fn what_cannot_be_read_refuses_no_claim(server: RedisServer) {

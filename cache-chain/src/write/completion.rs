@@ -164,3 +164,26 @@ impl Drop for End {
         drop(self.take());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::ready, pin::pin};
+
+    use tokio::runtime::Handle;
+
+    use super::*;
+
+    /// Otherwise a detached `clear` could delete what a later write has written.
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_could_end_at_once_waits_for_its_predecessors() {
+        let completion = Completion::new(RuntimeHandle::new(Handle::current()), true);
+        let write = || completion.run(Arc::from([Key::new("k").unwrap()]), 1, Box::pin(ready(Ok(()))), |_| ready(()));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(pin!(write()).poll(&mut context).is_ready());
+        let clear = completion.detached.enter_clear();
+        let mut waiting = pin!(write());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        drop(clear);
+        waiting.await.unwrap();
+    }
+}
