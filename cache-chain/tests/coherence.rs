@@ -426,7 +426,7 @@ async fn a_grace_serves_stale_values_in_every_mode() {
     let sink = stream.sink().await;
     sink.apply(Invalidation::Begin("played"));
     sink.apply(Invalidation::Proven(std::time::Instant::now()));
-    for key in ["kept", "changed", "deleted"] {
+    for key in ["kept", "changed", "told", "deleted"] {
         instance.chain.set_with_ttl(key, 1, second).await.unwrap();
         instance.warm(key).await;
     }
@@ -444,8 +444,18 @@ async fn a_grace_serves_stale_values_in_every_mode() {
     assert_eq!((found.value, found.stale, found.in_grace), (Some(1), true, false));
     assert_ne!(found.source, memory());
 
+    // Suspect, and the shared tier can no longer tell.
+    let (notify, breaks) = (Arc::clone(&sink), Arc::clone(&fails));
+    let told = || async move {
+        notify.apply(Invalidation::Key(b"told"));
+        breaks.store(true, SeqCst);
+        Err::<u32, _>(std::io::Error::other("down"))
+    };
+    sink.apply(Invalidation::Proven(std::time::Instant::now()));
+    let failed = instance.chain.with(&if_load_fails).get_or_load("told", told).await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Loader);
+
     instance.until(|stats| !stats.trusted).await;
-    fails.store(true, SeqCst);
     let mut served = 0;
     for mode in [ServeStale::AtOnce, ServeStale::After(Duration::from_millis(5)), ServeStale::IfLoadFails] {
         let stale = CallOptions::new().serve_stale(mode);
