@@ -52,5 +52,4 @@ mod shutdown;
 mod stale;
 mod take;
 mod touch;
-mod warnings;
 mod writes;

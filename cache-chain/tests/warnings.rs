@@ -1,4 +1,5 @@
-//! The warnings of a chain about its coherence.
+//! The warnings of a chain about its coherence. They are in a program of their own, because `tracing`
+//! remembers for the whole process which events somebody listens to.
 
 use std::{
     fmt::Write as _,
