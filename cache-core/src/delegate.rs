@@ -74,7 +74,7 @@ impl<S: Store> DelegateCache<S> {
 
     /// Only a chain serves stale entries, because it can load them again.
     fn is_fresh(&self, entry: &Entry<S::Value>) -> bool {
-        !entry.turns_stale() || !entry.is_stale(self.clock.now())
+        !entry.turns_stale() || !entry.stale_at().has_passed(&*self.clock)
     }
 }
 
@@ -89,7 +89,16 @@ impl<S: Store> DelegateCache<S> {
     #[doc(alias = "fetch")]
     pub fn get(&self, key: impl CacheKey) -> impl Future<Output = Result<Option<S::Value>>> + Send {
         let key = Key::new(&key);
-        async move { Ok(self.read(&key?).await?.and_then(Entry::into_value)) }
+        async move {
+            let key = key?;
+            // A hit in memory builds no other future and moves no entry.
+            if let Some(local) = self.store.local() {
+                let mut found = local.get(&key);
+                let is_hit = found.as_ref().is_some_and(|entry| self.is_fresh(entry));
+                return Ok(found.as_mut().filter(|_| is_hit).and_then(Entry::take_value));
+            }
+            Ok(self.read(&key).await?.and_then(Entry::into_value))
+        }
     }
 
     /// Returns the value of the key and its remaining TTL.

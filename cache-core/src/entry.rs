@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZero, sync::Arc, time::Duration};
 
-use crate::{Expiry, Lifetime, Moment, Ttl, key::Fingerprint};
+use crate::{Expiry, Lifetime, Moment, Ttl, hash::hash_content};
 
 /// A value, or the absence of a value, and its lifetime, as stores keep it.
 ///
@@ -45,7 +45,7 @@ impl ETag {
     /// `is_large` tells whether the store should compare the tag before it transfers the record.
     pub fn new(bytes: &[u8], is_large: bool) -> Self {
         // The second bit keeps the tag from being zero.
-        let word = (Fingerprint::of(bytes).low & !1) | 2 | u64::from(is_large);
+        let word = (hash_content(bytes) & !1) | 2 | u64::from(is_large);
         Self(NonZero::new(word).unwrap_or(NonZero::<u64>::MIN))
     }
 
@@ -90,6 +90,7 @@ impl Stamp {
         Self(moment.min(Moment::from_nanos(u64::MAX - 1)))
     }
 
+    #[inline]
     fn get(self) -> Option<Moment> {
         (self != Self::NONE).then_some(self.0)
     }
@@ -105,6 +106,7 @@ impl From<Expiry> for Stamp {
 }
 
 impl From<Stamp> for Expiry {
+    #[inline]
     fn from(stamp: Stamp) -> Self {
         stamp.get().map_or(Self::Never, Self::At)
     }
@@ -207,6 +209,13 @@ impl<V> Entry<V> {
         self.value
     }
 
+    /// Takes the value out of the entry and leaves a negative entry. Unlike
+    /// [`into_value`](Self::into_value), it does not move the rest of the entry.
+    #[inline]
+    pub fn take_value(&mut self) -> Option<V> {
+        self.value.take()
+    }
+
     /// Converts the value and keeps everything else.
     pub fn map<W>(self, value: impl FnOnce(V) -> W) -> Entry<W> {
         let Self { value: old, expiry, fresh_until, created, load_time, validator, etag, stamp } = self;
@@ -219,17 +228,20 @@ impl<V> Entry<V> {
     }
 
     /// Returns when the entry expires.
+    #[inline]
     pub fn expiry(&self) -> Expiry {
         self.expiry.into()
     }
 
     /// Returns when the entry turns stale, which is when it expires unless an earlier moment was
     /// set.
+    #[inline]
     pub fn stale_at(&self) -> Expiry {
         self.fresh_until.min(self.expiry).into()
     }
 
     /// Returns `true` if the entry turns stale before it expires.
+    #[inline]
     pub fn turns_stale(&self) -> bool {
         self.fresh_until != Stamp::NONE
     }

@@ -136,7 +136,7 @@ impl Fence {
         // The remainder of a power of two takes the low bits, so the truncation on 32-bit targets
         // is harmless.
         #[allow(clippy::cast_possible_truncation, reason = "only the low bits are used")]
-        let low = key.fingerprint().low as usize;
+        let low = key.fingerprint().0 as usize;
         low & (self.stripes.len() - 1)
     }
 

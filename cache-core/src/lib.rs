@@ -8,6 +8,7 @@ mod entry;
 mod envelope;
 mod error;
 mod fence;
+mod hash;
 mod invalidation;
 mod key;
 mod life;

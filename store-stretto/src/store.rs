@@ -254,21 +254,6 @@ mod tests {
         assert!(row.is_expired(clock.now()));
     }
 
-    #[test]
-    fn two_keys_of_one_index_do_not_disturb_each_other() {
-        let store = StrettoStore::new(100).unwrap();
-        let (a, b) = (key("a"), key("b"));
-        let clash = Fingerprint { high: a.fingerprint().high, low: b.fingerprint().low };
-        drop(store.insert(&a, entry("of a"), 1).unwrap());
-        let displaced = store.inner.insert(&b, clash, entry("of b"), 1).unwrap();
-        assert_eq!(format!("{displaced:?}"), "Displaced { rows: 2 }", "stretto refuses the second");
-        assert!(store.inner.segments.of(clash).get(clash).is_none());
-        drop(store.inner.remove(clash).unwrap());
-        store.wait().unwrap();
-        assert_eq!(value(&store, &a), Some("of a"));
-        assert_eq!((store.len(), store.weight()), (1, 1));
-    }
-
     /// Stretto keeps a map for each second in which rows expire, until that second.
     #[test]
     fn stretto_is_told_no_ttl_and_expired_rows_are_reclaimed() {

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use cache_core::{CacheKey, Key, Result};
+use cache_core::{CacheKey, Entry, Key, Result};
 
 use super::ChainCache;
 use crate::{
@@ -94,10 +94,11 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
             let load = {
                 let key = key?;
                 // The common case first: it builds no other future and allocates nothing.
-                match self.loader.hit(self.loader.start(&key)) {
-                    Ok(entry) => return T::output(entry.into_value()),
-                    Err(start) => self.load(key, start, load_fn(|_| load())),
+                let mut start = self.loader.start(&key);
+                if self.loader.is_hit(start.peeked.as_ref()) {
+                    return T::output(start.peeked.as_mut().and_then(Entry::take_value));
                 }
+                self.load(key, start, load_fn(|_| load()))
             };
             T::output(load.await?.value)
         }
@@ -123,9 +124,10 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         let key = Key::new(&key);
         async move {
             let key = key?;
-            let found = match self.loader.hit(self.loader.start(&key)) {
-                Ok(entry) => self.reader.found(Some(0), entry),
-                Err(start) => self.load(key, start, load_fn(|_| load())).await?,
+            let start = self.loader.start(&key);
+            let found = match start.peeked {
+                Some(entry) if self.loader.is_hit(Some(&entry)) => self.reader.found(Some(0), entry),
+                peeked => self.load(key, Start { peeked, ..start }, load_fn(|_| load())).await?,
             };
             Ok(self.reader.detailed(found))
         }
@@ -189,10 +191,11 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
         async move {
             let load = {
                 let key = key?;
-                match self.loader.hit(self.loader.start(&key)) {
-                    Ok(entry) => return T::output(entry.into_value()),
-                    Err(start) => self.load(key, start, load_fn(load)),
+                let mut start = self.loader.start(&key);
+                if self.loader.is_hit(start.peeked.as_ref()) {
+                    return T::output(start.peeked.as_mut().and_then(Entry::take_value));
                 }
+                self.load(key, start, load_fn(load))
             };
             T::output(load.await?.value)
         }
@@ -252,6 +255,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     }
 
     /// Loads the key. The future is boxed, which keeps the future of a hit small.
+    #[inline(never)]
     fn load(&self, key: Key, start: Start<V>, load: LoadFn<V>) -> impl Future<Output = Result<Found<V>>> + Send {
         let loader = &self.loader;
         Box::pin(async move { loader.get(key, start, load, &loader.call()).await })

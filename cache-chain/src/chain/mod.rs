@@ -101,10 +101,11 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
             let lookup = {
                 let key = key?;
                 // The common case first: it builds no other future and allocates nothing.
-                match self.reader.hit(self.reader.peek(&key)) {
-                    Ok(entry) => return Ok(entry.into_value()),
-                    Err(peeked) => self.look_up(key, peeked),
+                let mut peeked = self.reader.peek(&key);
+                if self.reader.is_hit(peeked.as_ref()) {
+                    return Ok(peeked.as_mut().and_then(Entry::take_value));
                 }
+                self.look_up(key, peeked)
             };
             Ok(lookup.await?.and_then(|(_, entry)| entry.into_value()))
         }
@@ -285,15 +286,18 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
 
     /// Returns the fresh entry of the key and the place of its tier.
     async fn find(&self, key: Key) -> Result<Option<(usize, Entry<V>)>> {
-        match self.reader.hit(self.reader.peek(&key)) {
-            Ok(entry) => Ok(Some((0, entry))),
-            Err(peeked) => self.look_up(key, peeked).await,
+        let peeked = self.reader.peek(&key);
+        if self.reader.is_hit(peeked.as_ref()) {
+            return Ok(peeked.map(|entry| (0, entry)));
         }
+        self.look_up(key, peeked).await
     }
 
     /// As [`find`](Self::find), after the first tier has answered `peeked`.
     ///
-    /// The future is boxed, which keeps the future of a hit small.
+    /// The future is boxed, which keeps the future of a hit small, and not built inside of it, which
+    /// keeps its stack small.
+    #[inline(never)]
     fn look_up(
         &self,
         key: Key,

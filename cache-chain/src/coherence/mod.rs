@@ -17,14 +17,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cache_core::{Entry, Error, ErrorKind, InvalidationStream, Key, Result, backend::ETag};
+use cache_core::{
+    Entry, Error, ErrorKind, InvalidationStream, Key, Result,
+    backend::{ETag, coarse_clock},
+};
 use tokio::sync::mpsc;
 
 use self::stamps::{Draws, Stamp, Stamps, Suspicion};
-use crate::{
-    stats::{CoherenceCounters, CoherenceStats},
-    util::coarse_clock,
-};
+use crate::stats::{CoherenceCounters, CoherenceStats};
 
 /// Settings of the coherence of the first tiers; see
 /// [`ChainBuilder::coherence`](crate::ChainBuilder::coherence).

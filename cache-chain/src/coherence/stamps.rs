@@ -59,7 +59,7 @@ impl Draws {
 
 fn slot(fingerprint: Fingerprint, slots: usize) -> usize {
     #[allow(clippy::cast_possible_truncation, reason = "a slot needs only the low bits")]
-    let low = fingerprint.high as usize;
+    let low = fingerprint.0 as usize;
     low & (slots - 1)
 }
 

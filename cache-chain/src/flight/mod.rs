@@ -179,7 +179,7 @@ impl<T: Send + Sync + 'static> FlightGroup<T> {
 
 #[allow(clippy::cast_possible_truncation, reason = "only the low bits are used")]
 fn low(key: &Key) -> usize {
-    key.fingerprint().low as usize
+    key.fingerprint().0 as usize
 }
 
 impl<T> Clone for FlightGroup<T> {

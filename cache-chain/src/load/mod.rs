@@ -142,16 +142,15 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         Start { mark: self.loads.mark(key), peeked: self.reader.peek(key) }
     }
 
-    /// Returns the entry for a hit of the first tier, and counts it, unless it is due to be loaded.
+    /// Returns `true` if this answer of the first tier is an entry that is not due to be loaded, and
+    /// counts the hit.
     #[inline]
-    pub(crate) fn hit(&self, start: Start<V>) -> Result<Entry<V>, Start<V>> {
-        match start.peeked {
-            Some(entry) if !self.is_due(&entry) => {
-                self.reader.tiers[0].count_hit();
-                Ok(entry)
-            }
-            peeked => Err(Start { peeked, ..start }),
+    pub(crate) fn is_hit(&self, peeked: Option<&Entry<V>>) -> bool {
+        let is_hit = peeked.is_some_and(|entry| !self.is_due(entry));
+        if is_hit {
+            self.reader.tiers[0].count_hit();
         }
+        is_hit
     }
 
     /// The settings of a call without options.

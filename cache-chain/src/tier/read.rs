@@ -193,7 +193,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
 
     #[inline]
     pub(crate) fn is_fresh(&self, entry: &Entry<V>) -> bool {
-        !entry.turns_stale() || !entry.is_stale(self.clock.now())
+        !entry.turns_stale() || !entry.stale_at().has_passed(&*self.clock)
     }
 
     /// Returns the time by the clock of the store's backend, if there is one.

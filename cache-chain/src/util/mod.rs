@@ -1,6 +1,5 @@
 //! Helpers that know nothing of tiers.
 
-pub(crate) mod coarse_clock;
 pub(crate) mod counter;
 pub(crate) mod deadline;
 pub(crate) mod fault;

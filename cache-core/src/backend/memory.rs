@@ -89,14 +89,14 @@ impl<V> fmt::Debug for MemorySettings<V> {
 /// Builds hashers for maps whose keys are fingerprints.
 pub type BuildFingerprintHasher = BuildHasherDefault<FingerprintHasher>;
 
-/// The hasher of fingerprints, which are hashes already: returns the first half.
+/// The hasher of fingerprints, which are hashes already: returns them unchanged.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FingerprintHasher(u64);
 
 impl Hasher for FingerprintHasher {
     #[inline]
-    fn write_u64(&mut self, half: u64) {
-        self.0 = half;
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 
     /// For other types than fingerprints, which have no use for this hasher.
@@ -113,7 +113,7 @@ impl Hasher for FingerprintHasher {
 impl Hash for Fingerprint {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.high);
+        state.write_u64(self.0);
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_fingerprint_is_its_own_hash() {
         let fingerprint = Fingerprint::of(b"k");
-        assert_eq!(BuildFingerprintHasher::default().hash_one(fingerprint), fingerprint.high);
+        assert_eq!(BuildFingerprintHasher::default().hash_one(fingerprint), fingerprint.0);
     }
 
     #[test]

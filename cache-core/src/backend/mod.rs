@@ -28,4 +28,5 @@ pub use crate::{
     key::Fingerprint,
     life::Life,
     record::{Opened, Record},
+    time::coarse_clock,
 };

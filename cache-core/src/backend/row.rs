@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::IdleDeadline;
-use crate::{Entry, Expiry, Key, Moment, SharedClock};
+use crate::{Entry, Key, Moment, SharedClock};
 
 /// A key and its entry, as a store in memory keeps them.
 ///
@@ -78,10 +78,7 @@ impl<V> MemoryRow<V> {
     #[inline]
     fn is_live(&self, clock: &SharedClock, time_to_idle: Option<Duration>) -> bool {
         let Some(time_to_idle) = time_to_idle else {
-            return match self.entry().expiry() {
-                Expiry::Never => true,
-                expiry @ Expiry::At(_) => !expiry.is_past(clock.now()),
-            };
+            return !self.entry().expiry().has_passed(&**clock);
         };
         let now = clock.now();
         let is_live = !self.is_expired(now);

@@ -250,7 +250,7 @@ fn keys() -> &'static [Key; 2] {
 
 /// The stripe of a key among two.
 fn side(key: &Key) -> usize {
-    usize::from(key.fingerprint().low & 1 == 1)
+    usize::from(key.fingerprint().0 & 1 == 1)
 }
 
 /// The work of one thread.

@@ -2,14 +2,12 @@
 
 use std::{
     fmt,
-    hash::{BuildHasher, Hash, Hasher},
-    sync::OnceLock,
+    hash::{Hash, Hasher},
 };
 
-use siphasher::sip128::SipHasher13;
 use smallvec::SmallVec;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, hash::hash_key};
 
 #[cfg(test)]
 mod tests;
@@ -19,7 +17,7 @@ pub use self::types::DisplayKey;
 
 /// The number of bytes that a key holds without an allocation. With the fingerprint, a `Key` then
 /// fills one cache line.
-const INLINE: usize = 40;
+const INLINE: usize = 48;
 
 /// A type that identifies a cached value: a string, a number, a tuple of those, or a type of your
 /// own.
@@ -98,17 +96,22 @@ impl KeyWriter {
     }
 
     /// Returns the fingerprint of the key.
+    #[inline]
     fn fingerprint(&self) -> Result<Fingerprint> {
-        if self.bytes.is_empty() {
-            return Err(Error::new(ErrorKind::InvalidInput, "the cache key is empty; a key needs at least one byte"));
-        }
-        if self.bytes.len() > Key::MAX_LEN {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "the cache key is longer than 65536 bytes; use a digest of it as the key",
-            ));
+        if self.bytes.is_empty() || self.bytes.len() > Key::MAX_LEN {
+            return Err(self.reason_against());
         }
         Ok(Fingerprint::of(&self.bytes))
+    }
+
+    #[cold]
+    fn reason_against(&self) -> Error {
+        let reason = if self.bytes.is_empty() {
+            "the cache key is empty; a key needs at least one byte"
+        } else {
+            "the cache key is longer than 65536 bytes; use a digest of it as the key"
+        };
+        Error::new(ErrorKind::InvalidInput, reason)
     }
 
     /// Appends bytes.
@@ -173,7 +176,7 @@ impl fmt::Debug for KeyWriter {
 /// The bytes of a key and their fingerprint, computed once and used by every tier.
 ///
 /// - A key has 1 to [`Key::MAX_LEN`] bytes of any value.
-/// - A key of up to 40 bytes does not allocate. A longer one allocates when it is created and when
+/// - A key of up to 48 bytes does not allocate. A longer one allocates when it is created and when
 ///   it is cloned.
 /// - Keys are equal if their bytes are equal. The fingerprint only speeds up the comparison.
 ///
@@ -199,17 +202,14 @@ pub struct Key {
     fingerprint: Fingerprint,
 }
 
-/// A 128-bit hash of a key's bytes: `SipHash`-1-3, keyed by a random seed of this process.
+/// A 64-bit hash of a key's bytes: [foldhash](https://docs.rs/foldhash), keyed by a random seed of
+/// this process.
 ///
-/// Without the seed, an attacker cannot find keys that collide. The fingerprint of a key differs
-/// between processes, so do not store it or send it to another process.
+/// All of its bits are of the same quality. Two keys can have the same fingerprint, so a store that
+/// finds a row by it compares the keys ([`MemoryRow::read`](crate::backend::MemoryRow::read)). The
+/// fingerprint of a key differs between processes, so do not store it or send it to another process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Fingerprint {
-    /// The first half.
-    pub high: u64,
-    /// The second half, independent of the first.
-    pub low: u64,
-}
+pub struct Fingerprint(pub u64);
 
 impl Key {
     /// The length of the longest key, in bytes: 64 KiB.
@@ -240,6 +240,7 @@ impl Key {
     }
 
     /// Returns the bytes.
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -250,6 +251,7 @@ impl Key {
     }
 
     /// Returns the fingerprint.
+    #[inline]
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
@@ -264,24 +266,12 @@ impl Key {
 impl Fingerprint {
     #[inline]
     pub(crate) fn of(bytes: &[u8]) -> Self {
-        let (key0, key1) = *seed();
-        let hash = SipHasher13::new_with_keys(key0, key1).hash(bytes);
-        Self { high: hash.h1, low: hash.h2 }
+        Self(hash_key(bytes))
     }
 }
 
-/// The random seed of this process. The standard library draws it, so no further dependency is
-/// needed.
-#[inline]
-fn seed() -> &'static (u64, u64) {
-    static SEED: OnceLock<(u64, u64)> = OnceLock::new();
-    SEED.get_or_init(|| {
-        let random = std::collections::hash_map::RandomState::new();
-        (random.hash_one(0_u8), random.hash_one(1_u8))
-    })
-}
-
 impl PartialEq for Key {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint && self.bytes == other.bytes
     }
@@ -291,7 +281,7 @@ impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.fingerprint.high);
+        self.fingerprint.hash(state);
     }
 }
 

@@ -16,12 +16,14 @@ impl CacheKey for Key {
 }
 
 impl CacheKey for str {
+    #[inline]
     fn write_key(&self, out: &mut KeyWriter) {
         out.push(self.as_bytes());
     }
 }
 
 impl CacheKey for String {
+    #[inline]
     fn write_key(&self, out: &mut KeyWriter) {
         out.push(self.as_bytes());
     }
@@ -67,6 +69,7 @@ impl CacheKey for fmt::Arguments<'_> {
 macro_rules! integers {
     ($($integer:ty)*) => {$(
         impl CacheKey for $integer {
+            #[inline]
             fn write_key(&self, out: &mut KeyWriter) {
                 out.push(itoa::Buffer::new().format(*self).as_bytes());
             }

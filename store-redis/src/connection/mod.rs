@@ -127,7 +127,7 @@ impl Shared {
     /// keep their order.
     pub(crate) fn link_of(&self, key: &Key) -> usize {
         let links = u64::try_from(self.links.len()).unwrap_or(u64::MAX);
-        usize::try_from(key.fingerprint().high % links).unwrap_or_default()
+        usize::try_from(key.fingerprint().0 % links).unwrap_or_default()
     }
 
     pub(crate) fn timeout(&self) -> Duration {

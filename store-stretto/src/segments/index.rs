@@ -5,33 +5,20 @@ use std::{
     hash::{BuildHasher, Hash, Hasher},
 };
 
-use cache_core::backend::Fingerprint;
+use cache_core::backend::{BuildFingerprintHasher, Fingerprint};
 use stretto::KeyBuilder;
 
-/// The key type of stretto's cache.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Index(pub(super) Fingerprint);
-
-impl Hash for Index {
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0.high);
-        state.write_u64(self.0.low);
-    }
-}
-
-/// Passes the halves of the fingerprint through: the high half is the index, the low half the
-/// conflict hash.
+/// Makes the fingerprint both the index and the conflict hash of a row.
 #[derive(Debug)]
 pub(super) struct PassThroughKeyBuilder;
 
 impl KeyBuilder for PassThroughKeyBuilder {
-    type Key = Index;
+    type Key = Fingerprint;
 
     #[inline]
     fn hash_index<Q>(&self, key: &Q) -> u64
     where
-        Index: Borrow<Q>,
+        Fingerprint: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
         self.build_key(key).0
@@ -40,7 +27,7 @@ impl KeyBuilder for PassThroughKeyBuilder {
     #[inline]
     fn hash_conflict<Q>(&self, key: &Q) -> u64
     where
-        Index: Borrow<Q>,
+        Fingerprint: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
         self.build_key(key).1
@@ -49,39 +36,12 @@ impl KeyBuilder for PassThroughKeyBuilder {
     #[inline]
     fn build_key<Q>(&self, key: &Q) -> (u64, u64)
     where
-        Index: Borrow<Q>,
+        Fingerprint: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let mut halves = HalvesHasher::default();
-        key.hash(&mut halves);
+        let index = BuildFingerprintHasher::default().hash_one(key);
         // A conflict hash of zero means "any row" to stretto.
-        (halves.high, halves.low.max(1))
-    }
-}
-
-/// Keeps the last two words that were written.
-#[derive(Default)]
-struct HalvesHasher {
-    high: u64,
-    low: u64,
-}
-
-impl Hasher for HalvesHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(byte.into());
-        }
-    }
-
-    #[inline]
-    fn write_u64(&mut self, word: u64) {
-        self.high = self.low;
-        self.low = word;
-    }
-
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.high
+        (index, index.max(1))
     }
 }
 
@@ -139,15 +99,15 @@ mod tests {
 
     #[test]
     fn the_fingerprint_is_passed_through() {
-        let index = Index(Fingerprint { high: 0x0123, low: 0x4567 });
-        assert_eq!(PassThroughKeyBuilder.build_key(&index), (0x0123, 0x4567));
-        assert_eq!(PassThroughKeyBuilder.hash_index(&index), 0x0123);
-        assert_eq!(PassThroughKeyBuilder.hash_conflict(&index), 0x4567);
+        let fingerprint = Fingerprint(0x4567);
+        assert_eq!(PassThroughKeyBuilder.build_key(&fingerprint), (0x4567, 0x4567));
+        assert_eq!(PassThroughKeyBuilder.hash_index(&fingerprint), 0x4567);
+        assert_eq!(PassThroughKeyBuilder.hash_conflict(&fingerprint), 0x4567);
     }
 
     #[test]
     fn a_conflict_hash_is_never_the_wildcard() {
-        assert_eq!(PassThroughKeyBuilder.build_key(&Index(Fingerprint { high: 0, low: 0 })), (0, 1));
+        assert_eq!(PassThroughKeyBuilder.build_key(&Fingerprint(0)), (0, 1));
     }
 
     /// All indexes of a shard agree in the low eight bits. A map of 256 buckets must still use them

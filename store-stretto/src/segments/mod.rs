@@ -37,9 +37,9 @@ impl<V: Send + Sync + 'static> Segments<V> {
     /// Returns the number of the segment that holds the key with this fingerprint.
     #[inline]
     pub(crate) fn number_of(&self, fingerprint: Fingerprint) -> usize {
-        // From the low half, as the high half is the index within the segment; not from its low
-        // bits, which choose the stripe of the fence.
-        (fingerprint.low >> 32) as usize & (self.0.len() - 1)
+        // Stretto takes its shard from the low eight bits, and the bucket and the tag in its map from
+        // bits 25 to 63; the fence takes its stripe from the low twelve.
+        (fingerprint.0 >> 12) as usize & (self.0.len() - 1)
     }
 
     /// Returns the segment that holds the key with this fingerprint.

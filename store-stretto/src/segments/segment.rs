@@ -10,14 +10,14 @@ use stretto::{Cache, CacheBuilder, CacheError, DefaultCacheCallback, DefaultCost
 
 use super::{
     capture::CaptureSlot,
-    index::{BuildSpreadHasher, Index, PassThroughKeyBuilder},
+    index::{BuildSpreadHasher, PassThroughKeyBuilder},
     ledger::{Charge, Ledger},
     row::Row,
     value::CacheValue,
 };
 
 type Rows<V> = Cache<
-    Index,
+    Fingerprint,
     CacheValue<V>,
     PassThroughKeyBuilder,
     DefaultCoster<CacheValue<V>>,
@@ -87,7 +87,7 @@ impl<V: Send + Sync + 'static> Segment<V> {
     #[inline]
     pub(crate) fn get(&self, fingerprint: Fingerprint) -> Option<Arc<Row<V>>> {
         // Stretto's reference holds a lock; it ends with this statement.
-        self.rows.get(&Index(fingerprint))?.value().row().cloned()
+        self.rows.get(&fingerprint)?.value().row().cloned()
     }
 
     /// Returns `true` if there is a row. To stretto it is a read.
@@ -123,14 +123,14 @@ impl<V: Send + Sync + 'static> Segment<V> {
         let value = CacheValue::new(Arc::clone(row), weight, &self.ledger);
         // Stretto refuses the value during a `clear`, or if another key has the same index. A
         // refused value is dropped and its weight released, so nothing is left behind.
-        self.rows.try_insert(Index(fingerprint), value, cost)?;
+        self.rows.try_insert(fingerprint, value, cost)?;
         self.sent.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 
     /// Replaces the row of this key if it has the same weight. Returns `true` if it did.
     fn replace(&self, fingerprint: Fingerprint, row: &Arc<Row<V>>, weight: u64) -> bool {
-        let Some(mut current) = self.rows.get_mut(&Index(fingerprint)) else { return false };
+        let Some(mut current) = self.rows.get_mut(&fingerprint) else { return false };
         let fits = current.value().weight == weight;
         if fits {
             current.value_mut().replace(row);
@@ -149,13 +149,13 @@ impl<V: Send + Sync + 'static> Segment<V> {
     fn try_remove(&self, fingerprint: Fingerprint, slot: &CaptureSlot) -> Result<(), CacheError> {
         if self.may_send() {
             let before = slot.len();
-            self.rows.try_remove(&Index(fingerprint))?;
+            self.rows.try_remove(&fingerprint)?;
             // Stretto sends no message if there was nothing to remove. A tombstone gives no row,
             // but it is rare.
             if slot.len() > before {
                 self.sent.fetch_add(1, Ordering::AcqRel);
             }
-        } else if let Some(mut current) = self.rows.get_mut(&Index(fingerprint)) {
+        } else if let Some(mut current) = self.rows.get_mut(&fingerprint) {
             current.value_mut().make_tombstone(fingerprint);
             drop(current);
             // A flush that has just ended did not see it, and confirmed so much that no other would
@@ -224,10 +224,10 @@ impl<V: Send + Sync + 'static> Segment<V> {
             }
             for fingerprint in tombstones {
                 // A new row may have replaced it in the meantime.
-                let current = self.rows.get_mut(&Index(fingerprint));
+                let current = self.rows.get_mut(&fingerprint);
                 let is_tombstone = current.is_some_and(|current| current.value().row().is_none());
                 if is_tombstone {
-                    self.rows.try_remove(&Index(fingerprint))?;
+                    self.rows.try_remove(&fingerprint)?;
                     self.sent.fetch_add(1, Ordering::AcqRel);
                 }
             }
@@ -266,7 +266,7 @@ impl<V: Send + Sync + 'static> Segment<V> {
     /// `get_ttl` locks twice.
     #[cfg(test)]
     pub(crate) fn ttls<const N: usize>(&self, of: &[Fingerprint; N]) -> [std::time::Duration; N] {
-        of.map(|fingerprint| self.rows.get_ttl(&Index(fingerprint)).unwrap())
+        of.map(|fingerprint| self.rows.get_ttl(&fingerprint).unwrap())
     }
 
     pub(crate) fn ledger(&self) -> &Arc<Ledger<V>> {

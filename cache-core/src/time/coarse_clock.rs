@@ -6,13 +6,13 @@ use std::{sync::OnceLock, time::Duration};
 /// [resolution](resolution), and never run ahead.
 #[cfg(target_os = "linux")]
 #[inline]
-pub(crate) fn now() -> u64 {
+pub fn now() -> u64 {
     nanos(rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse))
 }
 
 /// Returns how far the clock may lag behind.
 #[cfg(target_os = "linux")]
-pub(crate) fn resolution() -> Duration {
+pub fn resolution() -> Duration {
     static RESOLUTION: OnceLock<Duration> = OnceLock::new();
     *RESOLUTION.get_or_init(|| {
         let resolution = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
@@ -28,13 +28,13 @@ fn nanos(time: rustix::time::Timespec) -> u64 {
 
 #[cfg(not(target_os = "linux"))]
 #[inline]
-pub(crate) fn now() -> u64 {
+pub fn now() -> u64 {
     static START: OnceLock<std::time::Instant> = OnceLock::new();
     u64::try_from(START.get_or_init(std::time::Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn resolution() -> Duration {
+pub fn resolution() -> Duration {
     Duration::ZERO
 }
 
