@@ -141,7 +141,7 @@ where
     async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {
         match &self.0.layout {
             Layout::Record(envelope) => read::read_record(&self.0.keyspace, envelope, key).await,
-            Layout::Plain(_) => only(self.get_many(slice::from_ref(key)).await),
+            Layout::Plain(_) => only(Box::pin(self.get_many(slice::from_ref(key))).await),
         }
     }
 

@@ -8,7 +8,7 @@ mod operations;
 mod options;
 mod with_options;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use cache_core::{Cache, CacheKey, Entry, Error, ErrorKind, Key, Result, Ttl};
 
@@ -264,7 +264,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     pub async fn shutdown(&self, timeout: Duration) -> Result<()> {
         let backfills = &self.reader.backfills;
         backfills.close();
-        let done = self.reader.runtime.timeout_at(after(timeout), self.wait()).await;
+        let done = self.reader.runtime.timeout_at(after(timeout), pin!(self.wait())).await;
         done.unwrap_or_else(|| {
             let queued = backfills.stats().items;
             backfills.discard();

@@ -11,6 +11,7 @@ mod reload;
 mod wait;
 
 use std::{
+    pin::pin,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -182,7 +183,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
             return self.refresh((&key, mark), (0, entry.clone()), None, (load, call), deadline).await;
         }
         let peeked = Peeked { entry: peeked, is_counted: false };
-        let lookup = self.reader.look_up(&key, Some(peeked), deadline, &call.query);
+        let lookup = pin!(self.reader.look_up(&key, Some(peeked), deadline, &call.query));
         let lookup = deadline.bound(&self.reader.runtime, lookup).await?;
         // A stale entry is not filled into the tiers above.
         let stale = self.reader.stale_of(&key, &lookup).filter(|(_, entry)| self.may_serve(entry, call));

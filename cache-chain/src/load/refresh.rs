@@ -1,6 +1,6 @@
 //! Refreshes: a value that is stale or about to expire is loaded again.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use cache_core::{Entry, Expiry, Key, Moment, Result};
 
@@ -113,7 +113,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     /// Returns the stale entry of the tier of this place and the place where it was read, unless it
     /// was deleted meanwhile or cannot be read before the deadline.
     pub(super) async fn read_again(&self, key: &Key, place: usize, deadline: Deadline) -> Option<(usize, Entry<V>)> {
-        let read = async { Ok(self.reader.read_again(key, place).await) };
+        let read = pin!(async { Ok(self.reader.read_again(key, place).await) });
         deadline.bound(&self.reader.runtime, read).await.ok()?
     }
 

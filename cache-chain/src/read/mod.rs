@@ -5,6 +5,7 @@ mod lookup;
 mod query;
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -137,7 +138,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         let deadline = Deadline::after(self.timeout);
         let peeked = Peeked { entry: peeked, is_counted: false };
         let query = Query::new(Purpose::Get);
-        let lookup = self.look_up(key, Some(peeked), deadline, &query);
+        let lookup = pin!(self.look_up(key, Some(peeked), deadline, &query));
         let found = deadline.bound(&self.runtime, lookup).await?.fresh()?;
         Ok(found.filter(|found| self.is_served(found)))
     }
@@ -151,7 +152,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         allows_stale: bool,
     ) -> Result<Option<(usize, Entry<V>)>> {
         let deadline = Deadline::after(self.timeout);
-        let lookup = self.look_up(key, None, deadline, query);
+        let lookup = pin!(self.look_up(key, None, deadline, query));
         let lookup = deadline.bound(&self.runtime, lookup).await?;
         self.found_or_stale(key, &lookup, query, allows_stale)
     }
@@ -170,7 +171,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         allows_stale: bool,
     ) -> Result<Vec<Option<V>>> {
         let deadline = Deadline::after(self.timeout);
-        let lookups = deadline.bound(&self.runtime, self.look_up_many(keys, deadline, query)).await?;
+        let lookups = pin!(self.look_up_many(keys, deadline, query));
+        let lookups = deadline.bound(&self.runtime, lookups).await?;
         let value = |(key, lookup): (&Key, Lookup<V>)| {
             let found = self.found_or_stale(key, &lookup, query, allows_stale)?;
             Ok(found.and_then(|(_, entry)| entry.into_value()))
@@ -350,7 +352,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             }
             failure.map_or(Ok(false), Err)
         };
-        Deadline::after(self.timeout).bound(&self.runtime, async { self.runtime.run(contains).await? }).await
+        Deadline::after(self.timeout).bound(&self.runtime, pin!(async { self.runtime.run(contains).await? })).await
     }
 
     /// Returns `true` if an entry of this tier is acceptable to the query.

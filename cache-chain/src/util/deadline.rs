@@ -47,7 +47,11 @@ impl Deadline {
     }
 
     /// Returns the result of the call, or an error of kind `Timeout` at the deadline.
-    pub(crate) async fn bound<T>(self, runtime: &RuntimeHandle, call: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) async fn bound<T>(
+        self,
+        runtime: &RuntimeHandle,
+        call: impl Future<Output = Result<T>> + Unpin,
+    ) -> Result<T> {
         let Some((until, timeout)) = self.0 else { return call.await };
         let result = runtime.timeout_at(until, call).await;
         // A timer that fires early was dropped with the runtime.

@@ -2,7 +2,7 @@
 //! runtime or executor calls it.
 
 use std::{
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
 };
 
@@ -48,11 +48,13 @@ impl RuntimeHandle {
 
     /// Returns the output of the future, or `None` at this moment. The caller polls the future; the
     /// timer runs on the chain's runtime, because the caller's may have none.
-    pub(crate) async fn timeout_at<T>(&self, until: Instant, future: impl Future<Output = T>) -> Option<T> {
-        let mut future = pin!(future);
+    ///
+    /// The future is pinned by the caller, because an async function has room for two of each future
+    /// that it is given.
+    pub(crate) async fn timeout_at<T>(&self, until: Instant, mut future: impl Future<Output = T> + Unpin) -> Option<T> {
         let mut timer = None;
         std::future::poll_fn(|context| {
-            if let Poll::Ready(output) = future.as_mut().poll(context) {
+            if let Poll::Ready(output) = Pin::new(&mut future).poll(context) {
                 return Poll::Ready(Some(output));
             }
             // Most futures are ready at their first poll or soon after; the timer is started only
@@ -91,7 +93,7 @@ impl<T> Drop for AbortOnDrop<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, time::Duration};
+    use std::{future::pending, pin::pin, time::Duration};
 
     use cache_core::testkit::block_on;
     use tokio::runtime::{Builder, Runtime};
@@ -109,7 +111,7 @@ mod tests {
         assert_eq!(block_on(handle.run(async { 1 })).unwrap(), 1);
         let soon = Instant::now() + Duration::from_millis(1);
         assert_eq!(block_on(handle.timeout_at(soon, pending::<()>())), None);
-        assert_eq!(block_on(handle.timeout_at(soon, async { 2 })), Some(2), "what is ready needs no timer");
+        assert_eq!(block_on(handle.timeout_at(soon, pin!(async { 2 }))), Some(2), "what is ready needs no timer");
     }
 
     #[test]

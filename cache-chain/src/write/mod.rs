@@ -4,7 +4,7 @@ mod completion;
 mod detached;
 mod failures;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use cache_core::{Entry, Expiry, Key, Lifetime, Result, SharedClock, Ticket, Ttl, Write};
 
@@ -105,7 +105,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
     pub(crate) async fn touch(self: &Arc<Self>, key: Key, ttl: Ttl) -> Result<bool> {
         let writer = Arc::clone(self);
         let touch = self.completion.runtime.run(async move { writer.touch_all(&key, ttl).await });
-        Deadline::after(self.timeout).bound(&self.completion.runtime, async { touch.await? }).await
+        Deadline::after(self.timeout).bound(&self.completion.runtime, pin!(async { touch.await? })).await
     }
 
     /// Deletes all keys.
@@ -148,7 +148,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         let write = self.completion.run(keys, bytes, write, delete);
         match self.timeout {
             None => write.await,
-            timeout => Deadline::after(timeout).bound(&self.completion.runtime, write).await,
+            timeout => Deadline::after(timeout).bound(&self.completion.runtime, pin!(write)).await,
         }
     }
 

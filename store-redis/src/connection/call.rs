@@ -1,6 +1,6 @@
 //! One call: the commands that it sends, under one timeout.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, pin::pin, sync::Arc};
 
 use cache_core::{
     Error, Result,
@@ -62,8 +62,9 @@ impl<'a> Call<'a> {
     }
 
     /// Returns the output of the future, or the error that `late` returns if the deadline passes
-    /// first.
-    async fn before_deadline<F: Future>(
+    /// first. The future is pinned by the caller, because an async function has room for two of each
+    /// future that it is given.
+    async fn before_deadline<F: Future + Unpin>(
         &self,
         link: usize,
         generation: u64,
@@ -89,7 +90,7 @@ impl<'a> Call<'a> {
             return Err(error::restarted());
         }
         let late = || error::timed_out(self.connection.timeout);
-        let replies = self.before_deadline(link, generation, connected.queue.ask(request), late).await?;
+        let replies = self.before_deadline(link, generation, pin!(connected.queue.ask(request)), late).await?;
         replies.map_err(|error| {
             self.connection.replace(link, generation);
             if runtime::has_ended(&connected.runtime) { runtime::ended() } else { error }
@@ -187,11 +188,8 @@ impl<'a> Call<'a> {
             if let Some(snapshot) = self.fresh_snapshot() {
                 return Ok(snapshot);
             }
-            // A new connection reads the clock as well.
-            self.connect(link).await?;
-            if self.fresh_snapshot().is_none() {
-                self.read_clock(link).await?;
-            }
+            // Boxed, because it is needed once a minute and would enlarge the future of every call.
+            Box::pin(self.read_clock(link)).await?;
         }
     }
 
@@ -211,6 +209,11 @@ impl<'a> Call<'a> {
     }
 
     async fn read_clock(&self, link: usize) -> Result<()> {
+        self.connect(link).await?;
+        if self.fresh_snapshot().is_some() {
+            // A new connection reads the clock as well.
+            return Ok(());
+        }
         let server = self.connection.server();
         let validity = server.validity();
         let sent = self.connection.clock().now();

@@ -4,7 +4,7 @@
 mod call;
 mod wait;
 
-use std::{cell::LazyCell, collections::HashSet, error::Error as StdError, sync::Arc};
+use std::{cell::LazyCell, collections::HashSet, error::Error as StdError, pin::pin, sync::Arc};
 
 use cache_core::{CacheKey, Entry, Error, ErrorKind, Key, Result};
 use tokio::sync::oneshot;
@@ -94,7 +94,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     {
         let (reader, deadline) = (&self.reader, round.wait_deadline);
         let marks: Vec<Mark> = keys.iter().map(|key| self.loads.mark(key)).collect();
-        let lookups = deadline.bound(&reader.runtime, reader.look_up_many(keys, deadline, &call.query)).await?;
+        let lookups = pin!(reader.look_up_many(keys, deadline, &call.query));
+        let lookups = deadline.bound(&reader.runtime, lookups).await?;
 
         let (send_request, request) = oneshot::channel();
         // Started with the first key that is to be loaded.

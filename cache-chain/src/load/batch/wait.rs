@@ -1,6 +1,9 @@
 //! The wait of a call for the loads of its keys.
 
-use std::{pin::Pin, task::Poll};
+use std::{
+    pin::{Pin, pin},
+    task::Poll,
+};
 
 use cache_core::{Entry, Key, Result};
 use tokio::time::Instant;
@@ -140,6 +143,6 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
             });
             if waiting.is_empty() || suffices(waiting) { Poll::Ready(()) } else { Poll::Pending }
         });
-        let _ = self.reader.runtime.timeout_at(until, all).await;
+        let _ = self.reader.runtime.timeout_at(until, pin!(all)).await;
     }
 }
