@@ -62,12 +62,12 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     pub(super) async fn descend(
         &self,
         keys: &[Key],
-        peeked: Option<Each<Peeked<V>>>,
+        peeked: Option<Vec<Peeked<V>>>,
         deadline: Deadline,
         query: &Query,
-    ) -> Each<Lookup<V>> {
+    ) -> Vec<Lookup<V>> {
         let (last, purpose) = (self.tiers.len() - 1, query.purpose);
-        let mut lookups: Each<Lookup<V>> = keys.iter().map(|key| self.nothing_of(key)).collect();
+        let mut lookups: Vec<Lookup<V>> = keys.iter().map(|key| self.nothing_of(key)).collect();
         let mut missing: Each<usize> = (0..keys.len()).collect();
         let mut peeked = peeked.filter(|_| self.tiers[0].is_local());
         for (place, tier) in self.tiers.iter().enumerate() {

@@ -20,13 +20,10 @@ pub(crate) use self::{
 use crate::{
     backfill::Backfills,
     coherence::FirstTiers,
-    flight::{FlightGroup, FlightStarter, Forget},
+    flight::{FlightGroup, FlightStarter, Forget, Runs},
     outcome::{Found, Source},
     stats::LoadCounters,
-    tier::{
-        Tier,
-        read::{Each, Peeked},
-    },
+    tier::{Tier, read::Peeked},
     util::{deadline::Deadline, pending::Pending, runtime::RuntimeHandle, sync::lock},
 };
 
@@ -46,6 +43,9 @@ pub(crate) struct Reader<V> {
     pub(crate) load_counters: Arc<LoadCounters>,
     /// The time limit of a load, for which its leases are needed.
     load_timeout: Duration,
+    /// `true` if a caller may run its lookup itself: no tier keeps anything from others for a lookup
+    /// that is not polled.
+    is_run_by_callers: bool,
     /// The lookups in flight. With a timeout, those that leave time for a loader are apart.
     lookups: [FlightGroup<Lookup<V>>; 2],
 }
@@ -64,6 +64,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         let returns = LeaseReturns::start(&tiers, &runtime);
         let lookups = [flights.lookups(), flights.lookups()];
         let (released_claims, load_counters) = (Arc::default(), Arc::default());
+        let is_run_by_callers = tiers.iter().all(|tier| tier.is_local() || tier.reads_hold_nothing());
         Self {
             tiers,
             clock,
@@ -75,6 +76,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             timeout,
             load_counters,
             load_timeout,
+            is_run_by_callers,
             lookups,
         }
     }
@@ -231,9 +233,10 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         deadline: Deadline,
         query: &Query,
     ) -> Result<Arc<Lookup<V>>> {
-        let mut peeked = peeked.map(one);
+        let mut peeked = peeked.map(|peeked| vec![peeked]);
         if self.tiers.iter().all(Tier::is_local) {
-            let mut lookups = self.descend(std::slice::from_ref(key), peeked, deadline, query).await;
+            // Boxed, as the work of a flight is, so that the future of a call stays small.
+            let mut lookups = Box::pin(self.descend(std::slice::from_ref(key), peeked, deadline, query)).await;
             return Ok(Arc::new(lookups.pop().unwrap_or_else(|| self.nothing_of(key))));
         }
         if !query.is_plain() {
@@ -243,9 +246,10 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         // A lookup that leaves no time for a loader is of no use to a caller that needs some.
         let purpose = query.purpose;
         let group = &self.lookups[usize::from(purpose == Purpose::Load && self.timeout.is_some())];
+        let runs = if self.is_run_by_callers && self.runtime.runs_this_task() { Runs::ByCaller } else { Runs::InTask };
         let mut repeats = REPEATS;
         loop {
-            let (mut waiter, was_started) = group.join(key, || {
+            let (mut waiter, was_started) = group.join(key, runs, || {
                 let (reader, key, peeked) = (Arc::clone(self), key.clone(), peeked.take());
                 Box::pin(async move {
                     let (keys, query) = (std::slice::from_ref(&key), Query::new(purpose));
@@ -270,7 +274,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         deadline: Deadline,
         query: &Query,
     ) -> Result<Vec<Lookup<V>>> {
-        let peeked: Option<Each<Peeked<V>>> = (self.tiers[0].is_local() && !query.unread.contains(&0)).then(|| {
+        let peeked: Option<Vec<Peeked<V>>> = (self.tiers[0].is_local() && !query.unread.contains(&0)).then(|| {
             let peek = |key| Peeked { entry: self.peek(key), is_counted: false };
             keys.iter().map(peek).collect()
         });
@@ -280,7 +284,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         };
         let is_all_found = peeked.as_ref().is_some_and(|peeked| peeked.iter().all(is_found));
         if is_all_found || self.tiers.iter().all(Tier::is_local) {
-            return Ok(self.descend(keys, peeked, deadline, query).await.into_vec());
+            return Ok(self.descend(keys, peeked, deadline, query).await);
         }
         self.descend_alone(keys.to_vec(), peeked, deadline, query).await
     }
@@ -289,14 +293,14 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     async fn descend_alone(
         self: &Arc<Self>,
         keys: Vec<Key>,
-        peeked: Option<Each<Peeked<V>>>,
+        peeked: Option<Vec<Peeked<V>>>,
         deadline: Deadline,
         query: &Query,
     ) -> Result<Vec<Lookup<V>>> {
         let (reader, query) = (Arc::clone(self), query.clone());
-        let mut waiter = self.flights.batch_lookup(Box::pin(async move {
-            Mutex::new(reader.descend(&keys, peeked, deadline, &query).await.into_vec())
-        }));
+        let mut waiter = self
+            .flights
+            .batch_lookup(Box::pin(async move { Mutex::new(reader.descend(&keys, peeked, deadline, &query).await) }));
         waiter.begin_wait()?;
         // No other caller waits for it.
         Ok(std::mem::take(&mut *lock(&*waiter.await?)))
@@ -400,8 +404,4 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     pub(crate) fn detailed(&self, found: Found<V>) -> Found<V> {
         Found { coherence: self.first().map(|first| Box::new(first.stats())), ..found }
     }
-}
-
-fn one<T>(item: T) -> Each<T> {
-    Each::from_iter([item])
 }

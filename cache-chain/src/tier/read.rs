@@ -30,7 +30,7 @@ pub(crate) struct Peeked<V> {
 /// The knowledge about keys before a tier is asked.
 pub(crate) enum Known<'a, V> {
     /// The answers of the tier.
-    Answers(Each<Peeked<V>>),
+    Answers(Vec<Peeked<V>>),
     /// Entries for the tier to confirm.
     Suspects(&'a Suspects<V>),
 }
@@ -58,7 +58,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         let is_hit: IsHit<'_, V> = &|entry| uses_any || accepts(entry);
         let entries = match known {
             Known::Answers(peeked) => peeked.into_iter().map(|peeked| Ok(self.count_peeked(peeked, is_hit))).collect(),
-            Known::Suspects(suspects) => self.get(keys, suspects, limit, Some(is_hit)).await,
+            Known::Suspects(suspects) => Box::pin(self.get(keys, suspects, limit, Some(is_hit))).await,
         };
         let mut lookups: Each<Result<TierLookup<V>>> =
             entries.into_iter().map(|entry| Ok(TierLookup { entry: entry?, ticket: None })).collect();
@@ -70,7 +70,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         let at: Each<usize> = (0..keys.len()).filter(|&at| needs_lease(&lookups[at])).collect();
         let leased: Each<Key> = at.iter().map(|&at| keys[at].clone()).collect();
         let rest = until.saturating_duration_since(Instant::now());
-        for (at, ticket) in at.into_iter().zip(self.lease(&leased, rest, lease).await) {
+        for (at, ticket) in at.into_iter().zip(Box::pin(self.lease(&leased, rest, lease)).await) {
             if let Ok(lookup) = &mut lookups[at] {
                 lookup.ticket = ticket.ok();
             }

@@ -10,6 +10,7 @@ mod backfills;
 mod behaviour;
 mod blocking;
 mod call_options;
+mod caller_run;
 mod cancellation;
 mod claims;
 mod claims_batch;

@@ -17,8 +17,9 @@ pub(super) enum Request {
     Get(Vec<u8>),
     /// These commands, in this order.
     Commands(Vec<Cmd>),
-    /// These commands as a transaction.
-    Transaction(Pipeline),
+    /// These commands as a transaction. Boxed, because every call has room for a request several
+    /// times.
+    Transaction(Box<Pipeline>),
 }
 
 /// The replies, one per command; for a transaction one.

@@ -109,7 +109,7 @@ impl<'a> Call<'a> {
 
     /// Sends a transaction and returns the reply.
     pub(crate) async fn transact(&self, link: usize, transaction: Pipeline) -> Result<Value> {
-        self.one(link, Request::Transaction(transaction)).await
+        self.one(link, Request::Transaction(Box::new(transaction))).await
     }
 
     async fn one(&self, link: usize, request: Request) -> Result<Value> {

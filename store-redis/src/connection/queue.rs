@@ -137,7 +137,9 @@ impl Queue {
         let Load { waiting, in_flight, abandoned, .. } = &*self.load;
         if waiting.load(Acquire) == 0 && in_flight.load(Relaxed) + abandoned.load(Relaxed) < MAX_DIRECT {
             let message = InFlight::begin(&self.load);
-            let replies = send_alone(request, self.connection.clone()).await;
+            // Boxed, because the future of the driver is large, and most calls that are made at once
+            // need none.
+            let replies = Box::pin(send_alone(request, self.connection.clone())).await;
             message.end(replies.is_ok());
             return replies;
         }
