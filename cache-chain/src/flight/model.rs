@@ -290,10 +290,15 @@ fn all() -> impl Iterator<Item = Scenario> {
         let kinds = loads.into_iter().chain(lookups.into_iter().flatten());
         kinds.map(move |(lookups, runs, runtime_ends)| Scenario { callers, plan, lookups, runs, runtime_ends })
     });
-    // Work that hangs must be left by all of its callers, or be dropped by its runtime.
+    // Work that hangs must be left by all of its callers, or be dropped by its runtime, which does not
+    // drop what a caller runs.
     scenarios.filter(|scenario| {
-        let are_gone = !scenario.lookups && scenario.callers.iter().all(|caller| matches!(caller, Leaves(_)));
-        scenario.plan != Plan::Hangs || are_gone || scenario.runtime_ends
+        let all_leave = scenario.callers.iter().all(|caller| matches!(caller, Leaves(_)));
+        let ends = match scenario.runs {
+            Runs::InTask => scenario.runtime_ends || (all_leave && !scenario.lookups),
+            Runs::ByCaller => scenario.runtime_ends && all_leave,
+        };
+        scenario.plan != Plan::Hangs || ends
     })
 }
 
