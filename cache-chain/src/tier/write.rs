@@ -32,7 +32,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     pub(crate) async fn set(&self, writes: Vec<Write<V>>) -> Each<Result<()>> {
-        let keys: Each<Key> = writes.iter().map(|write| write.key.clone()).collect();
+        let keys: Vec<Key> = writes.iter().map(|write| write.key.clone()).collect();
         let set = async |_| match single(writes) {
             Ok(write) => Each::from_iter([self.store.set(write).await]),
             Err(writes) => self.store.set_many(writes).await.into(),

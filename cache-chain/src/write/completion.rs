@@ -63,7 +63,8 @@ impl Completion {
             if let Some(mut detached) = end.take() {
                 let outdated = detached.outdated_keys().await;
                 if !outdated.is_empty() {
-                    delete(outdated).await;
+                    // Boxed, because it is rare and would enlarge the task of every write.
+                    Box::pin(delete(outdated)).await;
                 }
             }
             written

@@ -4,7 +4,12 @@ mod completion;
 mod detached;
 mod failures;
 
-use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use cache_core::{Entry, Expiry, Key, Lifetime, Result, SharedClock, Ticket, Ttl, Write};
 
@@ -66,19 +71,19 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         let weight = |(key, value): &(Key, V)| (self.weigher)(key, value).saturating_add(size_of::<V>());
         let bytes = values.iter().map(weight).fold(0, usize::saturating_add);
         let writer = Arc::clone(self);
-        self.complete(keys, bytes, async move { writer.set_all(values, ttl, &unwritten).await }).await
+        self.complete(keys, bytes, Box::pin(async move { writer.set_all(values, ttl, &unwritten).await })).await
     }
 
     /// Deletes keys.
     pub(crate) async fn del(self: &Arc<Self>, keys: Arc<[Key]>) -> Result<()> {
         let (writer, deleted) = (Arc::clone(self), Arc::clone(&keys));
-        self.complete(keys, 0, async move { writer.del_all(&deleted).await }).await
+        self.complete(keys, 0, Box::pin(async move { writer.del_all(&deleted).await })).await
     }
 
     /// Deletes keys from the tiers that hold copies of data that has changed elsewhere.
     pub(crate) async fn invalidate(self: &Arc<Self>, keys: Arc<[Key]>) -> Result<()> {
         let (writer, invalidated) = (Arc::clone(self), Arc::clone(&keys));
-        self.complete(keys, 0, async move { writer.invalidate_all(&invalidated).await }).await
+        self.complete(keys, 0, Box::pin(async move { writer.invalidate_all(&invalidated).await })).await
     }
 
     /// Deletes a key and returns the value that it had in the last tier.
@@ -91,14 +96,14 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
             let _ = send.send(value);
             deleted
         };
-        self.complete(keys, 0, take).await?;
+        self.complete(keys, 0, Box::pin(take)).await?;
         Ok(taken.await.ok().flatten())
     }
 
     /// Makes the value of a key stale in every tier.
     pub(crate) async fn expire(self: &Arc<Self>, key: Key) -> Result<()> {
         let (writer, keys) = (Arc::clone(self), Arc::from([key.clone()]));
-        self.complete(keys, 0, async move { writer.expire_all(&key).await }).await
+        self.complete(keys, 0, Box::pin(async move { writer.expire_all(&key).await })).await
     }
 
     /// Gives the value of a key a new TTL in every tier. Returns `true` if the last tier has it.
@@ -129,15 +134,15 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         self.completion.detached.wait_for_all().await
     }
 
-    /// Runs a write to its end. The caller waits at most for the timeout of the chain.
+    /// Runs a write to its end. The caller waits at most for the timeout of the chain. The write is
+    /// boxed, because it is large and may be moved into a task.
     async fn complete(
         self: &Arc<Self>,
         keys: Arc<[Key]>,
         value_bytes: usize,
-        write: impl Future<Output = Result<()>> + Send + 'static,
+        write: Pin<Box<impl Future<Output = Result<()>> + Send + 'static>>,
     ) -> Result<()> {
         let (writer, deleter) = (Arc::clone(self), Arc::clone(self));
-        // The future is large, and may be moved into a task.
         let write = Box::pin(async move { write.await.inspect_err(|_| writer.repairer.start()) });
         let delete = |keys: Vec<Key>| async move {
             if deleter.del_all(&keys).await.is_err() {
@@ -192,11 +197,14 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
                     }
                 }
             }
-            for (at, result) in set.0.into_iter().zip(tier.set(set.1).await) {
+            // Boxed, so that no future of a write is so large that allocators take a lock for it.
+            for (at, result) in set.0.into_iter().zip(Box::pin(tier.set(set.1)).await) {
                 is_sound[at] = failures.note(tier, result).is_some();
             }
-            for (at, result) in deleted.0.into_iter().zip(tier.del(&deleted.1).await) {
-                is_sound[at] &= failures.note(tier, result).is_some();
+            if !deleted.0.is_empty() {
+                for (at, result) in deleted.0.into_iter().zip(Box::pin(tier.del(&deleted.1)).await) {
+                    is_sound[at] &= failures.note(tier, result).is_some();
+                }
             }
         }
         failures.of_write("set").inspect(|()| self.counters.set.add(keys.len()))
@@ -227,7 +235,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
             } else if place == last {
                 vec![Some(Ticket::unconditional()); keys.len()]
             } else {
-                let leased = tier.lease(keys, tier.read_timeout, Duration::MAX).await;
+                let leased = Box::pin(tier.lease(keys, tier.read_timeout, Duration::MAX)).await;
                 leased.into_iter().map(|ticket| failures.note(tier, ticket)).collect()
             });
         }

@@ -64,7 +64,7 @@ async fn a_probe_of_the_breaker_ends_although_its_caller_is_not_polled() {
     in_task(async {
         let second = Duration::from_secs(1);
         let breaker = Breaker::new().failures(1).probe_interval(second);
-        let rig = Rig::with(1, |_, tier| tier.breaker(breaker.clone()));
+        let rig = Rig::with(1, |_, tier| tier.breaker(breaker));
         rig.put(0, "k", "v", Expiry::Never);
         rig.stores[0].fail(Operation::Get, ErrorKind::Unavailable);
         assert!(rig.chain.get("k").await.is_err());

@@ -129,7 +129,8 @@ impl<'a> Call<'a> {
     ) -> Vec<Result<Value>> {
         if let [(link, _)] = commands[..] {
             let commands = commands.into_iter().map(|(_, command)| command).collect();
-            return self.send_on(link, scripts, server, commands).await;
+            // Boxed, so that no future of a call is so large that allocators take a lock for it.
+            return Box::pin(self.send_on(link, scripts, server, commands)).await;
         }
         let mut replies: Vec<_> = commands.iter().map(|_| Err(error::unexpected())).collect();
         let mut by_link = BTreeMap::<usize, (Vec<usize>, Vec<Cmd>)>::new();
