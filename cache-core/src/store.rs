@@ -454,7 +454,8 @@ pub struct Profile {
     pub markers: bool,
     /// `true` if a `get` or a `lease` that has begun and is not polled any more keeps nothing from
     /// other calls: no lock, no permit and no connection of a pool. A chain then lets callers run
-    /// their lookups themselves, which saves a task for each.
+    /// their lookups themselves, which saves a task for each. A store that holds something around the
+    /// calls of another store must not pass on what that one says.
     pub reads_hold_nothing: bool,
     /// The identity of the data of a store without leases. Stores of one type with the same domain
     /// count as the same data, and share the fence that a chain puts around them. If different data
