@@ -33,6 +33,7 @@ use std::{
 use cache_core::{Error, ErrorKind, Key, Result};
 use tokio::sync::Semaphore;
 
+pub(crate) use self::shared::Work;
 use self::{
     nesting::{ChainId, Node, Wait, scope, sync_scope},
     shared::{Left, Shared},
@@ -44,8 +45,6 @@ use crate::util::{
     panics::caught,
     runtime::{RuntimeHandle, closed},
 };
-
-pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Who runs the work of a flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,7 +156,7 @@ impl<T: Send + Sync + 'static> FlightGroup<T> {
         };
         match runs {
             Runs::InTask => flight.spawn(work()),
-            Runs::ByCaller => flight.spawn_left(flight.shared.lead(work())),
+            Runs::ByCaller => flight.spawn_left(flight.shared.give_to_caller(work())),
         }
         (waiter, true)
     }

@@ -2,6 +2,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -9,11 +10,10 @@ use std::{
 use cache_core::Result;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{
-    Work,
-    sync::{AbortHandle, Mutex, lock},
-};
+use super::sync::{AbortHandle, Mutex, lock};
 use crate::util::fault::injected;
+
+pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The state of a flight. It begins with one waiter, whose id is 0.
 pub(super) struct Shared<T> {
@@ -28,7 +28,7 @@ pub(super) struct State<T> {
     waiters: Vec<(u64, Option<Waker>)>,
     next_id: u64,
     task: Option<AbortHandle>,
-    led: Led<T>,
+    by_caller: ByCaller<T>,
     /// `true` if the work goes on without waiters and without a slot.
     pub(super) in_background: bool,
     /// The slot of work that goes on without waiters.
@@ -36,7 +36,7 @@ pub(super) struct State<T> {
 }
 
 /// The work of a flight that its first caller runs, which has the id 0.
-pub(super) enum Led<T> {
+pub(super) enum ByCaller<T> {
     /// A task runs the work, or it has ended.
     No,
     /// The caller is to poll the work next.
@@ -85,7 +85,7 @@ impl<T> Shared<T> {
             waiters: vec![(0, None)],
             next_id: 1,
             task: None,
-            led: Led::No,
+            by_caller: ByCaller::No,
             in_background: false,
             slot: None,
         };
@@ -98,29 +98,29 @@ impl<T> Shared<T> {
 
     /// Gives the work to the first caller. Returns it if it needs a task, because another caller has
     /// joined already.
-    pub(super) fn lead(&self, work: Work<T>) -> Option<Work<T>> {
+    pub(super) fn give_to_caller(&self, work: Work<T>) -> Option<Work<T>> {
         let mut state = lock(&self.state);
         if state.waiters.len() > 1 {
             return Some(work);
         }
-        state.led = Led::Waits(work);
+        state.by_caller = ByCaller::Waits(work);
         None
     }
 
     /// Returns the work for a poll of the first caller, `None` if a task runs it or it has ended.
     pub(super) fn take_turn(&self) -> Option<Work<T>> {
         let mut state = lock(&self.state);
-        match std::mem::replace(&mut state.led, Led::No) {
-            Led::Waits(work) => {
-                state.led = Led::Polled;
+        match std::mem::replace(&mut state.by_caller, ByCaller::No) {
+            ByCaller::Waits(work) => {
+                state.by_caller = ByCaller::Polled;
                 // The caller is here, so the end of the work must not wake it.
                 let waker = state.waiters.first_mut().and_then(|(_, waker)| waker.take());
                 drop(state);
                 drop(waker);
                 Some(work)
             }
-            led => {
-                state.led = led;
+            other => {
+                state.by_caller = other;
                 None
             }
         }
@@ -135,12 +135,12 @@ impl<T> Shared<T> {
         if let Some((0, first)) = state.waiters.first_mut() {
             std::mem::swap(first, &mut waker);
         }
-        let is_joined = matches!(state.led, Led::PolledLast) && !injected!(JoinedIgnored);
+        let is_joined = matches!(state.by_caller, ByCaller::PolledLast) && !injected!(JoinedIgnored);
         let left = if needs_task || is_joined {
-            state.led = Led::No;
+            state.by_caller = ByCaller::No;
             Some(work)
         } else {
-            state.led = Led::Waits(work);
+            state.by_caller = ByCaller::Waits(work);
             None
         };
         drop(state);
@@ -158,11 +158,11 @@ impl<T> Shared<T> {
         state.next_id += 1;
         state.waiters.push((id, None));
         state.slot = None;
-        let work = match std::mem::replace(&mut state.led, Led::No) {
-            Led::Waits(work) => Some(work),
-            Led::No => None,
-            Led::Polled | Led::PolledLast => {
-                state.led = Led::PolledLast;
+        let work = match std::mem::replace(&mut state.by_caller, ByCaller::No) {
+            ByCaller::Waits(work) => Some(work),
+            ByCaller::No => None,
+            ByCaller::Polled | ByCaller::PolledLast => {
+                state.by_caller = ByCaller::PolledLast;
                 None
             }
         };
@@ -217,8 +217,8 @@ impl<T> Shared<T> {
         if !state.waiters.is_empty() || !matches!(state.stage, Stage::Running) {
             return None;
         }
-        let work = match std::mem::replace(&mut state.led, Led::No) {
-            Led::Waits(work) => Some(work),
+        let work = match std::mem::replace(&mut state.by_caller, ByCaller::No) {
+            ByCaller::Waits(work) => Some(work),
             _ => None,
         };
         if state.in_background && !injected!(BackgroundAborted) {
