@@ -452,11 +452,6 @@ pub struct Profile {
     /// `true` if a lease leaves something behind in the backend, such as a marker in a database. A
     /// chain then releases the leases that it does not need ([`Store::release_leases`]).
     pub markers: bool,
-    /// `true` if a `get` or a `lease` that has begun and is not polled any more keeps nothing from
-    /// other calls: no lock, no permit and no connection of a pool. A chain then lets callers run
-    /// their lookups themselves, which saves a task for each. A store that holds something around the
-    /// calls of another store must not pass on what that one says.
-    pub reads_hold_nothing: bool,
     /// The identity of the data of a store without leases. Stores of one type with the same domain
     /// count as the same data, and share the fence that a chain puts around them. If different data
     /// has the same domain, some fills are refused, and writes of equal keys wait for each other.
@@ -480,7 +475,6 @@ impl Profile {
             takes_once: true,
             origin: false,
             markers: false,
-            reads_hold_nothing: false,
             domain: 0,
             ttl_resolution: Duration::from_millis(1),
             entries: 0,
@@ -490,12 +484,6 @@ impl Profile {
     /// Sets whether the store keeps leases.
     pub const fn leases(mut self, leases: bool) -> Self {
         self.leases = leases;
-        self
-    }
-
-    /// Sets whether reads that are not polled keep nothing from other calls.
-    pub const fn reads_hold_nothing(mut self, reads_hold_nothing: bool) -> Self {
-        self.reads_hold_nothing = reads_hold_nothing;
         self
     }
 

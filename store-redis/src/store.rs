@@ -134,8 +134,6 @@ where
             .leases(records)
             .claims(records)
             .markers(records)
-            // A request that waits for its reply delays no other one.
-            .reads_hold_nothing(true)
             .domain(self.0.domain)
             .ttl_resolution(self.0.keyspace.connection.shared().timeout())
     }

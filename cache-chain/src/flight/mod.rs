@@ -4,11 +4,6 @@
 //! neither on a waiter being polled nor on the runtime of a waiter. An event in the work wakes one
 //! task, and the end of the work wakes each waiter once.
 //!
-//! A lookup may begin without a task ([`Runs::ByCaller`]): the caller that starts it polls the work
-//! itself. It gets a task as soon as anybody else depends on it: when another caller joins, when
-//! this caller leaves and the lookup goes on in the background, or when the work asks for one
-//! ([`handover`](crate::util::handover)).
-//!
 //! Shuttle checks the protocol, and that the checks find each [`Fault`](crate::util::fault).
 
 #[cfg(all(test, shuttle))]
@@ -33,27 +28,18 @@ use std::{
 use cache_core::{Error, ErrorKind, Key, Result};
 use tokio::sync::Semaphore;
 
-pub(crate) use self::shared::Work;
 use self::{
-    nesting::{ChainId, Node, Wait, scope, sync_scope},
-    shared::{Left, Shared},
+    nesting::{ChainId, Node, Wait, scope},
+    shared::Shared,
     sync::{Mutex, MutexGuard, lock, spawn},
 };
 use crate::util::{
     fault::injected,
-    handover,
     panics::caught,
     runtime::{RuntimeHandle, closed},
 };
 
-/// Who runs the work of a flight.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Runs {
-    /// A task.
-    InTask,
-    /// The caller that starts the flight, as long as nobody else depends on it.
-    ByCaller,
-}
+pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The largest number of lookups of a chain that may go on without waiters. From them the breaker
 /// learns that a tier does not answer, although no caller has that much time. More of them would
@@ -98,8 +84,8 @@ impl FlightStarter {
     where
         T: Send + Sync + 'static,
     {
-        let (flight, waiter) = Flight::new(node, self.clone(), None, background);
-        flight.spawn(work);
+        let (flight, waiter) = Flight::new(node, None, background);
+        flight.spawn(&self.runtime, work);
         waiter
     }
 }
@@ -137,27 +123,21 @@ impl<T: Send + Sync + 'static> FlightGroup<T> {
     }
 
     /// Joins the flight of the key, or starts one with this work. Returns `true` if it was started.
-    pub(crate) fn join(&self, key: &Key, runs: Runs, work: impl FnOnce() -> Work<T>) -> (Waiter<T>, bool) {
+    pub(crate) fn join(&self, key: &Key, work: impl FnOnce() -> Work<T>) -> (Waiter<T>, bool) {
         let Group { starter, background, .. } = &*self.0;
         // `work` holds code of the application, so it is called and dropped outside of the lock. So
         // is the task spawned, because a runtime that has ended drops it at once.
         let (flight, waiter) = {
             let mut flights = self.shard(key);
-            if let Some((waiter, left)) = flights.get(key).and_then(Waiter::join) {
-                drop(flights);
-                waiter.flight.spawn_left(left);
+            if let Some(waiter) = flights.get(key).and_then(Waiter::join) {
                 return (waiter, false);
             }
             let node = Node::new(starter.chain, Some(key.clone()));
-            let (flight, mut waiter) = Flight::new(node, starter.clone(), Some(self.clone()), background.clone());
-            waiter.runs = runs;
+            let (flight, waiter) = Flight::new(node, Some(self.clone()), background.clone());
             flights.insert(key.clone(), Arc::clone(&flight));
             (flight, waiter)
         };
-        match runs {
-            Runs::InTask => flight.spawn(work()),
-            Runs::ByCaller => flight.spawn_left(flight.shared.give_to_caller(work())),
-        }
+        flight.spawn(&starter.runtime, work());
         (waiter, true)
     }
 
@@ -231,52 +211,21 @@ impl<T: Send + Sync + 'static> Forget for FlightGroup<T> {
 
 struct Flight<T> {
     node: Arc<Node>,
-    starter: FlightStarter,
     group: Option<FlightGroup<T>>,
     shared: Shared<T>,
 }
 
 impl<T: Send + Sync + 'static> Flight<T> {
-    fn new(
-        node: Node,
-        starter: FlightStarter,
-        group: Option<FlightGroup<T>>,
-        background: Option<Arc<Semaphore>>,
-    ) -> (Arc<Self>, Waiter<T>) {
-        let flight = Arc::new(Self { node: Arc::new(node), starter, group, shared: Shared::new(background) });
-        let waiter = Waiter { flight: Arc::clone(&flight), id: 0, runs: Runs::InTask, wait: None };
+    fn new(node: Node, group: Option<FlightGroup<T>>, background: Option<Arc<Semaphore>>) -> (Arc<Self>, Waiter<T>) {
+        let flight = Arc::new(Self { node: Arc::new(node), group, shared: Shared::new(background) });
+        let waiter = Waiter { flight: Arc::clone(&flight), id: 0, wait: None };
         (flight, waiter)
     }
 
-    fn spawn(self: &Arc<Self>, work: Work<T>) {
+    fn spawn(self: &Arc<Self>, runtime: &RuntimeHandle, work: Work<T>) {
         let driver = Driver(Arc::clone(self));
         // If the runtime has ended, the task is dropped at once.
-        self.shared.set_task(spawn(&self.starter.runtime, driver.drive(work)));
-    }
-
-    /// Spawns work that its caller has run so far.
-    fn spawn_left(self: &Arc<Self>, left: Option<Work<T>>) {
-        if let Some(work) = left {
-            self.spawn(work);
-        }
-    }
-
-    /// Polls the work for the caller that runs it. If that is ready, the flight has ended.
-    fn poll_by_caller(self: &Arc<Self>, mut work: Work<T>, context: &mut Context<'_>) -> Poll<()> {
-        let poll = || sync_scope(&self.node, || work.as_mut().poll(context));
-        let (polled, needs_task) = handover::watch(|| catch_unwind(AssertUnwindSafe(poll)));
-        let outcome = match polled {
-            Ok(Poll::Pending) => {
-                self.spawn_left(self.shared.put_back(work, needs_task, context));
-                return Poll::Pending;
-            }
-            Ok(Poll::Ready(output)) => Ok(Arc::new(output)),
-            Err(_) => Err(panicked()),
-        };
-        // The work may hold values of the application.
-        let _ = catch_unwind(AssertUnwindSafe(|| sync_scope(&self.node, || drop(work))));
-        self.end(outcome);
-        Poll::Ready(())
+        self.shared.set_task(spawn(runtime, driver.drive(work)));
     }
 
     fn listed(&self) -> Option<(&FlightGroup<T>, &Key)> {
@@ -328,17 +277,15 @@ fn panicked() -> Error {
 pub(crate) struct Waiter<T: Send + Sync + 'static> {
     flight: Arc<Flight<T>>,
     id: u64,
-    runs: Runs,
     /// The wait of the flight whose code waits here, if there is one.
     wait: Option<Wait>,
 }
 
 impl<T: Send + Sync + 'static> Waiter<T> {
-    /// Joins the flight, or returns `None` if its work is aborted. Also returns the work if it needs
-    /// a task now.
-    fn join(flight: &Arc<Flight<T>>) -> Option<(Self, Option<Work<T>>)> {
-        let (id, left) = flight.shared.join()?;
-        Some((Self { flight: Arc::clone(flight), id, runs: Runs::InTask, wait: None }, left))
+    /// Joins the flight, or returns `None` if its work is aborted.
+    fn join(flight: &Arc<Flight<T>>) -> Option<Self> {
+        let id = flight.shared.join()?;
+        Some(Self { flight: Arc::clone(flight), id, wait: None })
     }
 
     /// Adds this wait to the graph of nested calls. To be called before the first poll.
@@ -359,9 +306,7 @@ impl<T: Send + Sync + 'static> Waiter<T> {
 
     /// Returns another waiter of the same flight, or `None` if its work is aborted.
     pub(crate) fn another(&self) -> Option<Self> {
-        let (waiter, left) = Self::join(&self.flight)?;
-        waiter.flight.spawn_left(left);
-        Some(waiter)
+        Self::join(&self.flight)
     }
 }
 
@@ -369,23 +314,13 @@ impl<T: Send + Sync + 'static> Future for Waiter<T> {
     type Output = Result<Arc<T>>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.runs == Runs::ByCaller
-            && let Some(work) = self.flight.shared.take_turn()
-            && self.flight.poll_by_caller(work, context).is_pending()
-        {
-            return Poll::Pending;
-        }
         self.flight.shared.poll(self.id, context)
     }
 }
 
 impl<T: Send + Sync + 'static> Drop for Waiter<T> {
     fn drop(&mut self) {
-        let abandoned = match self.flight.shared.leave(self.id) {
-            Some(Left::Abandoned(abandoned)) => abandoned,
-            Some(Left::Work(work)) => return self.flight.spawn(work),
-            None => return,
-        };
+        let Some(abandoned) = self.flight.shared.leave(self.id) else { return };
         if let Some((group, key)) = self.flight.listed()
             && !injected!(LeftListed)
         {

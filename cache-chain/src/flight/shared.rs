@@ -1,8 +1,6 @@
 //! The state that the task of a flight and its waiters share.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -12,8 +10,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::sync::{AbortHandle, Mutex, lock};
 use crate::util::fault::injected;
-
-pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The state of a flight. It begins with one waiter, whose id is 0.
 pub(super) struct Shared<T> {
@@ -28,31 +24,10 @@ pub(super) struct State<T> {
     waiters: Vec<(u64, Option<Waker>)>,
     next_id: u64,
     task: Option<AbortHandle>,
-    by_caller: ByCaller<T>,
     /// `true` if the work goes on without waiters and without a slot.
     pub(super) in_background: bool,
     /// The slot of work that goes on without waiters.
     pub(super) slot: Option<OwnedSemaphorePermit>,
-}
-
-/// The work of a flight that its first caller runs, which has the id 0.
-pub(super) enum ByCaller<T> {
-    /// A task runs the work, or it has ended.
-    No,
-    /// The caller is to poll the work next.
-    Waits(Work<T>),
-    /// The caller is polling it.
-    Polled,
-    /// The caller is polling it, and another one has joined.
-    PolledLast,
-}
-
-/// What is left when the last waiter has left.
-pub(super) enum Left<T> {
-    /// The work is aborted.
-    Abandoned(Abandoned<T>),
-    /// The work goes on and needs a task.
-    Work(Work<T>),
 }
 
 pub(super) enum Stage<T> {
@@ -63,18 +38,16 @@ pub(super) enum Stage<T> {
     Abandoned,
 }
 
-/// The work of a flight that its last waiter has left: its task, or the work itself.
-pub(super) struct Abandoned<T>(Option<AbortHandle>, Option<Work<T>>);
+/// The task of a flight that its last waiter has left.
+pub(super) struct Abandoned(Option<AbortHandle>);
 
-impl<T> Abandoned<T> {
+impl Abandoned {
     pub(super) fn abort(self) {
         if let Some(task) = self.0
             && !injected!(NotAborted)
         {
             task.abort();
         }
-        // The work may hold values of the application.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(self.1)));
     }
 }
 
@@ -85,7 +58,6 @@ impl<T> Shared<T> {
             waiters: vec![(0, None)],
             next_id: 1,
             task: None,
-            by_caller: ByCaller::No,
             in_background: false,
             slot: None,
         };
@@ -96,60 +68,8 @@ impl<T> Shared<T> {
         lock(&self.state).task = Some(task);
     }
 
-    /// Gives the work to the first caller. Returns it if it needs a task, because another caller has
-    /// joined already.
-    pub(super) fn give_to_caller(&self, work: Work<T>) -> Option<Work<T>> {
-        let mut state = lock(&self.state);
-        if state.waiters.len() > 1 {
-            return Some(work);
-        }
-        state.by_caller = ByCaller::Waits(work);
-        None
-    }
-
-    /// Returns the work for a poll of the first caller, `None` if a task runs it or it has ended.
-    pub(super) fn take_turn(&self) -> Option<Work<T>> {
-        let mut state = lock(&self.state);
-        match std::mem::replace(&mut state.by_caller, ByCaller::No) {
-            ByCaller::Waits(work) => {
-                state.by_caller = ByCaller::Polled;
-                // The caller is here, so the end of the work must not wake it.
-                let waker = state.waiters.first_mut().and_then(|(_, waker)| waker.take());
-                drop(state);
-                drop(waker);
-                Some(work)
-            }
-            other => {
-                state.by_caller = other;
-                None
-            }
-        }
-    }
-
-    /// Ends a poll of the first caller, whose work is pending. Returns the work if it needs a task,
-    /// because it has asked for one or because another caller has joined.
-    pub(super) fn put_back(&self, work: Work<T>, needs_task: bool, context: &Context<'_>) -> Option<Work<T>> {
-        let mut waker = Some(context.waker().clone());
-        let mut state = lock(&self.state);
-        // The task may end before the caller is polled again.
-        if let Some((0, first)) = state.waiters.first_mut() {
-            std::mem::swap(first, &mut waker);
-        }
-        let is_joined = matches!(state.by_caller, ByCaller::PolledLast) && !injected!(JoinedIgnored);
-        let left = if needs_task || is_joined {
-            state.by_caller = ByCaller::No;
-            Some(work)
-        } else {
-            state.by_caller = ByCaller::Waits(work);
-            None
-        };
-        drop(state);
-        left
-    }
-
-    /// Adds a waiter and returns its id, or `None` if the work is aborted. Also returns the work if
-    /// it needs a task from now on, because its caller might not poll it again.
-    pub(super) fn join(&self) -> Option<(u64, Option<Work<T>>)> {
+    /// Adds a waiter and returns its id, or `None` if the work is aborted.
+    pub(super) fn join(&self) -> Option<u64> {
         let mut state = lock(&self.state);
         if matches!(state.stage, Stage::Abandoned) && !injected!(AbandonedJoined) {
             return None;
@@ -158,15 +78,7 @@ impl<T> Shared<T> {
         state.next_id += 1;
         state.waiters.push((id, None));
         state.slot = None;
-        let work = match std::mem::replace(&mut state.by_caller, ByCaller::No) {
-            ByCaller::Waits(work) => Some(work),
-            ByCaller::No => None,
-            ByCaller::Polled | ByCaller::PolledLast => {
-                state.by_caller = ByCaller::PolledLast;
-                None
-            }
-        };
-        Some((id, work))
+        Some(id)
     }
 
     /// Ends the flight and returns the wakers of its waiters, or `None` if it had ended before.
@@ -201,34 +113,27 @@ impl<T> Shared<T> {
         lock(&self.state).in_background = true;
     }
 
-    /// Removes a waiter. Returns what is left if this was the last waiter and something is to be done
-    /// about it.
-    pub(super) fn leave(&self, id: u64) -> Option<Left<T>> {
+    /// Removes a waiter. Returns the task if this was the last waiter and the work must not go on.
+    pub(super) fn leave(&self, id: u64) -> Option<Abandoned> {
         let mut state = lock(&self.state);
         let at = state.waiters.binary_search_by_key(&id, |(waiter, _)| *waiter);
         let removed = at.ok().map(|at| state.waiters.remove(at));
-        let left = self.end_without_waiters(&mut state);
+        let abandoned = self.abandon(&mut state);
         drop(state);
         drop(removed);
-        left
+        abandoned
     }
 
-    fn end_without_waiters(&self, state: &mut State<T>) -> Option<Left<T>> {
-        if !state.waiters.is_empty() || !matches!(state.stage, Stage::Running) {
+    fn abandon(&self, state: &mut State<T>) -> Option<Abandoned> {
+        let goes_on = state.in_background && !injected!(BackgroundAborted);
+        if !state.waiters.is_empty() || !matches!(state.stage, Stage::Running) || goes_on {
             return None;
-        }
-        let work = match std::mem::replace(&mut state.by_caller, ByCaller::No) {
-            ByCaller::Waits(work) => Some(work),
-            _ => None,
-        };
-        if state.in_background && !injected!(BackgroundAborted) {
-            return work.map(Left::Work);
         }
         if let Some(Ok(slot)) = self.background.clone().map(Semaphore::try_acquire_owned) {
             state.slot = Some(slot);
-            return work.map(Left::Work);
+            return None;
         }
         state.stage = Stage::Abandoned;
-        Some(Left::Abandoned(Abandoned(state.task.take(), work)))
+        Some(Abandoned(state.task.take()))
     }
 }

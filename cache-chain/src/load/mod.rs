@@ -31,7 +31,7 @@ pub use self::{
 };
 use crate::{
     backfill::Backfill,
-    flight::{FlightGroup, Forget, Mark, Runs, Waiter, nesting},
+    flight::{FlightGroup, Forget, Mark, Waiter, nesting},
     lifetime::Lifetimes,
     outcome::Found,
     read::{Leases, Lookup, Purpose, Query, Reader},
@@ -237,7 +237,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         reason: Reason<V>,
         (load, call): (LoadFn<V>, &LoadCall),
     ) -> (Waiter<LoadResult<V>>, bool) {
-        self.loads.join(key, Runs::InTask, || {
+        self.loads.join(key, || {
             let (loader, key, call) = (Arc::clone(self), key.clone(), call.clone());
             Box::pin(async move { loader.run((&key, mark), reason, load, &call).await })
         })

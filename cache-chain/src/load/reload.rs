@@ -6,7 +6,7 @@ use cache_core::{ErrorKind, Key, Result};
 
 use super::{LoadCall, LoadFn, LoadOutcome, LoadResult, Loader, Reason};
 use crate::{
-    flight::{Mark, Runs},
+    flight::Mark,
     outcome::Found,
     util::{deadline::Deadline, runtime::closed},
 };
@@ -29,7 +29,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         let mut unused = Some((reason, load));
         let mut is_first = true;
         loop {
-            let (waiter, was_started) = self.loads.join(key, Runs::InTask, || {
+            let (waiter, was_started) = self.loads.join(key, || {
                 let (loader, key, call, unused) = (Arc::clone(self), key.clone(), call.clone(), unused.take());
                 Box::pin(async move {
                     let Some((reason, load)) = unused else { return Err(closed()) };

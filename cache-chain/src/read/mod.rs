@@ -20,7 +20,7 @@ pub(crate) use self::{
 use crate::{
     backfill::Backfills,
     coherence::FirstTiers,
-    flight::{FlightGroup, FlightStarter, Forget, Runs},
+    flight::{FlightGroup, FlightStarter, Forget},
     outcome::{Found, Source},
     stats::LoadCounters,
     tier::{Tier, read::Peeked},
@@ -43,9 +43,6 @@ pub(crate) struct Reader<V> {
     pub(crate) load_counters: Arc<LoadCounters>,
     /// The time limit of a load, for which its leases are needed.
     load_timeout: Duration,
-    /// `true` if a caller may run its lookup itself: no tier keeps anything from others for a lookup
-    /// that is not polled.
-    is_run_by_callers: bool,
     /// The lookups in flight. With a timeout, those that leave time for a loader are apart.
     lookups: [FlightGroup<Lookup<V>>; 2],
 }
@@ -64,7 +61,6 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         let returns = LeaseReturns::start(&tiers, &runtime);
         let lookups = [flights.lookups(), flights.lookups()];
         let (released_claims, load_counters) = (Arc::default(), Arc::default());
-        let is_run_by_callers = tiers.iter().all(|tier| tier.is_local() || tier.reads_hold_nothing());
         Self {
             tiers,
             clock,
@@ -76,7 +72,6 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             timeout,
             load_counters,
             load_timeout,
-            is_run_by_callers,
             lookups,
         }
     }
@@ -246,10 +241,9 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         // A lookup that leaves no time for a loader is of no use to a caller that needs some.
         let purpose = query.purpose;
         let group = &self.lookups[usize::from(purpose == Purpose::Load && self.timeout.is_some())];
-        let runs = if self.is_run_by_callers && self.runtime.runs_this_task() { Runs::ByCaller } else { Runs::InTask };
         let mut repeats = REPEATS;
         loop {
-            let (mut waiter, was_started) = group.join(key, runs, || {
+            let (mut waiter, was_started) = group.join(key, || {
                 let (reader, key, peeked) = (Arc::clone(self), key.clone(), peeked.take());
                 Box::pin(async move {
                     let (keys, query) = (std::slice::from_ref(&key), Query::new(purpose));

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use tokio::{runtime::Handle, time::timeout_at};
 
 use super::{Tier, erased::ErasedStore};
-use crate::util::{deadline::after, handover};
+use crate::util::deadline::after;
 
 /// One result per key. A single key needs no allocation.
 pub(crate) type Each<T> = SmallVec<[T; 1]>;
@@ -70,10 +70,6 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             None => None,
         };
         let is_probe = pass.as_ref().is_some_and(super::breaker::Pass::is_probe);
-        if is_probe {
-            // All other calls are skipped until it has ended.
-            handover::request();
-        }
         let result = timeout_at(after(limit), call(is_probe)).await.unwrap_or_else(|_| Err(self.late(limit)));
         let (result, verdict) = match result {
             Ok((answer, verdict)) => (Ok(answer), verdict),

@@ -282,11 +282,6 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         profile.leases && profile.markers
     }
 
-    /// Returns `true` if a read that is not polled keeps nothing from others.
-    pub(crate) fn reads_hold_nothing(&self) -> bool {
-        self.store.profile().reads_hold_nothing
-    }
-
     /// Returns `true` if it grants claims to one process at a time.
     pub(crate) fn grants_claims(&self) -> bool {
         self.store.profile().claims

@@ -3,7 +3,6 @@
 use cache_core::{Error, ErrorKind, Key, Result};
 
 use super::Tier;
-use crate::util::handover;
 
 /// The number of keys that one call of the store deletes.
 const BATCH: usize = 256;
@@ -57,8 +56,6 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             return Ok(false);
         }
         let Some(deletions) = self.pending.start(is_probe) else { return Ok(false) };
-        // No other caller repairs the tier until this repair has ended.
-        handover::request();
         let mut was_asked = false;
         for batch in deletions.keys.chunks(BATCH) {
             let deletion = deletions.begin_deletion(batch);

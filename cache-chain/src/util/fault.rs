@@ -18,8 +18,6 @@ pub(crate) enum Fault {
     NotAborted,
     /// The last waiter aborts work that was left to the background.
     BackgroundAborted,
-    /// A caller that runs the work keeps it although another caller has joined.
-    JoinedIgnored,
     /// A task that is dropped does not end its flight.
     DroppedSilently,
     /// The calls of a fenced store for one key do not exclude each other.

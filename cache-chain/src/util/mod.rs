@@ -3,7 +3,6 @@
 pub(crate) mod counter;
 pub(crate) mod deadline;
 pub(crate) mod fault;
-pub(crate) mod handover;
 pub(crate) mod panics;
 pub(crate) mod park;
 pub(crate) mod pending;

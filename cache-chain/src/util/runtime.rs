@@ -27,12 +27,6 @@ impl RuntimeHandle {
         &self.0
     }
 
-    /// Returns `true` if the code that asks runs in a task of this runtime, which has not ended then.
-    /// A thread that is in the runtime's `block_on`, or has only entered the runtime, may outlive it.
-    pub(crate) fn runs_this_task(&self) -> bool {
-        tokio::task::try_id().is_some() && Handle::try_current().is_ok_and(|current| current.id() == self.0.id())
-    }
-
     /// Runs the future to its end in a task of its own.
     pub(crate) fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.0.spawn(future)
@@ -118,21 +112,6 @@ mod tests {
         let soon = Instant::now() + Duration::from_millis(1);
         assert_eq!(block_on(handle.timeout_at(soon, pending::<()>())), None);
         assert_eq!(block_on(handle.timeout_at(soon, pin!(async { 2 }))), Some(2), "what is ready needs no timer");
-    }
-
-    #[test]
-    fn only_its_own_tasks_are_run_by_a_runtime() {
-        let (one, other) = (runtime(), runtime());
-        let handle = RuntimeHandle::new(one.handle().clone());
-        let asks = |handle: &RuntimeHandle| {
-            let handle = handle.clone();
-            async move { handle.runs_this_task() }
-        };
-        assert!(block_on(handle.run(asks(&handle))).unwrap());
-        assert!(!block_on(other.spawn(asks(&handle))).unwrap());
-        assert!(!one.block_on(asks(&handle)));
-        let _entered = one.enter();
-        assert!(!handle.runs_this_task());
     }
 
     #[test]

@@ -10,7 +10,6 @@ mod backfills;
 mod behaviour;
 mod blocking;
 mod call_options;
-mod caller_run;
 mod cancellation;
 mod claims;
 mod claims_batch;

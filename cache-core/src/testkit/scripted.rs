@@ -204,7 +204,7 @@ impl<S: Store> Store for ScriptedStore<S> {
     type Value = S::Value;
 
     fn profile(&self) -> Profile {
-        self.store.profile().leases(self.leases.0).domain(self.domain).reads_hold_nothing(true)
+        self.store.profile().leases(self.leases.0).domain(self.domain)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {

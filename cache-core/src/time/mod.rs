@@ -229,14 +229,14 @@ impl SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Moment {
-        START.plus(start().0.elapsed())
+        START.plus(start().1.elapsed())
     }
 
     /// Reads a coarse clock first, which takes a quarter of the time and is enough for a moment that
     /// is not near.
     #[inline]
     fn has_reached(&self, moment: Moment) -> bool {
-        let coarse = coarse_clock::now().saturating_sub(start().1);
+        let coarse = coarse_clock::now().saturating_sub(start().0);
         moment <= START.plus(Duration::from_nanos(coarse)).plus(LAG) && moment <= self.now()
     }
 }
@@ -248,11 +248,13 @@ const START: Moment = Moment(MAX_TTL.as_secs() * 1_000_000_000);
 /// More than the coarse clock can differ from the precise one: at most 10 ms on Linux.
 const LAG: Duration = Duration::from_millis(100);
 
-/// The first use of the system's clock, by the precise and by the coarse clock.
+/// The first use of the system's clock, by the coarse and by the precise clock. In this order: if the
+/// thread is suspended in between, the coarse clock runs ahead, and the precise one is only asked
+/// more often.
 #[inline]
-fn start() -> (Instant, u64) {
-    static FIRST: OnceLock<(Instant, u64)> = OnceLock::new();
-    *FIRST.get_or_init(|| (Instant::now(), coarse_clock::now()))
+fn start() -> (u64, Instant) {
+    static FIRST: OnceLock<(u64, Instant)> = OnceLock::new();
+    *FIRST.get_or_init(|| (coarse_clock::now(), Instant::now()))
 }
 
 /// A clock for tests, which moves only when it is [advanced](Self::advance). A clone is the same

@@ -125,11 +125,6 @@ pub(crate) fn scope<F: Future>(flight: Arc<Node>, code: F) -> impl Future<Output
     CURRENT.scope(flight, code)
 }
 
-/// As [`scope`], for code that is not async.
-pub(crate) fn sync_scope<T>(flight: &Arc<Node>, code: impl FnOnce() -> T) -> T {
-    CURRENT.sync_scope(Arc::clone(flight), code)
-}
-
 /// Returns the work as a function that runs as code of the current flight on any thread.
 pub(crate) fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     let flight = current();

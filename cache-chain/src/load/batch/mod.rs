@@ -19,7 +19,7 @@ use super::{
     loaded::{Load, Loaded, loader_error},
 };
 use crate::{
-    flight::{Mark, Runs, Waiter},
+    flight::{Mark, Waiter},
     read::Lookup,
     util::{deadline::Deadline, sync::lock},
 };
@@ -161,7 +161,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         call: &LoadCall,
     ) -> (Waiter<LoadResult<V>>, bool, bool) {
         let mut is_in_batch = true;
-        let (waiter, was_started) = self.loads.join(&wanted.key.clone(), Runs::InTask, || {
+        let (waiter, was_started) = self.loads.join(&wanted.key.clone(), || {
             let (this, call) = (Arc::clone(self), call.clone());
             // A load that has ended since the lookup may have filled the tiers.
             is_in_batch = wanted.is_reload || !self.loads.has_ended_since(&wanted.key, wanted.mark);

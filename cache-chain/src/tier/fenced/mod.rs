@@ -41,7 +41,7 @@ impl<S: Store> Store for Fenced<S> {
     type Value = S::Value;
 
     fn profile(&self) -> Profile {
-        self.store.profile().leases(true).claims(false).markers(false).reads_hold_nothing(false)
+        self.store.profile().leases(true).claims(false).markers(false)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<S::Value>>> {
