@@ -1,6 +1,8 @@
 //! Programs that the tests and checks need.
 
 use std::{
+    env,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -102,6 +104,18 @@ pub(crate) fn cargo_deny(target: &Path) -> Result<PathBuf> {
 /// Returns the path of cargo-mutants, and builds it if it is missing.
 pub(crate) fn cargo_mutants(target: &Path) -> Result<PathBuf> {
     cargo_tool("cargo-mutants", "^27.1", target)
+}
+
+/// Returns the path of cargo-nextest, and builds it if it is missing.
+pub(crate) fn cargo_nextest(target: &Path) -> Result<PathBuf> {
+    cargo_tool("cargo-nextest", "^0.9", target)
+}
+
+/// Returns the search path with the folder of a program at its front.
+pub(crate) fn with_on_path(program: &Path) -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = program.parent().map(Path::to_owned).into_iter().chain(env::split_paths(&path));
+    env::join_paths(folders).map_err(|why| format!("the folder of {} does not fit on a path: {why}", program.display()))
 }
 
 /// Returns the path of a cargo subcommand: the one on the path, or one that is built into `target`,
