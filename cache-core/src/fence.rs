@@ -37,6 +37,10 @@ impl Ticket {
     pub const fn version(self) -> Option<u64> {
         self.0
     }
+
+    fn is_current(self, version: u64) -> bool {
+        self.0.is_none_or(|drawn| drawn == version)
+    }
 }
 
 /// Versions of keys, in stripes, for stores in this process.
@@ -69,12 +73,12 @@ impl Stripe {
     }
 
     fn is_current(&self, ticket: Ticket) -> bool {
-        ticket.version().is_none_or(|version| version == self.version.load(Ordering::Acquire))
+        ticket.is_current(self.version.load(Ordering::Acquire))
     }
 
-    /// Voids all tickets. The lock must be held.
-    fn raise(&self) {
-        self.version.fetch_add(1, Ordering::AcqRel);
+    /// Voids all tickets, and returns the version for which they were valid. The lock must be held.
+    fn raise(&self) -> u64 {
+        self.version.fetch_add(1, Ordering::AcqRel)
     }
 }
 
@@ -141,13 +145,12 @@ impl Fence {
     }
 
     /// As [`set`](Self::set) for several keys of one stripe, which do not void each other's
-    /// tickets. `apply` gets `true` for each ticket that was valid.
-    pub(crate) fn set_together<T>(&self, stripe: usize, tickets: &[Ticket], apply: impl FnOnce(&[bool]) -> T) -> T {
+    /// tickets. `apply` is given a function that tells whether a ticket was valid.
+    pub(crate) fn set_together<T>(&self, stripe: usize, apply: impl FnOnce(&dyn Fn(Ticket) -> bool) -> T) -> T {
         let stripe = &self.stripes[stripe];
         let _locked = stripe.lock();
-        let good: Vec<bool> = tickets.iter().map(|ticket| stripe.is_current(*ticket)).collect();
-        stripe.raise();
-        apply(&good)
+        let version = stripe.raise();
+        apply(&|ticket| ticket.is_current(version))
     }
 
     /// Voids all tickets of `key`, then runs `remove`.

@@ -1,6 +1,6 @@
 //! Stores that answer without waiting.
 
-use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
+use std::{any::Any, fmt, sync::Arc};
 
 use smallvec::SmallVec;
 
@@ -172,27 +172,28 @@ impl<S: LocalStore> Store for S {
     /// others.
     async fn set_many(&self, writes: Vec<Write<S::Value>>) -> Vec<Result<()>> {
         let mut results: Vec<Result<()>> = writes.iter().map(|_| Ok(())).collect();
-        let mut by_stripe = BTreeMap::<usize, Vec<usize>>::new();
-        for (at, write) in writes.iter().enumerate() {
-            by_stripe.entry(self.fence().stripe_of(&write.key)).or_default().push(at);
-        }
-        // Entries are weighed before the lock, and refused ones are dropped after it.
+        // Entries are weighed before the lock.
         let weights: Vec<u64> = writes.iter().map(|write| self.weigh(&write.key, &write.entry)).collect();
-        let tickets: Vec<Ticket> = writes.iter().map(|write| write.ticket).collect();
-        let (keys, mut entries): (Vec<Key>, Vec<_>) =
-            writes.into_iter().map(|write| (write.key, Some(write.entry))).unzip();
-        for (stripe, places) in by_stripe {
-            let drawn: Vec<Ticket> = places.iter().map(|&at| tickets[at]).collect();
-            let displaced: Vec<Result<Displaced>> = self.fence().set_together(stripe, &drawn, |good| {
-                let each = places.iter().zip(good);
-                each.map(|(&at, good)| match entries[at].take_if(|_| *good) {
-                    Some(entry) => self.insert(&keys[at], entry, weights[at]),
-                    None => self.remove(&keys[at]),
-                })
-                .collect()
+        let mut by_stripe: Vec<(usize, usize)> =
+            writes.iter().enumerate().map(|(at, write)| (self.fence().stripe_of(&write.key), at)).collect();
+        by_stripe.sort_unstable();
+        let mut writes: Vec<_> = writes.into_iter().map(|write| (write.key, write.ticket, Some(write.entry))).collect();
+        // What is displaced, and the entries that are refused, are dropped after the lock.
+        let mut displaced = Vec::new();
+        for group in by_stripe.chunk_by(|(one, _), (other, _)| one == other) {
+            let [(stripe, _), ..] = *group else { continue };
+            displaced.reserve(group.len());
+            self.fence().set_together(stripe, |is_current| {
+                for (_, at) in group {
+                    let (key, ticket, entry) = &mut writes[*at];
+                    displaced.push(match entry.take_if(|_| is_current(*ticket)) {
+                        Some(entry) => self.insert(key, entry, weights[*at]),
+                        None => self.remove(key),
+                    });
+                }
             });
-            for (at, displaced) in places.into_iter().zip(displaced) {
-                results[at] = displaced.map(drop);
+            for ((_, at), displaced) in group.iter().zip(displaced.drain(..)) {
+                results[*at] = displaced.map(drop);
             }
         }
         results

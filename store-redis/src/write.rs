@@ -125,7 +125,7 @@ impl<'a, C> Batch<'a, C> {
                 run.arg(version.to_le_bytes().as_slice()).arg(self.server.validity.since);
                 run
             }
-            _ => self.writing.set(&name),
+            _ => self.writing.set(&name, bytes.len()),
         };
         install.arg(bytes);
         if is_plain {

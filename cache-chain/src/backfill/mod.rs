@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use tokio::sync::watch;
 
 pub(crate) use self::queue::Limits;
-use self::queue::Queue;
+use self::queue::{Queue, Queued};
 use crate::{
     coherence::Draw,
     stats::{BackfillCounters, BackfillStats},
@@ -94,8 +94,18 @@ impl<V: Clone + Send + Sync + 'static> Backfills<V> {
     /// Queues a backfill, or drops it if the queue is full or closed. Returns `true` if it was
     /// queued. Never waits.
     pub(crate) fn enqueue(&self, backfill: Backfill<V>) -> bool {
-        let weight = backfill.entry.value().map_or(0, |value| (self.weigher)(&backfill.key, value));
-        self.queue.push(backfill, weight)
+        self.enqueue_all([backfill]) == 1
+    }
+
+    /// Queues backfills, and drops those for which the queue has no room, or all if it is closed.
+    /// Returns how many were queued. Never waits.
+    pub(crate) fn enqueue_all(&self, backfills: impl IntoIterator<Item = Backfill<V>>) -> usize {
+        // Weighed before the queue is locked, because that is code of the application.
+        let weighed = backfills.into_iter().map(|backfill| {
+            let weight = backfill.entry.value().map_or(0, |value| (self.weigher)(&backfill.key, value));
+            Queued::new(backfill, weight)
+        });
+        self.queue.push(weighed.collect())
     }
 
     /// Applies a backfill at once.

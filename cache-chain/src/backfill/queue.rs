@@ -1,17 +1,17 @@
 //! The backfill queue: bounded in items and bytes, with one entry per key.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Mutex, MutexGuard},
 };
 
-use cache_core::Key;
 use tokio::sync::Notify;
 
 use super::Backfill;
 use crate::{
     stats::{BackfillCounters, BackfillStats},
-    util::sync::lock,
+    tier::read::Each,
+    util::{key_map::KeyMap, sync::lock},
 };
 
 /// The bounds of the queue. A backfill counts until it has been applied.
@@ -32,14 +32,24 @@ struct State<V> {
     /// In the order in which their keys arrived. The position of the first is `first`.
     queued: VecDeque<Queued<V>>,
     first: u64,
-    positions: HashMap<Key, u64>,
+    positions: KeyMap<u64>,
     held: Limits,
     closed: bool,
 }
 
-struct Queued<V> {
+/// A backfill and the bytes that it takes.
+pub(super) struct Queued<V> {
     backfill: Backfill<V>,
     bytes: usize,
+}
+
+impl<V> Queued<V> {
+    /// Creates the queued form of a backfill whose value allocates `weight` bytes.
+    pub(super) fn new(backfill: Backfill<V>, weight: usize) -> Self {
+        // Besides the value: the backfill itself, and its key, which is in the index as well.
+        let overhead = size_of::<Self>() + 2 * backfill.key.memory();
+        Self { backfill, bytes: weight.saturating_add(overhead) }
+    }
 }
 
 /// Backfills taken from the queue, and the position after the last of them.
@@ -58,7 +68,7 @@ impl<V> Queue<V> {
             state: Mutex::new(State {
                 queued: VecDeque::new(),
                 first: 0,
-                positions: HashMap::new(),
+                positions: KeyMap::default(),
                 held: Limits { items: 0, bytes: 0 },
                 closed: false,
             }),
@@ -72,25 +82,35 @@ impl<V> Queue<V> {
         lock(&self.state)
     }
 
-    /// Queues a backfill whose value allocates `weight` bytes, in place of an older one of the same
-    /// key. Returns `true` if it was queued. Never waits.
-    pub(super) fn push(&self, backfill: Backfill<V>, weight: usize) -> bool {
-        // Besides the value: the backfill itself, and its key, which is in the index as well.
-        let overhead = size_of::<Queued<V>>() + 2 * backfill.key.memory();
-        // The backfill that is not kept is dropped outside of the lock, because the `Drop` of a
-        // value is code of the application.
-        let (is_queued, not_kept) = self.admit(Queued { backfill, bytes: weight.saturating_add(overhead) });
-        if is_queued && not_kept.is_none() {
+    /// Queues backfills, each in place of an older one of the same key. Returns how many were
+    /// queued. Never waits.
+    pub(super) fn push(&self, mut backfills: Each<Queued<V>>) -> usize {
+        if backfills.is_empty() {
+            return 0;
+        }
+        let (mut count, mut is_longer) = (0, false);
+        // Those that are not kept are dropped outside of the lock, because the `Drop` of a value is
+        // code of the application.
+        let mut not_kept = Each::with_capacity(backfills.len());
+        {
+            let mut state = self.state();
+            for backfill in backfills.drain(..) {
+                let (is_queued, rest) = self.admit(&mut state, backfill);
+                count += usize::from(is_queued);
+                is_longer |= is_queued && rest.is_none();
+                not_kept.extend(rest);
+            }
+        }
+        if is_longer {
             self.ready.notify_one();
         }
-        is_queued
+        count
     }
 
     /// Queues the backfill if there is room. Returns `true` if it was queued, with the backfill
     /// that is not kept: this one, or the one that it has replaced.
-    fn admit(&self, new: Queued<V>) -> (bool, Option<Queued<V>>) {
-        let mut state = self.state();
-        let State { queued, first, positions, held, closed } = &mut *state;
+    fn admit(&self, state: &mut State<V>, new: Queued<V>) -> (bool, Option<Queued<V>>) {
+        let State { queued, first, positions, held, closed } = state;
         let old = positions.get(&new.backfill.key).and_then(|position| {
             let at = usize::try_from(position - *first).ok()?;
             queued.get_mut(at)

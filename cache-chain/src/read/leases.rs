@@ -25,12 +25,17 @@ pub(crate) struct Leases {
     tickets: Tickets,
     /// The stamp for what is filled with them.
     draw: Option<Draw>,
-    /// Where to return them, and the key; `None` if no tier has markers.
+    /// Where to return them, and the key; `None` if none of them leaves a marker.
     home: Option<(Arc<Returns>, Key)>,
 }
 
 impl Leases {
-    pub(crate) fn push(&mut self, place: usize, ticket: Ticket) {
+    /// No leases yet, and the stamp for what is filled with them.
+    pub(crate) fn none(draw: Option<Draw>) -> Self {
+        Self { tickets: Tickets::new(), draw, home: None }
+    }
+
+    fn push(&mut self, place: usize, ticket: Ticket) {
         self.tickets.push((place, ticket));
         if let Some((returns, key)) = &self.home {
             returns.begin_use(key, place, ticket);
@@ -40,6 +45,11 @@ impl Leases {
     /// Returns the stamp for entries that are filled with these leases, if the first tiers need one.
     pub(crate) fn draw(&self) -> Option<Draw> {
         self.draw.clone()
+    }
+
+    /// As [`draw`](Self::draw), for the last user.
+    pub(crate) fn take_draw(&mut self) -> Option<Draw> {
+        self.draw.take()
     }
 
     /// Returns `true` if there is a lease of the tier of this place.
@@ -129,10 +139,13 @@ impl LeaseReturns {
         Self { returns, handled }
     }
 
-    /// Returns no leases of this key yet.
-    pub(crate) fn none_of(&self, key: &Key, draw: Option<Draw>) -> Leases {
-        let home = self.returns.as_ref().map(|returns| (Arc::clone(returns), key.clone()));
-        Leases { tickets: Tickets::new(), draw, home }
+    /// Adds a lease of the key to the others of the key.
+    pub(crate) fn add(&self, leases: &mut Leases, key: &Key, place: usize, ticket: Ticket) {
+        let returns = self.returns.as_ref().filter(|returns| returns.markers[place]);
+        if leases.home.is_none() {
+            leases.home = returns.map(|returns| (Arc::clone(returns), key.clone()));
+        }
+        leases.push(place, ticket);
     }
 
     /// Returns `true` if there are so many leases to return that lookups should take no more of

@@ -91,14 +91,15 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             let is_short = limit < tier.read_timeout;
             for (&at, answer) in missing.iter().zip(answers) {
                 self.note_check(suspects.get(&keys[at]), (&keys[at], &lookups[at].leases), &answer);
-                self.note(place, &mut lookups[at], answer, is_short, accepts);
+                self.note(place, (&keys[at], &mut lookups[at]), answer, is_short, accepts);
             }
             missing.retain(|at| lookups[*at].hit.is_none());
         }
-        for (key, lookup) in keys.iter().zip(&mut lookups) {
+        let backfills = keys.iter().zip(&mut lookups).filter_map(|(key, lookup)| {
             self.serve_in_grace(key, lookup, query);
-            self.enqueue_backfill(key, lookup, query);
-        }
+            self.backfill_of(key, lookup, query)
+        });
+        self.backfills.enqueue_all(backfills);
         lookups
     }
 
@@ -150,7 +151,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     fn note(
         &self,
         place: usize,
-        lookup: &mut Lookup<V>,
+        (key, lookup): (&Key, &mut Lookup<V>),
         answer: Result<TierLookup<V>>,
         is_short: bool,
         accepts: impl Fn(&Entry<V>) -> bool,
@@ -163,7 +164,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
                     None => {}
                 }
                 if let Some(ticket) = ticket {
-                    lookup.leases.push(place, ticket);
+                    self.returns.add(&mut lookup.leases, key, place, ticket);
                 }
             }
             Err(error) => {
@@ -181,22 +182,19 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         }
     }
 
-    /// Queues the backfill of a hit. An entry that has expired on the way is a miss. A tier that
+    /// Returns the backfill of a hit. An entry that has expired on the way is a miss. A tier that
     /// answered and granted no lease cannot be backfilled, which counts as a failed backfill.
-    fn enqueue_backfill(&self, key: &Key, lookup: &mut Lookup<V>, query: &Query) {
-        let Some((place, entry)) = &lookup.hit else { return };
-        if self.has_expired(entry) {
-            lookup.hit = None;
-            return;
-        }
-        let (place, entry) = (*place, entry.clone());
-        let (draw, tickets) = (lookup.leases.draw(), lookup.leases.take());
-        let unwritten = query.unwritten.iter().filter(|unwritten| **unwritten < place).count();
+    fn backfill_of(&self, key: &Key, lookup: &mut Lookup<V>, query: &Query) -> Option<Backfill<V>> {
+        lookup.hit.take_if(|(_, entry)| self.has_expired(entry));
+        let (place, entry) = lookup.hit.as_ref()?;
+        let tickets = lookup.leases.take();
+        let unwritten = query.unwritten.iter().filter(|unwritten| *unwritten < place).count();
         let explained = tickets.len() + lookup.failed.len() + unwritten;
         self.backfills.counters().failed.add(place.saturating_sub(explained));
-        if !tickets.is_empty() {
-            self.backfills.enqueue(Backfill::new(key.clone(), entry, tickets, place, draw));
-        }
+        (!tickets.is_empty()).then(|| {
+            let draw = lookup.leases.take_draw();
+            Backfill::new(key.clone(), entry.clone(), tickets, *place, draw)
+        })
     }
 
     /// Returns `true` if a lookup takes leases of this tier. Without a lease, the tier is not
@@ -236,7 +234,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             let tickets = tier.lease(&asked, tier.read_timeout, self.load_timeout).await;
             for (at, ticket) in missing.into_iter().zip(tickets) {
                 match ticket {
-                    Ok(ticket) => leases[at].push(place, ticket),
+                    Ok(ticket) => self.returns.add(&mut leases[at], &keys[at], place, ticket),
                     Err(_) => self.backfills.counters().failed.increment(),
                 }
             }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cache_core::{Entry, Expiry, Key, Result, SharedClock};
+use cache_core::{Entry, Key, Result, SharedClock};
 
 pub(crate) use self::{
     leases::{LeaseReturns, Leases},
@@ -93,7 +93,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
 
     /// Returns no leases of this key yet, and draws a stamp for what will be filled with them.
     pub(crate) fn no_leases(&self, key: &Key) -> Leases {
-        self.returns.none_of(key, self.tiers[0].draw(key))
+        Leases::none(self.tiers[0].draw(key))
     }
 
     /// Returns the entry of the first tier, fresh or stale, if that tier is local. It is not
@@ -372,7 +372,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     }
 
     pub(crate) fn has_expired(&self, entry: &Entry<V>) -> bool {
-        entry.expiry() != Expiry::Never && entry.is_expired(self.clock.now())
+        entry.expiry().has_passed(&*self.clock)
     }
 
     /// The detailed result of a read that found this entry; `place` is that of its tier, `None` if

@@ -5,7 +5,6 @@
 //! the load has returned.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -19,12 +18,12 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::util::{deadline::after, sync::lock};
+use crate::util::{deadline::after, key_map::KeyMap, sync::lock};
 
 /// The fills that are under way, by their keys.
 #[derive(Default)]
 pub(crate) struct Fills {
-    under_way: Mutex<HashMap<Key, UnderWay>>,
+    under_way: Mutex<KeyMap<UnderWay>>,
     /// The number of keys. Most calls find none, and take no lock.
     keys: AtomicUsize,
 }

@@ -9,7 +9,6 @@
 //! value whose `set` has been acknowledged.
 
 use std::{
-    collections::{HashMap, HashSet},
     pin::pin,
     sync::{
         Mutex, MutexGuard,
@@ -21,7 +20,10 @@ use std::{
 use cache_core::{Entry, Key, Moment};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::util::sync::lock;
+use crate::util::{
+    key_map::{KeyMap, KeySet},
+    sync::lock,
+};
 
 #[derive(Debug)]
 pub(crate) struct PendingDeletes {
@@ -36,13 +38,13 @@ pub(crate) struct PendingDeletes {
 #[derive(Debug, Default)]
 struct State {
     /// The number of the failure of each key.
-    keys: HashMap<Key, u64>,
+    keys: KeyMap<u64>,
     /// The memory of these keys.
     bytes: usize,
     /// The number of writes in flight, by key.
-    writing: HashMap<Key, usize>,
+    writing: KeyMap<usize>,
     /// The keys that are being deleted.
-    deleting: HashSet<Key>,
+    deleting: KeySet,
     /// The number of the last failure.
     now: u64,
     all: All,

@@ -3,6 +3,7 @@
 pub(crate) mod counter;
 pub(crate) mod deadline;
 pub(crate) mod fault;
+pub(crate) mod key_map;
 pub(crate) mod panics;
 pub(crate) mod park;
 pub(crate) mod pending;

@@ -7,7 +7,6 @@
 //! the length of the queue.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -19,6 +18,7 @@ use tokio::{
 };
 
 use crate::util::{
+    key_map::KeyMap,
     pending::{Pending, PendingGuard},
     sync::lock,
 };
@@ -52,7 +52,7 @@ pub(super) struct DetachedWrites {
 
 #[derive(Debug, Default)]
 struct State {
-    queues: HashMap<Key, Queue>,
+    queues: KeyMap<Queue>,
     /// The bytes of their keys and values.
     bytes: usize,
     /// The latest detached `clear`, and until when it is waited for.

@@ -5,7 +5,6 @@ mod detached;
 mod failures;
 
 use std::{
-    collections::HashMap,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -24,7 +23,7 @@ use crate::{
     repair::Repairer,
     stats::{WriteCounters, WriteStats},
     tier::{Places, Tier},
-    util::{deadline::Deadline, runtime::RuntimeHandle},
+    util::{deadline::Deadline, key_map::KeyMap, runtime::RuntimeHandle},
 };
 
 /// Writes to the tiers of a chain.
@@ -343,7 +342,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
 /// tier.
 fn last_of_each<V>(mut values: Vec<(Key, V)>) -> Vec<(Key, V)> {
     if values.len() > 1 {
-        let last: HashMap<Key, usize> = values.iter().enumerate().map(|(at, (key, _))| (key.clone(), at)).collect();
+        let last: KeyMap<usize> = values.iter().enumerate().map(|(at, (key, _))| (key.clone(), at)).collect();
         let mut at = 0..;
         values.retain(|(key, _)| last.get(key).copied() == at.next());
     }

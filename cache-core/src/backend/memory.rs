@@ -86,7 +86,7 @@ impl<V> fmt::Debug for MemorySettings<V> {
     }
 }
 
-/// Builds hashers for maps whose keys are fingerprints.
+/// Builds hashers for maps by fingerprints, or by keys, which hash as their fingerprints.
 pub type BuildFingerprintHasher = BuildHasherDefault<FingerprintHasher>;
 
 /// The hasher of fingerprints, which are hashes already: returns them unchanged.

@@ -196,7 +196,6 @@ impl fmt::Debug for KeyWriter {
 ///     Ok(())
 /// }
 /// ```
-#[derive(Clone)]
 pub struct Key {
     bytes: SmallVec<[u8; INLINE]>,
     fingerprint: Fingerprint,
@@ -267,6 +266,14 @@ impl Fingerprint {
     #[inline]
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self(hash_key(bytes))
+    }
+}
+
+impl Clone for Key {
+    #[inline]
+    fn clone(&self) -> Self {
+        // `SmallVec::clone` copies byte by byte.
+        Self { bytes: SmallVec::from_slice(&self.bytes), fingerprint: self.fingerprint }
     }
 }
 

@@ -6,7 +6,7 @@ use cache_core::{
     Result,
     backend::{only, write_id},
 };
-use redis::{Cmd, Pipeline, cmd};
+use redis::{Cmd, Pipeline};
 use tokio::sync::Notify;
 
 use super::{Shared, call::Call};
@@ -142,22 +142,25 @@ impl Writing<'_> {
         run
     }
 
-    /// Returns the command that does what `SET key` does, without the value.
-    pub(crate) fn set(&self, key: &[u8]) -> Cmd {
-        self.command("SET", &scripts::PUT, key)
+    /// Returns the command that does what `SET key` does, without the value, which has so many
+    /// bytes.
+    pub(crate) fn set(&self, key: &[u8], value: usize) -> Cmd {
+        self.command("SET", &scripts::PUT, key, value)
     }
 
     /// Returns the command that removes the key.
     pub(crate) fn unlink(&self, key: &[u8]) -> Cmd {
-        self.command("UNLINK", &scripts::REMOVE, key)
+        self.command("UNLINK", &scripts::REMOVE, key, 0)
     }
 
-    fn command(&self, name: &str, script: &WriteScript, key: &[u8]) -> Cmd {
+    /// Returns the command of this name on `key`, with room for a value and a TTL, or the script
+    /// that announces it.
+    fn command(&self, name: &str, script: &WriteScript, key: &[u8], value: usize) -> Cmd {
         if self.is_announced {
             return self.run(script, key);
         }
-        let mut command = cmd(name);
-        command.arg(key);
+        let mut command = Cmd::with_capacity(5, name.len() + key.len() + value + "PXAT1800000000000".len());
+        command.arg(name).arg(key);
         command
     }
 
