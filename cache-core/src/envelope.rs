@@ -242,6 +242,7 @@ fn header(mut flags: u8, (codec, schema): (u8, u32), write_id: u64, life: Life) 
     if flags & (STALES | AGELESS) != 0 || life.load_millis > 0 || life.age_millis != Some(0) {
         flags |= EXTENDED;
     }
+    // Room for a small value as well.
     let mut record = Vec::with_capacity(256);
     record.extend_from_slice(&MAGIC);
     record.extend_from_slice(&[VERSION, flags, codec]);

@@ -181,9 +181,8 @@ impl<S: LocalStore> Store for S {
         // What is displaced, and the entries that are refused, are dropped after the lock.
         let mut displaced = Vec::new();
         for group in by_stripe.chunk_by(|(one, _), (other, _)| one == other) {
-            let [(stripe, _), ..] = *group else { continue };
             displaced.reserve(group.len());
-            self.fence().set_together(stripe, |is_current| {
+            self.fence().set_together(group[0].0, |is_current| {
                 for (_, at) in group {
                     let (key, ticket, entry) = &mut writes[*at];
                     displaced.push(match entry.take_if(|_| is_current(*ticket)) {

@@ -82,6 +82,9 @@ pub(crate) async fn set<V, C: Codec<V>>(
     Ok(results)
 }
 
+/// The most bytes of the arguments that set a TTL: `PXAT` and a number.
+const MAX_TTL_ARGUMENTS: usize = 24;
+
 /// The writes of one call.
 struct Batch<'a, C> {
     keyspace: &'a Keyspace,
@@ -125,7 +128,7 @@ impl<'a, C> Batch<'a, C> {
                 run.arg(version.to_le_bytes().as_slice()).arg(self.server.validity.since);
                 run
             }
-            _ => self.writing.set(&name, bytes.len()),
+            _ => self.writing.set(&name, bytes.len() + MAX_TTL_ARGUMENTS),
         };
         install.arg(bytes);
         if is_plain {

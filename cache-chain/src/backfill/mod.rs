@@ -17,7 +17,7 @@ use self::queue::{Queue, Queued};
 use crate::{
     coherence::Draw,
     stats::{BackfillCounters, BackfillStats},
-    tier::Tier,
+    tier::{Tier, read::Each},
     util::runtime::RuntimeHandle,
 };
 
@@ -37,7 +37,7 @@ pub(crate) struct Backfill<V> {
     pub(crate) found_in: usize,
     /// Dropped when the entry has been filled, or when the backfill is given up.
     pub(crate) held: Option<Held>,
-    /// Its stamp is that of the entry.
+    /// Its stamp is that of the entry. Dropped as `held` is.
     draw: Option<Draw>,
 }
 
@@ -65,6 +65,10 @@ impl<V> Backfill<V> {
 
 /// Something that lasts as long as a backfill, such as a claim.
 pub(crate) type Held = Box<dyn Any + Send + Sync>;
+
+/// The largest number of backfills that are queued under one lock. Those that the queue has no room
+/// for exist until then.
+const TOGETHER: usize = 64;
 
 /// The backfill queue of a chain and its task.
 pub(crate) struct Backfills<V> {
@@ -100,12 +104,19 @@ impl<V: Clone + Send + Sync + 'static> Backfills<V> {
     /// Queues backfills, and drops those for which the queue has no room, or all if it is closed.
     /// Returns how many were queued. Never waits.
     pub(crate) fn enqueue_all(&self, backfills: impl IntoIterator<Item = Backfill<V>>) -> usize {
-        // Weighed before the queue is locked, because that is code of the application.
-        let weighed = backfills.into_iter().map(|backfill| {
+        let mut weighed = backfills.into_iter().map(|backfill| {
             let weight = backfill.entry.value().map_or(0, |value| (self.weigher)(&backfill.key, value));
             Queued::new(backfill, weight)
         });
-        self.queue.push(weighed.collect())
+        let mut count = 0;
+        loop {
+            // Weighed before the queue is locked, because that is code of the application.
+            let some: Each<Queued<V>> = weighed.by_ref().take(TOGETHER).collect();
+            if some.is_empty() {
+                return count;
+            }
+            count += self.queue.push(some);
+        }
     }
 
     /// Applies a backfill at once.

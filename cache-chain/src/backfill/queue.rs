@@ -85,13 +85,10 @@ impl<V> Queue<V> {
     /// Queues backfills, each in place of an older one of the same key. Returns how many were
     /// queued. Never waits.
     pub(super) fn push(&self, mut backfills: Each<Queued<V>>) -> usize {
-        if backfills.is_empty() {
-            return 0;
-        }
         let (mut count, mut is_longer) = (0, false);
         // Those that are not kept are dropped outside of the lock, because the `Drop` of a value is
         // code of the application.
-        let mut not_kept = Each::with_capacity(backfills.len());
+        let mut not_kept = Each::new();
         {
             let mut state = self.state();
             for backfill in backfills.drain(..) {

@@ -38,7 +38,8 @@ pub(super) async fn apply<V: Clone + Send + Sync + 'static>(
     clock: &SharedClock,
     counters: &BackfillCounters,
 ) {
-    let held: Vec<_> = backfills.iter_mut().filter_map(|backfill| backfill.held.take()).collect();
+    // Dropped when the entries have been stored: until then, no notice of a change may be skipped.
+    let held: Vec<_> = backfills.iter_mut().map(|backfill| (backfill.held.take(), backfill.draw.take())).collect();
     let mut backfills: Vec<_> = backfills.into_iter().map(Some).collect();
     for (at, tier) in tiers.iter().enumerate() {
         let now = clock.now();

@@ -1,24 +1,26 @@
 //! Cooldowns after failed loads.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use cache_core::{Key, Moment};
 
-use crate::{flight::Forget, util::sync::lock};
+use crate::{
+    flight::Forget,
+    util::{key_map::KeyMap, sync::lock},
+};
 
 /// Until when the keys of failed loads are not refreshed. A key beyond the capacity is refreshed
 /// too early.
 #[derive(Debug, Default)]
-pub(super) struct Cooldowns(Mutex<HashMap<Key, Moment>>);
+pub(super) struct Cooldowns(Mutex<KeyMap<Moment>>);
 
 const CAPACITY: usize = 4096;
 
 impl Cooldowns {
-    fn until(&self) -> MutexGuard<'_, HashMap<Key, Moment>> {
+    fn until(&self) -> MutexGuard<'_, KeyMap<Moment>> {
         lock(&self.0)
     }
 

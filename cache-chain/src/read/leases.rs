@@ -47,11 +47,6 @@ impl Leases {
         self.draw.clone()
     }
 
-    /// As [`draw`](Self::draw), for the last user.
-    pub(crate) fn take_draw(&mut self) -> Option<Draw> {
-        self.draw.take()
-    }
-
     /// Returns `true` if there is a lease of the tier of this place.
     pub(crate) fn has(&self, place: usize) -> bool {
         self.tickets.iter().any(|(of, _)| *of == place)
@@ -139,10 +134,10 @@ impl LeaseReturns {
         Self { returns, handled }
     }
 
-    /// Adds a lease of the key to the others of the key.
+    /// Adds a lease to those of its key.
     pub(crate) fn add(&self, leases: &mut Leases, key: &Key, place: usize, ticket: Ticket) {
-        let returns = self.returns.as_ref().filter(|returns| returns.markers[place]);
         if leases.home.is_none() {
+            let returns = self.returns.as_ref().filter(|returns| returns.markers[place]);
             leases.home = returns.map(|returns| (Arc::clone(returns), key.clone()));
         }
         leases.push(place, ticket);

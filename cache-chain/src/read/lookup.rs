@@ -82,7 +82,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             if query.unread.contains(&place) {
                 answers = Some(asked.iter().map(|_| Peeked { entry: None, is_counted: true }).collect());
             }
-            let suspects = if answers.is_none() { self.suspects(place, &asked, query) } else { Suspects::new() };
+            let suspects = if answers.is_none() { self.suspects(place, &asked, query) } else { Suspects::default() };
             let known = answers.map_or(Known::Suspects(&suspects), Known::Answers);
             let accepts = |entry: &Entry<V>| self.accepts(tier, entry, query);
             // A load may serve a stale entry.
@@ -110,7 +110,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
                 let suspect = |key: &Key| Some((key.clone(), self.held_above(place, key, query)?.1));
                 keys.iter().filter_map(suspect).collect()
             }
-            _ => Suspects::new(),
+            _ => Suspects::default(),
         }
     }
 
@@ -186,15 +186,15 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     /// answered and granted no lease cannot be backfilled, which counts as a failed backfill.
     fn backfill_of(&self, key: &Key, lookup: &mut Lookup<V>, query: &Query) -> Option<Backfill<V>> {
         lookup.hit.take_if(|(_, entry)| self.has_expired(entry));
-        let (place, entry) = lookup.hit.as_ref()?;
-        let tickets = lookup.leases.take();
-        let unwritten = query.unwritten.iter().filter(|unwritten| *unwritten < place).count();
+        // There is nothing to fill above the first tier.
+        let (place, entry) = lookup.hit.as_ref().filter(|(place, _)| *place > 0)?;
+        // Cloned first: if that panics, the leases are returned.
+        let (place, entry) = (*place, entry.clone());
+        let (draw, tickets) = (lookup.leases.draw(), lookup.leases.take());
+        let unwritten = query.unwritten.iter().filter(|unwritten| **unwritten < place).count();
         let explained = tickets.len() + lookup.failed.len() + unwritten;
         self.backfills.counters().failed.add(place.saturating_sub(explained));
-        (!tickets.is_empty()).then(|| {
-            let draw = lookup.leases.take_draw();
-            Backfill::new(key.clone(), entry.clone(), tickets, *place, draw)
-        })
+        (!tickets.is_empty()).then(|| Backfill::new(key.clone(), entry, tickets, place, draw))
     }
 
     /// Returns `true` if a lookup takes leases of this tier. Without a lease, the tier is not

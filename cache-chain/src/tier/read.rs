@@ -1,6 +1,6 @@
 //! Reads of a tier, its leases and its claims.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use cache_core::{Claim, Entry, Error, ErrorKind, Key, Result, Revalidated, Ticket, backend::ServerTime};
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use super::{
     Tier,
     call::{Verdict, verdict},
 };
-use crate::util::deadline::after;
+use crate::util::{deadline::after, key_map::KeyMap};
 
 /// The entry or the lease that a tier has of a key.
 pub(crate) struct TierLookup<V> {
@@ -39,7 +39,7 @@ pub(crate) enum Known<'a, V> {
 type IsHit<'a, V> = &'a (dyn Fn(&Entry<V>) -> bool + Sync);
 
 /// Entries that the tiers above hold and that are suspect, by their keys.
-pub(crate) type Suspects<V> = HashMap<Key, Entry<V>>;
+pub(crate) type Suspects<V> = KeyMap<Entry<V>>;
 
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// Looks up the keys, and takes a lease for `lease` of each key without an acceptable entry,
@@ -89,7 +89,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
 
     /// Returns the entries of the keys again, without counting them.
     pub(crate) async fn recheck_many(&self, keys: &[Key]) -> Each<Result<Option<Entry<V>>>> {
-        if keys.is_empty() { Each::new() } else { self.get(keys, &Suspects::new(), self.read_timeout, None).await }
+        if keys.is_empty() { Each::new() } else { self.get(keys, &Suspects::default(), self.read_timeout, None).await }
     }
 
     /// Returns the entry of a key again, without counting it.

@@ -1,4 +1,6 @@
 //! Maps and sets of keys, which are hashed already.
+//!
+//! Not for tables whose shards are chosen by the same hash: the keys of a shard would share places.
 
 use std::collections::{HashMap, HashSet};
 

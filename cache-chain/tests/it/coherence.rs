@@ -13,7 +13,8 @@ use cache_chain::{
     ServeStale, Source, Tier,
 };
 use cache_core::{
-    Entry, Error, Expiry, Invalidation, InvalidationSink, InvalidationStream, Key, LocalStore, Store, Ticket, Write,
+    Displaced, Entry, Error, Expiry, Fence, Invalidation, InvalidationSink, InvalidationStream, Key, LocalStore,
+    Profile, Store, Ticket, Write,
     testkit::{Gate, MapStore, Operation, Phase, ScriptedStore, SharedMap, StreamMistake},
 };
 
@@ -307,6 +308,73 @@ async fn before_the_first_proof_memory_serves_as_without_a_stream() {
     assert_eq!(instance.chain.get("k").await.unwrap(), Some(1), "it has proven nothing yet");
     sink.apply(Invalidation::Proven(std::time::Instant::now()));
     assert_eq!(instance.chain.get("k").await.unwrap(), Some(2));
+}
+
+/// Memory in which something happens just before the next insertion.
+#[derive(Clone)]
+struct Interrupted {
+    memory: MapStore<u32>,
+    before: Arc<Mutex<Option<Interruption>>>,
+}
+
+type Interruption = Box<dyn FnOnce() + Send>;
+
+impl LocalStore for Interrupted {
+    type Value = u32;
+
+    fn profile(&self) -> Profile {
+        LocalStore::profile(&self.memory)
+    }
+
+    fn fence(&self) -> &Fence {
+        self.memory.fence()
+    }
+
+    fn get(&self, key: &Key) -> Option<Entry<u32>> {
+        LocalStore::get(&self.memory, key)
+    }
+
+    fn insert(&self, key: &Key, entry: Entry<u32>, weight: u64) -> cache_core::Result<Displaced> {
+        if let Some(before) = self.before.lock().unwrap().take() {
+            before();
+        }
+        self.memory.insert(key, entry, weight)
+    }
+
+    fn remove(&self, key: &Key) -> cache_core::Result<Displaced> {
+        self.memory.remove(key)
+    }
+
+    fn clear(&self) -> cache_core::Result<()> {
+        LocalStore::clear(&self.memory)
+    }
+
+    fn wait(&self) -> cache_core::Result<()> {
+        LocalStore::wait(&self.memory)
+    }
+}
+
+/// A backfill is on its way until it has been stored.
+#[tokio::test]
+async fn g2_a_change_just_before_a_backfill_is_stored_is_not_missed() {
+    // No other test has an entry of this key on its way.
+    let key = "changed just before it is stored";
+    let (shared, stream) = (SharedMap::new(), Played::default());
+    let memory = Interrupted { memory: MapStore::new(), before: Arc::default() };
+    let tiers =
+        ChainCache::builder().tier(memory.clone()).tier(Tier::new(shared.clone()).invalidations(stream.clone()));
+    let chain = tiers.build().unwrap();
+    let sink = stream.sink().await;
+    sink.apply(Invalidation::Begin("played"));
+    sink.apply(Invalidation::Proven(std::time::Instant::now()));
+    set(&shared, key, 1).await;
+    let announce = Arc::clone(&sink);
+    *memory.before.lock().unwrap() = Some(Box::new(move || announce.apply(Invalidation::Key(key.as_bytes()))));
+    assert_eq!(chain.get(key).await.unwrap(), Some(1));
+    chain.wait().await.unwrap();
+    assert!(LocalStore::get(&memory, &Key::new(key).unwrap()).is_some(), "it has been stored");
+    set(&shared, key, 2).await;
+    assert_eq!(chain.get(key).await.unwrap(), Some(2));
 }
 
 #[tokio::test]

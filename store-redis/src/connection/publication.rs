@@ -142,10 +142,10 @@ impl Writing<'_> {
         run
     }
 
-    /// Returns the command that does what `SET key` does, without the value, which has so many
-    /// bytes.
-    pub(crate) fn set(&self, key: &[u8], value: usize) -> Cmd {
-        self.command("SET", &scripts::PUT, key, value)
+    /// Returns the command that does what `SET key` does, without its other arguments, which have
+    /// `rest` bytes.
+    pub(crate) fn set(&self, key: &[u8], rest: usize) -> Cmd {
+        self.command("SET", &scripts::PUT, key, rest)
     }
 
     /// Returns the command that removes the key.
@@ -153,13 +153,13 @@ impl Writing<'_> {
         self.command("UNLINK", &scripts::REMOVE, key, 0)
     }
 
-    /// Returns the command of this name on `key`, with room for a value and a TTL, or the script
-    /// that announces it.
-    fn command(&self, name: &str, script: &WriteScript, key: &[u8], value: usize) -> Cmd {
+    /// Returns the command of this name on `key`, or that of the script which announces it. There
+    /// is room for other arguments of `rest` bytes.
+    fn command(&self, name: &str, script: &WriteScript, key: &[u8], rest: usize) -> Cmd {
         if self.is_announced {
             return self.run(script, key);
         }
-        let mut command = Cmd::with_capacity(5, name.len() + key.len() + value + "PXAT1800000000000".len());
+        let mut command = Cmd::with_capacity(5, name.len() + key.len() + rest);
         command.arg(name).arg(key);
         command
     }

@@ -1,20 +1,20 @@
 //! A lock per key, kept only while it is in use.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use cache_core::Key;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::util::{fault::injected, sync::lock};
+use crate::util::{fault::injected, key_map::KeyMap, sync::lock};
 
 type Lock = Arc<tokio::sync::Mutex<()>>;
 
 /// A lock per key. A key that is neither locked nor waited for takes no memory.
 #[derive(Debug, Default)]
-pub(super) struct KeyLocks(Mutex<HashMap<Key, Lock>>);
+pub(super) struct KeyLocks(Mutex<KeyMap<Lock>>);
 
 /// A locked key. Dropping it unlocks the key, also in a panic or with a dropped future.
 ///
@@ -29,7 +29,7 @@ struct Place<'a> {
 }
 
 impl KeyLocks {
-    fn active(&self) -> MutexGuard<'_, HashMap<Key, Lock>> {
+    fn active(&self) -> MutexGuard<'_, KeyMap<Lock>> {
         lock(&self.0)
     }
 
