@@ -10,6 +10,7 @@ mod outcome;
 mod stats;
 
 mod coherence;
+mod metrics;
 mod tier;
 
 mod backfill;
@@ -29,7 +30,7 @@ mod chain;
 pub use cache_core::testkit;
 pub use cache_core::{
     Cache, Clock, DelegateCache, DisplayKey, Error, ErrorKind, Failure, Key, KeyWriter, MAX_TTL, ManualClock, Moment,
-    Origin, Result, SharedClock, Store, SystemClock, Ttl, codec, without_derive::CacheKey,
+    Origin, Result, SharedClock, Store, SystemClock, Ttl, Usage, codec, without_derive::CacheKey,
 };
 #[cfg(feature = "derive")]
 pub use cache_derive::CacheKeyOfCacheChain as CacheKey;
@@ -50,6 +51,6 @@ pub use crate::{
     freshness::FreshnessToken,
     load::{Load, LoadContext, Loaded, Previous, ReadThrough, ServeStale},
     outcome::{Found, Source},
-    stats::{BackfillStats, CoherenceStats, LoadStats, Stats, TierStats, WriteStats},
+    stats::{BackfillStats, BreakerState, CoherenceStats, LoadStats, Stats, TierStats, WriteStats},
     tier::{Tier, breaker::Breaker},
 };

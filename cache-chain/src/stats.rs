@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use cache_core::Usage;
+
 use crate::util::counter::Counter;
 
 /// Defines the statistics of one part of a chain together with their counters.
@@ -24,7 +26,7 @@ macro_rules! statistics {
         }
 
         impl $stats {
-            fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+            pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($count), self.$count)),*].into_iter()
             }
         }
@@ -80,6 +82,18 @@ pub struct Stats {
     pub coherence: CoherenceStats,
 }
 
+/// The state of a circuit breaker; see [`Tier::breaker`](crate::Tier::breaker).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// All calls are made.
+    Closed,
+    /// No calls are made.
+    Open,
+    /// One call is made, to see whether the tier answers again.
+    HalfOpen,
+}
+
 statistics! {
     /// Statistics of one tier.
     ///
@@ -105,6 +119,10 @@ statistics! {
         /// Keys to be deleted from the tier after a failed write; see
         /// [`Tier::pending_deletes`](crate::Tier::pending_deletes).
         pending_deletes: usize,
+        /// What the store holds; `None` if it is not in this process, or does not know.
+        usage: Option<Usage>,
+        /// The state of the circuit breaker; `None` if the tier has none.
+        breaker: Option<BreakerState>,
         /// The name of the tier.
         name: String,
     }
@@ -251,6 +269,11 @@ impl fmt::Display for Stats {
             let pending = ("pending_deletes", tier.pending_deletes as u64);
             let rare = tier.counts().skip(2).chain([pending]).filter(|(_, count)| *count > 0);
             counts(f, tier.counts().take(2).chain(rare))?;
+            match tier.breaker {
+                Some(BreakerState::Open) => f.write_str(", breaker open")?,
+                Some(BreakerState::HalfOpen) => f.write_str(", breaker half open")?,
+                Some(BreakerState::Closed) | None => {}
+            }
             writeln!(f)?;
         }
         f.write_str("backfill: ")?;

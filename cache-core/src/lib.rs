@@ -33,7 +33,7 @@ pub use crate::{
     fence::{Fence, Ticket},
     invalidation::{Invalidation, InvalidationSink, InvalidationStream},
     key::{CacheKey, DisplayKey, Key, KeyWriter},
-    local::{Displaced, LocalStore},
+    local::{Displaced, LocalStore, Usage},
     origin::Origin,
     store::{Claim, Lifetime, Profile, Revalidated, Store, Write},
     time::{Clock, Expiry, MAX_TTL, ManualClock, Moment, SharedClock, SystemClock, Ttl},

@@ -6,6 +6,32 @@ use smallvec::SmallVec;
 
 use crate::{Entry, Fence, Key, Profile, Result, Store, Ticket, Write};
 
+/// What a store in memory holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Usage {
+    /// The number of entries, including expired ones that have not been removed yet.
+    pub entries: u64,
+    /// Their total weight, in the unit of the capacity.
+    pub weight: u64,
+    /// The number of entries that were removed to make room for others; `None` if the store does
+    /// not count them.
+    pub evictions: Option<u64>,
+}
+
+impl Usage {
+    /// The usage by so many entries of this total weight.
+    pub const fn new(entries: u64, weight: u64) -> Self {
+        Self { entries, weight, evictions: None }
+    }
+
+    /// Sets the number of evictions.
+    pub const fn evictions(mut self, evictions: u64) -> Self {
+        self.evictions = Some(evictions);
+        self
+    }
+}
+
 /// A store in this process that answers at once, such as a map in memory.
 ///
 /// Every `LocalStore` is a [`Store`]. It needs no leases of its own, because its
@@ -38,6 +64,11 @@ pub trait LocalStore: Send + Sync + 'static {
     /// cheap and should not count as a read.
     fn holds(&self, key: &Key) -> bool {
         self.get(key).is_some()
+    }
+
+    /// Returns what the store holds now, for statistics. `None` if it does not know.
+    fn usage(&self) -> Option<Usage> {
+        None
     }
 
     /// Returns the weight of the entry, in the unit in which the store counts. Called before the

@@ -76,6 +76,22 @@ fn weights_are_counted_when_rows_grow_shrink_and_go<M: Memory>() {
     assert!(M::size(&store).0 * 2 > others, "it was not stored at the cost of the others");
 }
 
+/// A replaced entry is not evicted.
+fn the_usage_is_that_of_the_rows<M: Memory>() {
+    let store = store::<M>(Bound::Weight(1000));
+    for n in [1, 1, 2, 3] {
+        put(&store, n, 10 * n);
+    }
+    let usage = LocalStore::usage(&store).unwrap();
+    assert_eq!((usage.entries, usage.weight, usage.evictions.unwrap_or(0)), (3, 60, 0));
+    (10..200).for_each(|n| put(&store, n, 10));
+    LocalStore::wait(&store).unwrap();
+    let usage = LocalStore::usage(&store).unwrap();
+    assert_eq!((usage.entries, usage.weight), M::size(&store));
+    let gone = 193 - usage.entries;
+    assert!(gone > 0 && usage.evictions.is_none_or(|evictions| 0 < evictions && evictions <= gone), "{usage:?}");
+}
+
 fn an_entry_of_no_weight_weighs_one<M: Memory>() {
     let store = store::<M>(Bound::Weight(100));
     for n in 0..1000 {
@@ -187,6 +203,7 @@ macro_rules! tests {
             tests! { $kind:
                 weights_are_counted_when_rows_grow_shrink_and_go
                 an_entry_of_no_weight_weighs_one
+                the_usage_is_that_of_the_rows
                 an_idle_entry_expires_and_a_read_extends_its_life
                 values_are_dropped_when_no_lock_is_held
             }

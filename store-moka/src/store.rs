@@ -12,7 +12,7 @@ use std::{
 };
 
 use cache_core::{
-    Displaced, Entry, Fence, Key, LocalStore, Profile, Result,
+    Displaced, Entry, Fence, Key, LocalStore, Profile, Result, Usage,
     backend::{BuildFingerprintHasher, Fingerprint, MemoryRow, MemorySettings},
 };
 use moka::sync::Cache;
@@ -110,6 +110,10 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for MokaStore<V> {
 
     fn fence(&self) -> &Fence {
         &self.inner.fence
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        Some(Usage::new(self.len(), self.weight()))
     }
 
     #[inline]

@@ -1,6 +1,9 @@
 //! The builder of a store.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use cache_core::{
     Error, ErrorKind, Fence, Key, Result, SharedClock,
@@ -179,7 +182,7 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheBuilder<V> {
             BuildFingerprintHasher::default(),
             CollectDisplaced::default(),
         );
-        Ok(QuickCacheStore::from_inner(Inner { rows, fence: Fence::new(), settings }))
+        Ok(QuickCacheStore::from_inner(Inner { rows, fence: Fence::new(), settings, evictions: AtomicU64::new(0) }))
     }
 }
 

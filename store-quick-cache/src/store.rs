@@ -1,9 +1,15 @@
 //! The store.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use cache_core::{
-    Displaced, Entry, Fence, Key, LocalStore, Profile, Result,
+    Displaced, Entry, Fence, Key, LocalStore, Profile, Result, Usage,
     backend::{MemoryRow, MemorySettings},
 };
 
@@ -42,6 +48,7 @@ pub(crate) struct Inner<V> {
     pub(crate) rows: Rows<V>,
     pub(crate) fence: Fence,
     pub(crate) settings: MemorySettings<V>,
+    pub(crate) evictions: AtomicU64,
 }
 
 impl<V: Clone + Send + Sync + 'static> QuickCacheStore<V> {
@@ -64,6 +71,11 @@ impl<V: Clone + Send + Sync + 'static> QuickCacheStore<V> {
         self.inner.rows.weight()
     }
 
+    /// Returns the number of entries that were evicted to make room for others.
+    pub fn evictions(&self) -> u64 {
+        self.inner.evictions.load(Relaxed)
+    }
+
     /// Returns the configured capacity: the largest number of entries, or with a weigher their largest
     /// total weight. The store rounds it down to a multiple of its shards.
     pub fn capacity(&self) -> u64 {
@@ -80,6 +92,10 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for QuickCacheStore<V> {
 
     fn fence(&self) -> &Fence {
         &self.inner.fence
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        Some(Usage::new(self.len(), self.weight()).evictions(self.evictions()))
     }
 
     #[inline]
@@ -104,6 +120,9 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for QuickCacheStore<V> {
         let row = Arc::new(Row { row, weight: weight.max(1) });
         let mut displaced = DisplacedRows::new();
         rows.insert_with_lifecycle(key.fingerprint(), row, &mut displaced);
+        // A row of this key was replaced, or is the new one, which was refused.
+        let evicted = displaced.iter().filter(|displaced| displaced.row.key() != key).count();
+        self.inner.evictions.fetch_add(evicted as u64, Relaxed);
         Ok(Displaced::rows(displaced))
     }
 

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use cache_core::{
-    Displaced, Entry, Error, ErrorKind, Fence, Key, LocalStore, Profile, Result,
+    Displaced, Entry, Error, ErrorKind, Fence, Key, LocalStore, Profile, Result, Usage,
     backend::{Fingerprint, MemoryRow, MemorySettings},
 };
 use stretto::CacheError;
@@ -92,6 +92,10 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for StrettoStore<V> {
 
     fn fence(&self) -> &Fence {
         &self.inner.fence
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        Some(Usage::new(self.len(), self.weight()))
     }
 
     #[inline]

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt, panic::catch_unwind, sync::Arc, time::Durat
 use cache_core::{Error, ErrorKind, InvalidationStream, Key, Result, SharedClock, SystemClock, Ttl};
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::ChainCache;
+use super::{ChainCache, Parts, metrics::publish_regularly};
 use crate::{
     audit,
     backfill::{Backfills, Limits, Weigher},
@@ -14,6 +14,7 @@ use crate::{
     invalidation::Supervisor,
     lifetime::Lifetimes,
     load::{Loader, ReadThrough},
+    metrics::Publisher,
     read::Reader,
     repair::Repairer,
     tier::Tier,
@@ -57,6 +58,7 @@ pub struct ChainBuilder<V> {
     timeout: Option<Duration>,
     read_through: ReadThrough,
     coherence: Option<Coherence>,
+    publisher: Option<Publisher>,
 }
 
 impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
@@ -71,6 +73,7 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
             timeout: None,
             read_through: ReadThrough::default(),
             coherence: Some(Coherence::new()),
+            publisher: None,
         }
     }
 
@@ -139,6 +142,20 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         self
     }
 
+    /// Publishes the statistics of the chain, and the durations of its calls to tiers and loaders, as
+    /// metrics with this name as the label `cache`. Default: it publishes none.
+    ///
+    /// The [`metrics`](https://docs.rs/metrics) facade hands them to the recorder that the
+    /// application has installed, such as an exporter for Prometheus; install it before the first
+    /// chain is built. The statistics are published once a second, and by
+    /// [`ChainCache::publish_metrics`]. Keys are no labels. The README of this crate lists the
+    /// metrics.
+    #[cfg(feature = "metrics")]
+    pub fn metrics(mut self, cache: impl Into<String>) -> Self {
+        self.publisher = Some(Publisher::new(cache.into()));
+        self
+    }
+
     /// Limits the number of queued backfills. Further ones are dropped and counted; reads never
     /// wait. Default: 10,000, some seconds of misses of a busy service.
     pub fn backfill_items(mut self, items: usize) -> Self {
@@ -184,6 +201,12 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         check_names(&tiers)?;
         let coherence = self.coherence.map(Coherence::checked).transpose()?;
         let (first, samples) = coherence.as_ref().and_then(|settings| follow(&mut tiers, settings)).unzip();
+        let publisher = self.publisher;
+        if let Some(publisher) = &publisher {
+            for tier in &mut tiers {
+                tier.measure(publisher);
+            }
+        }
         let tiers: Arc<[Tier<V>]> = tiers.into();
 
         let (clock, timeout) = (self.clock, self.timeout);
@@ -197,7 +220,9 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
             (timeout, settings.hard_timeout),
         ));
         let repairer = Repairer::new(Arc::clone(&tiers), runtime.clone());
-        let loader = Arc::new(Loader::new(Arc::clone(&reader), settings, lifetimes.clone(), Arc::clone(&repairer)));
+        let durations = publisher.as_ref().map(Publisher::loads).unwrap_or_default();
+        let loader = Loader::new(Arc::clone(&reader), settings, lifetimes.clone(), Arc::clone(&repairer), durations);
+        let loader = Arc::new(loader);
         let to_forget = reader.to_forget().chain(loader.to_forget()).collect();
         let (shared, values) = ((tiers, clock, runtime), (lifetimes, self.weigher));
         let writer = Arc::new(Writer::new(shared, values, timeout, Arc::clone(&repairer), to_forget));
@@ -212,7 +237,11 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         if let (Some(first), Some(Some(samples))) = (first, samples) {
             supervisor.supervise(&reader.runtime, audit::run(Arc::clone(tiers), first, samples));
         }
-        Ok(ChainCache { reader, loader, writer, supervisor: Arc::new(supervisor) })
+        if let Some(publisher) = &publisher {
+            let parts = Parts { reader: &reader, loader: &loader, writer: &writer };
+            supervisor.supervise(&reader.runtime, publish_regularly(publisher.clone(), &parts));
+        }
+        Ok(ChainCache { reader, loader, writer, supervisor: Arc::new(supervisor), publisher })
     }
 
     fn check(&self) -> Result<()> {

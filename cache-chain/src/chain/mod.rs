@@ -4,6 +4,7 @@ mod blocking;
 mod builder;
 mod freshness;
 mod get_or_load;
+mod metrics;
 mod operations;
 mod options;
 mod with_options;
@@ -16,6 +17,7 @@ pub use self::{blocking::BlockingChain, builder::ChainBuilder, options::CallOpti
 use crate::{
     invalidation::Supervisor,
     load::Loader,
+    metrics::Publisher,
     outcome::Found,
     read::Reader,
     stats::Stats,
@@ -79,6 +81,7 @@ pub struct ChainCache<V> {
     writer: Arc<Writer<V>>,
     /// Ends the invalidation streams with the last clone of the chain.
     supervisor: Arc<Supervisor>,
+    publisher: Option<Publisher>,
 }
 
 impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
@@ -275,13 +278,7 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
 
     /// Returns the statistics of the chain.
     pub fn stats(&self) -> Stats {
-        Stats {
-            tiers: self.reader.tiers.iter().map(Tier::stats).collect(),
-            backfill: self.reader.backfills.stats(),
-            loads: self.loader.stats(),
-            writes: self.writer.stats(),
-            coherence: self.reader.first().map(|first| first.stats()).unwrap_or_default(),
-        }
+        Parts { reader: &self.reader, loader: &self.loader, writer: &self.writer }.stats()
     }
 
     /// Returns the fresh entry of the key and the place of its tier.
@@ -305,6 +302,25 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ) -> impl Future<Output = Result<Option<(usize, Entry<V>)>>> + Send {
         let reader = &self.reader;
         Box::pin(async move { reader.get(&key, peeked).await })
+    }
+}
+
+/// The parts of a chain.
+struct Parts<'a, V> {
+    reader: &'a Arc<Reader<V>>,
+    loader: &'a Arc<Loader<V>>,
+    writer: &'a Arc<Writer<V>>,
+}
+
+impl<V: Clone + Send + Sync + 'static> Parts<'_, V> {
+    fn stats(&self) -> Stats {
+        Stats {
+            tiers: self.reader.tiers.iter().map(Tier::stats).collect(),
+            backfill: self.reader.backfills.stats(),
+            loads: self.loader.stats(),
+            writes: self.writer.stats(),
+            coherence: self.reader.first().map(|first| first.stats()).unwrap_or_default(),
+        }
     }
 }
 
@@ -365,6 +381,7 @@ impl<V> Clone for ChainCache<V> {
             loader: Arc::clone(&self.loader),
             writer: Arc::clone(&self.writer),
             supervisor: Arc::clone(&self.supervisor),
+            publisher: self.publisher.clone(),
         }
     }
 }

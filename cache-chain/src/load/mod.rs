@@ -33,6 +33,7 @@ use crate::{
     backfill::Backfill,
     flight::{FlightGroup, Forget, Mark, Waiter, nesting},
     lifetime::Lifetimes,
+    metrics::Durations,
     outcome::Found,
     read::{Leases, Lookup, Purpose, Query, Reader},
     repair::Repairer,
@@ -51,6 +52,7 @@ pub(crate) struct Loader<V> {
     permits: Semaphore,
     cooldowns: Arc<Cooldowns>,
     counters: Arc<LoadCounters>,
+    durations: Durations,
     repairer: Arc<Repairer<V>>,
     /// Counts the calls that want a new value, to tell which loads began after them.
     begun: AtomicU64,
@@ -120,12 +122,13 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         settings: ReadThrough,
         lifetimes: Lifetimes,
         repairer: Arc<Repairer<V>>,
+        durations: Durations,
     ) -> Self {
         let permits = Semaphore::new(settings.concurrent_loads.min(Semaphore::MAX_PERMITS));
         let loads = reader.flights.loads();
         let (cooldowns, counters) = (Arc::default(), Arc::clone(&reader.load_counters));
         let begun = AtomicU64::new(0);
-        Self { reader, settings, lifetimes, loads, permits, cooldowns, counters, repairer, begun }
+        Self { reader, settings, lifetimes, loads, permits, cooldowns, counters, durations, repairer, begun }
     }
 
     pub(crate) fn stats(&self) -> LoadStats {
@@ -345,6 +348,7 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
             Ok((None, time)) => (Err(Error::new(ErrorKind::Panicked, "the loader panicked")), time),
             Err(_) => (Err(Error::new(ErrorKind::Timeout, format!("the load did not end within {limit:?}"))), limit),
         };
+        self.durations.record(time, loaded.is_ok());
         let count = if loaded.is_ok() { &self.counters.loaded } else { &self.counters.failed };
         count.increment();
         (loaded, time)

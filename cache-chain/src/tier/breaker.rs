@@ -11,7 +11,10 @@ use std::{
 use cache_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
-use crate::util::{deadline::after, sync::lock};
+use crate::{
+    stats::BreakerState,
+    util::{deadline::after, sync::lock},
+};
 
 /// The settings of a circuit breaker, which skips a tier that does not answer; see
 /// [`Tier::breaker`](crate::Tier::breaker).
@@ -132,9 +135,12 @@ impl Circuit {
         }
     }
 
-    #[cfg(test)]
-    fn is_closed(&self) -> bool {
-        matches!(*self.state(), State::Closed { .. })
+    pub(super) fn observed(&self) -> BreakerState {
+        match *self.state() {
+            State::Closed { .. } => BreakerState::Closed,
+            State::Open { .. } => BreakerState::Open,
+            State::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
     }
 
     /// Drops the old state after the lock: its error may have a source from the application.
@@ -238,7 +244,7 @@ mod tests {
         }
         breaker.enter(LIMIT).unwrap().report(&Ok(()), "L2");
         for _ in 0..3 {
-            assert!(breaker.is_closed(), "a success in between counts from zero");
+            assert!(breaker.observed() == BreakerState::Closed, "a success in between counts from zero");
             fail(&breaker).unwrap();
         }
         let error = breaker.enter(LIMIT).err().expect("open");
@@ -254,7 +260,7 @@ mod tests {
 
         tokio::time::advance(pause).await;
         breaker.enter(LIMIT).unwrap().report(&Ok(()), "L2");
-        assert!(breaker.is_closed());
+        assert!(breaker.observed() == BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]
@@ -270,9 +276,9 @@ mod tests {
         let second = breaker.enter(LIMIT).unwrap();
         assert!(second.is_probe());
         kept.report(&Ok(()), "L2");
-        assert!(!breaker.is_closed(), "a lost probe decides nothing");
+        assert!(breaker.observed() != BreakerState::Closed, "a lost probe decides nothing");
         second.report(&Ok(()), "L2");
-        assert!(breaker.is_closed());
+        assert!(breaker.observed() == BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]
@@ -281,7 +287,7 @@ mod tests {
         for kind in [ErrorKind::Codec, ErrorKind::Full, ErrorKind::ReadOnly, ErrorKind::Denied, ErrorKind::Backend] {
             breaker.enter(LIMIT).unwrap().report(&Err::<(), _>(Error::new(kind, "no")), "L2");
         }
-        assert!(breaker.is_closed());
+        assert!(breaker.observed() == BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]
@@ -290,7 +296,7 @@ mod tests {
         let early = breaker.enter(LIMIT).unwrap();
         fail(&breaker).unwrap();
         early.report(&Ok(()), "L2");
-        assert!(!breaker.is_closed());
+        assert!(breaker.observed() != BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]
@@ -333,6 +339,6 @@ mod tests {
         drop(failed);
         tokio::time::advance(pause).await;
         breaker.enter(LIMIT).unwrap().report(&Ok(()), "L2");
-        assert!(breaker.is_closed());
+        assert!(breaker.observed() == BreakerState::Closed);
     }
 }

@@ -6,7 +6,7 @@ use cache_core::{Error, ErrorKind, Result};
 use smallvec::SmallVec;
 use tokio::{runtime::Handle, time::timeout_at};
 
-use super::{Tier, erased::ErasedStore};
+use super::{Tier, erased::ErasedStore, operation::Operation};
 use crate::util::deadline::after;
 
 /// One result per key. A single key needs no allocation.
@@ -22,14 +22,20 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     ///
     /// Returns an error of kind `Timeout` after `limit`, and of kind `Unavailable` if the breaker
     /// skips the call.
-    pub(super) async fn call<T>(&self, limit: Duration, call: impl AsyncFnOnce(bool) -> Result<T>) -> Result<T> {
+    pub(super) async fn call<T>(
+        &self,
+        operation: Operation,
+        limit: Duration,
+        call: impl AsyncFnOnce(bool) -> Result<T>,
+    ) -> Result<T> {
         let verdict = async |is_probe| call(is_probe).await.map(|answer| (answer, Some(Ok(()))));
-        self.call_with_verdict(limit, 1, verdict).await
+        self.call_with_verdict(operation, limit, 1, verdict).await
     }
 
     /// Calls the store for `count` results; an error is the result of all of them.
     pub(super) async fn call_for_each<T>(
         &self,
+        operation: Operation,
         limit: Duration,
         count: usize,
         call: impl AsyncFnOnce(bool) -> Each<Result<T>>,
@@ -42,12 +48,13 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             let verdict = verdict(&results);
             Ok((results, Some(verdict)))
         };
-        self.counted(self.call_with_verdict(limit, count, checked).await, count)
+        self.counted(self.call_with_verdict(operation, limit, count, checked).await, count)
     }
 
     /// As [`call`](Self::call), for `count` keys. The call also returns its report to the breaker.
     pub(super) async fn call_with_verdict<T>(
         &self,
+        operation: Operation,
         limit: Duration,
         keys: usize,
         call: impl AsyncFnOnce(bool) -> Result<(T, Verdict)>,
@@ -70,11 +77,14 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             None => None,
         };
         let is_probe = pass.as_ref().is_some_and(super::breaker::Pass::is_probe);
+        let durations = self.durations.of(operation);
+        let started = durations.start();
         let result = timeout_at(after(limit), call(is_probe)).await.unwrap_or_else(|_| Err(self.late(limit)));
         let (result, verdict) = match result {
             Ok((answer, verdict)) => (Ok(answer), verdict),
             Err(error) => (Err(error.clone()), Some(Err(error))),
         };
+        durations.end(started, verdict.as_ref().is_none_or(Result::is_ok));
         if let (Some(pass), Some(verdict)) = (pass, verdict) {
             pass.report(&verdict, self.title());
         }

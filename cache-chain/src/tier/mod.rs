@@ -5,6 +5,7 @@ mod call;
 mod erased;
 mod fenced;
 mod fills;
+mod operation;
 mod pending_deletes;
 pub(crate) mod read;
 mod repair;
@@ -23,11 +24,13 @@ use self::{
     erased::ErasedStore,
     fenced::Fenced,
     fills::Fills,
+    operation::CallDurations,
     pending_deletes::PendingDeletes,
 };
 use crate::{
     coherence::{Draw, FirstTiers},
     lifetime::TierLifetimes,
+    metrics::Publisher,
     stats::{TierCounters, TierStats},
 };
 
@@ -78,6 +81,7 @@ pub struct Tier<V> {
     pub(crate) fills: Arc<Fills>,
     clock: SharedClock,
     counters: TierCounters,
+    durations: CallDurations,
     stream: Option<Arc<dyn InvalidationStream>>,
     /// `true` if its stream also deletes from shared tiers above.
     invalidates_shared: bool,
@@ -111,6 +115,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             fills: Arc::default(),
             clock: SystemClock::shared(),
             counters: TierCounters::default(),
+            durations: CallDurations::default(),
             stream,
             invalidates_shared: false,
             first: None,
@@ -240,12 +245,19 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         Ok(self)
     }
 
+    /// Measures its calls from now on.
+    pub(crate) fn measure(&mut self, publisher: &Publisher) {
+        self.durations = CallDurations::new(|operation| publisher.tier_calls(&self.name, operation));
+    }
+
     pub(crate) fn title(&self) -> &Arc<str> {
         &self.name
     }
 
     pub(crate) fn stats(&self) -> TierStats {
-        self.counters.snapshot(self.pending.len(), self.name.to_string())
+        let breaker = self.breaker.as_ref().map(Circuit::observed);
+        let usage = self.local().and_then(LocalStore::usage);
+        self.counters.snapshot(self.pending.len(), usage, breaker, self.name.to_string())
     }
 
     /// Returns the entry of a local tier, unless it is suspect. It is not counted.

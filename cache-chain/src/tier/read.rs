@@ -9,6 +9,7 @@ pub(crate) use super::call::Each;
 use super::{
     Tier,
     call::{Verdict, verdict},
+    operation::Operation,
 };
 use crate::util::{deadline::after, key_map::KeyMap};
 
@@ -118,7 +119,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             }
             self.get_repaired((keys, suspects), &repaired, counts).await
         };
-        self.counted(self.call_with_verdict(limit, keys.len(), get).await, keys.len())
+        self.counted(self.call_with_verdict(Operation::Get, limit, keys.len(), get).await, keys.len())
     }
 
     /// As [`get`](Self::get), after an attempt to repair the tier that ended like this.
@@ -198,7 +199,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
 
     /// Returns the time by the clock of the store's backend, if there is one.
     pub(crate) async fn server_time(&self) -> Result<Option<ServerTime>> {
-        self.call(self.read_timeout, async |_| self.store.server_time().await).await
+        self.call(Operation::Time, self.read_timeout, async |_| self.store.server_time().await).await
     }
 
     /// Takes a lease of each key for `life`, all within `limit`.
@@ -217,12 +218,12 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             // The fence answers at once, whatever state the store is in.
             return lease(false).await;
         }
-        self.call_for_each(limit, keys.len(), lease).await
+        self.call_for_each(Operation::Lease, limit, keys.len(), lease).await
     }
 
     /// Returns leases that are not needed, so that they leave nothing in the store.
     pub(crate) async fn release_leases(&self, leases: &[(Key, Ticket)]) -> Result<()> {
-        self.call(self.write_timeout, async |_| self.store.release_leases(leases).await).await
+        self.call(Operation::Release, self.write_timeout, async |_| self.store.release_leases(leases).await).await
     }
 
     /// Claims the right to load the keys, for `life`.
@@ -231,16 +232,17 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             [key] => Each::from_iter([self.store.claim_within(key, life).await]),
             _ => self.store.claim_many_within(keys, life).await.into(),
         };
-        self.call_for_each(self.read_timeout, keys.len(), claim).await
+        self.call_for_each(Operation::Claim, self.read_timeout, keys.len(), claim).await
     }
 
     /// Lets claims live for `life` from now on.
     pub(crate) async fn renew_claims(&self, claims: &[(Key, Ticket)], life: Duration) -> Result<()> {
-        self.call(self.write_timeout, async |_| self.store.renew_claims(claims, life).await).await
+        self.call(Operation::RenewClaims, self.write_timeout, async |_| self.store.renew_claims(claims, life).await)
+            .await
     }
 
     /// Returns a claim.
     pub(crate) async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
-        self.call(self.write_timeout, async |_| self.store.release(key, ticket).await).await
+        self.call(Operation::Release, self.write_timeout, async |_| self.store.release(key, ticket).await).await
     }
 }

@@ -2,7 +2,7 @@
 
 use cache_core::{Error, ErrorKind, Key, Result};
 
-use super::Tier;
+use super::{Tier, operation::Operation};
 
 /// The number of keys that one call of the store deletes.
 const BATCH: usize = 256;
@@ -46,7 +46,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     pub(crate) async fn repair_now(&self) -> Result<()> {
         // The breaker learns nothing if the store was not asked.
         let repair = async |_| self.repair(true).await.map(|was_asked| ((), was_asked.then_some(Ok(()))));
-        self.call_with_verdict(self.write_timeout, 1, repair).await
+        self.call_with_verdict(Operation::Repair, self.write_timeout, 1, repair).await
     }
 
     /// Deletes the pending keys, if it is time to and no other caller does. Returns `true` if the

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     Tier,
     call::Each,
+    operation::Operation,
     pending_deletes::{Mark, PendingDeletes},
 };
 use crate::util::deadline::after;
@@ -24,7 +25,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             Err(writes) => self.store.fill_many(writes).await.into(),
         };
         let count = is_filled.iter().filter(|is_filled| **is_filled).count();
-        let mut filled = self.call_for_each(self.write_timeout, count, fill).await.into_iter();
+        let mut filled = self.call_for_each(Operation::Fill, self.write_timeout, count, fill).await.into_iter();
         is_filled
             .iter()
             .map(|is_filled| if *is_filled { filled.next().unwrap_or(Ok(false)) } else { Ok(false) })
@@ -37,7 +38,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             Ok(write) => Each::from_iter([self.store.set(write).await]),
             Err(writes) => self.store.set_many(writes).await.into(),
         };
-        self.write(&keys, set).await
+        self.write(Operation::Set, &keys, set).await
     }
 
     pub(crate) async fn del(&self, keys: &[Key]) -> Each<Result<()>> {
@@ -45,7 +46,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             [key] => Each::from_iter([self.store.del(key).await]),
             _ => self.store.del_many(keys).await.into(),
         };
-        self.write(keys, del).await
+        self.write(Operation::Del, keys, del).await
     }
 
     /// Deletes a key, and returns its entry as far as it may be read.
@@ -60,7 +61,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
                 taken => taken,
             }])
         };
-        let taken = self.write(std::slice::from_ref(key), take).await.pop().unwrap_or(Ok(None))?;
+        let taken = self.write(Operation::Take, std::slice::from_ref(key), take).await.pop().unwrap_or(Ok(None))?;
         Ok(taken.filter(|entry| !is_withheld && !self.pending.rejects(entry)))
     }
 
@@ -95,7 +96,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             }
             Each::from_iter([expired])
         };
-        self.write(std::slice::from_ref(key), expire).await.pop().unwrap_or(Ok(()))
+        self.write(Operation::Expire, std::slice::from_ref(key), expire).await.pop().unwrap_or(Ok(()))
     }
 
     /// Claims to be the only one that expires the key, in a tier that grants claims. Otherwise of two
@@ -137,7 +138,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             }
             self.store.touch(key, lifetime, now).await
         };
-        self.call(self.write_timeout, touch).await
+        self.call(Operation::Touch, self.write_timeout, touch).await
     }
 
     /// Waits until the loads of the key that have ended are stored here, unless that takes long.
@@ -146,16 +147,21 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     /// Runs a write of the keys. Those that fail are pending for deletion.
-    async fn write<T>(&self, keys: &[Key], call: impl AsyncFnOnce(bool) -> Each<Result<T>>) -> Each<Result<T>> {
+    async fn write<T>(
+        &self,
+        operation: Operation,
+        keys: &[Key],
+        call: impl AsyncFnOnce(bool) -> Each<Result<T>>,
+    ) -> Each<Result<T>> {
         if !self.is_repairable() {
-            return self.call_for_each(self.write_timeout, keys.len(), call).await;
+            return self.call_for_each(operation, self.write_timeout, keys.len(), call).await;
         }
         let unfinished = Unfinished { pending: &self.pending, keys, mark: self.pending.mark() };
         let in_turn = async |is_probe| {
             let _in_flight = self.pending.begin_write(keys).await;
             call(is_probe).await
         };
-        let results = self.call_for_each(self.write_timeout, keys.len(), in_turn).await;
+        let results = self.call_for_each(operation, self.write_timeout, keys.len(), in_turn).await;
         let written =
             |ok: bool| keys.iter().zip(&results).filter(move |(_, result)| result.is_ok() == ok).map(|(key, _)| key);
         self.pending.add(written(false));
@@ -169,7 +175,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     pub(crate) async fn clear(&self) -> Result<()> {
         let mark = self.pending.mark();
         let clear = async |_| self.blocking(|store| Box::pin(async move { store.clear().await })).await;
-        let cleared = self.call(MAX_TTL, clear).await;
+        let cleared = self.call(Operation::Clear, MAX_TTL, clear).await;
         match &cleared {
             Err(_) if self.is_repairable() => self.pending.add_all(),
             Err(_) => {}

@@ -29,6 +29,8 @@ mod loads;
 mod loads_batch;
 mod loads_outcome;
 mod max_age;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod nested;
 mod nested_chains;
 mod operations;

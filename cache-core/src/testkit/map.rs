@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Displaced, Entry, Fence, Key, LocalStore, Profile, Result, SharedClock, SystemClock};
+use crate::{Displaced, Entry, Fence, Key, LocalStore, Profile, Result, SharedClock, SystemClock, Usage};
 
 /// The reference store: a map behind a lock. It keeps every clause of the contract and evicts
 /// nothing.
@@ -68,6 +68,11 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for MapStore<V> {
     fn get(&self, key: &Key) -> Option<Entry<V>> {
         let row = self.rows().get(key).cloned()?;
         (!row.is_expired(self.inner.clock.now())).then(|| Entry::clone(&row))
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        let entries = self.rows().len() as u64;
+        Some(Usage::new(entries, entries))
     }
 
     fn holds(&self, key: &Key) -> bool {

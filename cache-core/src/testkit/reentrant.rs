@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use super::block_on;
 use crate::{
-    Displaced, Entry, Expiry, Fence, Key, Lifetime, LocalStore, Moment, Profile, Result, Store, Ticket, Write,
+    Displaced, Entry, Expiry, Fence, Key, Lifetime, LocalStore, Moment, Profile, Result, Store, Ticket, Usage, Write,
 };
 
 /// A value that calls the store which holds it when it is dropped: it reads its key, and writes,
@@ -59,6 +59,10 @@ impl LocalStore for Shared {
 
     fn fence(&self) -> &Fence {
         self.0.fence()
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.0.usage()
     }
 
     fn get(&self, key: &Key) -> Option<Entry<Reentrant>> {
