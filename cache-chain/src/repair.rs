@@ -55,7 +55,9 @@ async fn run<V: Clone + Send + Sync + 'static>(running: Running<V>) {
         let Some(repairer) = running.0.upgrade() else { return };
         for tier in repairer.tiers.iter().filter(|tier| tier.needs_repair()) {
             // A failure is counted by the tier, and retried. So is a panic of the store.
-            let _ = caught(tier.repair_now()).await;
+            if let Some(Err(error)) = caught(tier.repair_now()).await {
+                tier.report_failed_repair(&error);
+            }
         }
         if !repairer.tiers.iter().any(Tier::needs_repair) {
             drop(running);

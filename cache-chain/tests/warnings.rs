@@ -1,5 +1,5 @@
-//! The warnings of a chain about its coherence. They are in a program of their own, because `tracing`
-//! remembers for the whole process which events somebody listens to.
+//! The events that a chain reports. They are in a program of their own, because `tracing` remembers
+//! for the whole process which events somebody listens to.
 
 use std::{
     fmt::Write as _,
@@ -7,8 +7,11 @@ use std::{
     time::Duration,
 };
 
-use cache_chain::{ChainCache, Tier};
-use cache_core::testkit::{MapStore, ScriptedStore, SharedMap};
+use cache_chain::{Breaker, ChainCache, Tier};
+use cache_core::{
+    Entry, ErrorKind, Expiry, Key, Store, Ticket, Write,
+    testkit::{MapStore, Operation, ScriptedStore, SharedMap},
+};
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
@@ -60,8 +63,22 @@ impl Log {
     }
 
     fn warnings(&self) -> Vec<String> {
+        self.at(Level::WARN)
+    }
+
+    fn at(&self, wanted: Level) -> Vec<String> {
         let log = self.0.lock().unwrap();
-        log.iter().filter(|(level, _)| *level == Level::WARN).map(|(_, text)| text.clone()).collect()
+        log.iter().filter(|(level, _)| *level == wanted).map(|(_, text)| text.clone()).collect()
+    }
+
+    /// Takes the only warning, which has all these parts.
+    fn warned(&self, parts: &[&str]) {
+        let warnings = self.warnings();
+        self.0.lock().unwrap().clear();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        for part in parts {
+            assert!(warnings[0].contains(part), "{warnings:?} without {part:?}");
+        }
     }
 }
 
@@ -122,4 +139,109 @@ async fn the_end_of_a_stream_is_reported_once() {
     let warnings = log.warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("the stream was cut"), "{warnings:?}");
+}
+
+/// A chain of two tiers that are not in this process, and their stores.
+fn remote(
+    settings: impl Fn(Tier<u32>) -> Tier<u32>,
+) -> (cache_chain::ChainBuilder<u32>, [ScriptedStore<MapStore<u32>>; 2]) {
+    let stores = [(); 2].map(|()| ScriptedStore::new(MapStore::new()));
+    let tier = |at: usize, name: &str| settings(Tier::new(stores[at].clone()).name(name));
+    let chain = ChainCache::builder().tier(tier(0, "upper")).tier(tier(1, "lower")).no_coherence();
+    (chain, stores)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_opens_or_closes_is_reported_and_one_that_stays_open_is_not() {
+    let (log, _guard) = Log::start();
+    let breaker = Breaker::new().failures(2).probe_interval(Duration::from_secs(1));
+    let (chain, [_, lower]) = remote(|tier| tier.breaker(breaker));
+    let chain = chain.build().unwrap();
+    lower.fail(Operation::Get, ErrorKind::Unavailable);
+    chain.get("k").await.unwrap_err();
+    assert_eq!(log.warnings(), Vec::<String>::new());
+    chain.get("k").await.unwrap_err();
+    log.warned(&["tier=\"lower\"", "failures=2", "has opened"]);
+    for _ in 0..3 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        chain.get("k").await.unwrap_err();
+    }
+    assert_eq!(log.warnings(), Vec::<String>::new());
+    lower.heal();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    chain.get("k").await.unwrap();
+    let closed = log.at(Level::INFO);
+    assert!(closed.len() == 1 && closed[0].contains("lower") && closed[0].contains("has closed"), "{closed:?}");
+}
+
+/// Puts values into a store, as another process does.
+async fn put(store: &ScriptedStore<MapStore<u32>>, keys: std::ops::Range<u32>) {
+    for key in keys {
+        let write = Write::new(Key::new(&key).unwrap(), Entry::new(1, Expiry::Never), Ticket::unconditional());
+        Store::set(store.inner(), write).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_backfills_are_reported_once_a_minute() {
+    let (log, _guard) = Log::start();
+    let (chain, [upper, lower]) = remote(Tier::no_breaker);
+    let chain = chain.build().unwrap();
+    put(&lower, 0..6).await;
+    upper.fail(Operation::Fill, ErrorKind::Unavailable);
+    let read = async |keys: std::ops::Range<u32>| {
+        for key in keys {
+            assert_eq!(chain.get(key).await.unwrap(), Some(1));
+        }
+        chain.wait().await.unwrap();
+    };
+    read(0..3).await;
+    log.warned(&["tier=upper", "suppressed=0", "could not be copied"]);
+    read(3..5).await;
+    assert_eq!(log.warnings(), Vec::<String>::new());
+    tokio::time::advance(Duration::from_secs(60)).await;
+    read(5..6).await;
+    log.warned(&["suppressed=4"]);
+    assert_eq!(chain.stats().backfill.failed, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_backfill_queue_is_reported_and_a_closed_one_is_not() {
+    let (log, _guard) = Log::start();
+    let (chain, [upper, lower]) = remote(Tier::no_breaker);
+    let chain = chain.backfill_items(1).build().unwrap();
+    put(&lower, 0..4).await;
+    let gate = upper.stall(Operation::Fill);
+    for key in 0..3 {
+        chain.get(key).await.unwrap();
+    }
+    log.warned(&["items=1", "the backfill queue is full"]);
+    gate.open();
+    chain.shutdown(Duration::from_secs(1)).await.unwrap();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    chain.get(3).await.unwrap();
+    assert_eq!(log.warnings(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repair_that_fails_is_reported() {
+    let (log, _guard) = Log::start();
+    let (chain, [upper, _lower]) = remote(Tier::no_breaker);
+    let chain = chain.build().unwrap();
+    upper.fail(Operation::Del, ErrorKind::Unavailable);
+    chain.del(1).await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    log.warned(&["tier=upper", "keys=1", "could not be deleted"]);
+}
+
+#[tokio::test]
+async fn records_that_do_not_decode_are_reported() {
+    let (log, _guard) = Log::start();
+    let (chain, [upper, _lower]) = remote(Tier::no_breaker);
+    let chain = chain.build().unwrap();
+    upper.fail(Operation::Get, ErrorKind::Codec);
+    for key in 0..3 {
+        assert_eq!(chain.get(key).await.unwrap(), None);
+    }
+    log.warned(&["tier=upper", "do not decode"]);
 }

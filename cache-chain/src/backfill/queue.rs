@@ -11,7 +11,7 @@ use super::Backfill;
 use crate::{
     stats::{BackfillCounters, BackfillStats},
     tier::read::Each,
-    util::{key_map::KeyMap, sync::lock},
+    util::{key_map::KeyMap, sync::lock, throttle::Throttle},
 };
 
 /// The bounds of the queue. A backfill counts until it has been applied.
@@ -26,6 +26,8 @@ pub(super) struct Queue<V> {
     ready: Notify,
     limits: Limits,
     counters: BackfillCounters,
+    /// Limits the reports of dropped backfills.
+    reports: Throttle,
 }
 
 struct State<V> {
@@ -75,6 +77,7 @@ impl<V> Queue<V> {
             ready: Notify::new(),
             limits,
             counters: BackfillCounters::default(),
+            reports: Throttle::default(),
         }
     }
 
@@ -85,11 +88,11 @@ impl<V> Queue<V> {
     /// Queues backfills, each in place of an older one of the same key. Returns how many were
     /// queued. Never waits.
     pub(super) fn push(&self, mut backfills: Each<Queued<V>>) -> usize {
-        let (mut count, mut is_longer) = (0, false);
+        let (offered, mut count, mut is_longer) = (backfills.len(), 0, false);
         // Those that are not kept are dropped outside of the lock, because the `Drop` of a value is
         // code of the application.
         let mut not_kept = Each::new();
-        {
+        let is_closed = {
             let mut state = self.state();
             for backfill in backfills.drain(..) {
                 let (is_queued, rest) = self.admit(&mut state, backfill);
@@ -97,9 +100,17 @@ impl<V> Queue<V> {
                 is_longer |= is_queued && rest.is_none();
                 not_kept.extend(rest);
             }
-        }
+            state.closed
+        };
         if is_longer {
             self.ready.notify_one();
+        }
+        if count < offered
+            && !is_closed
+            && let Some(suppressed) = self.reports.pass()
+        {
+            let Limits { items, bytes } = self.limits;
+            tracing::warn!(items, bytes, suppressed, "the backfill queue is full, and backfills are dropped");
         }
         count
     }

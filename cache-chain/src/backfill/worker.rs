@@ -70,7 +70,10 @@ pub(super) async fn apply<V: Clone + Send + Sync + 'static>(
             match filled {
                 Ok(true) => counters.applied.increment(),
                 Ok(false) => counters.refused.increment(),
-                Err(_) => counters.failed.increment(),
+                Err(error) => {
+                    counters.failed.increment();
+                    tier.report_failed_fill(&error);
+                }
             }
         }
     }

@@ -158,12 +158,17 @@ impl Circuit {
             // A call that began before the breaker opened changes nothing.
             _ => return,
         };
-        let next = if failures >= self.settings.failures {
+        let opens = failures >= self.settings.failures;
+        let was_closed = matches!(&*state, State::Closed { .. });
+        let next = if opens {
             State::Open { until: after(self.settings.probe_interval), error: self.skipped(error, name) }
         } else {
             State::Closed { failures }
         };
         Self::transition(state, next);
+        if opens && was_closed {
+            tracing::warn!(tier = name, %error, failures, "a circuit breaker has opened: the tier is skipped");
+        }
     }
 
     /// Made once, when the breaker opens: skipping a tier must be cheap.
@@ -176,10 +181,14 @@ impl Circuit {
         Error::with_source(ErrorKind::Unavailable, message, error.clone())
     }
 
-    fn answered(&self, probe: Option<Probe>) {
+    fn answered(&self, name: &str, probe: Option<Probe>) {
         let state = self.state();
-        if state.is_probed_by(probe) || matches!(*state, State::Closed { .. }) {
+        let closes = state.is_probed_by(probe);
+        if closes || matches!(*state, State::Closed { .. }) {
             Self::transition(state, State::Closed { failures: 0 });
+        }
+        if closes {
+            tracing::info!(tier = name, "a circuit breaker has closed: the tier answers again");
         }
     }
 }
@@ -203,7 +212,7 @@ impl Pass<'_> {
             Err(error) if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable) => {
                 self.breaker.failed(error, name, self.probe);
             }
-            _ => self.breaker.answered(self.probe),
+            _ => self.breaker.answered(name, self.probe),
         }
     }
 }

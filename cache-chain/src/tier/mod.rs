@@ -9,6 +9,7 @@ mod operation;
 mod pending_deletes;
 pub(crate) mod read;
 mod repair;
+mod report;
 mod write;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -26,6 +27,7 @@ use self::{
     fills::Fills,
     operation::CallDurations,
     pending_deletes::PendingDeletes,
+    report::Reports,
 };
 use crate::{
     coherence::{Draw, FirstTiers},
@@ -82,6 +84,7 @@ pub struct Tier<V> {
     clock: SharedClock,
     counters: TierCounters,
     durations: CallDurations,
+    reports: Reports,
     stream: Option<Arc<dyn InvalidationStream>>,
     /// `true` if its stream also deletes from shared tiers above.
     invalidates_shared: bool,
@@ -116,6 +119,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             clock: SystemClock::shared(),
             counters: TierCounters::default(),
             durations: CallDurations::default(),
+            reports: Reports::default(),
             stream,
             invalidates_shared: false,
             first: None,

@@ -181,6 +181,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             Ok(entry) => entry.filter(|entry| !self.pending.rejects(entry)),
             Err(error) if error.kind() == ErrorKind::Codec => {
                 self.counters.undecodable.add(usize::from(counts.is_some()));
+                self.report_undecodable(&error);
                 None
             }
             Err(error) => return Err(error),

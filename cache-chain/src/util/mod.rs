@@ -9,3 +9,4 @@ pub(crate) mod park;
 pub(crate) mod pending;
 pub(crate) mod runtime;
 pub(crate) mod sync;
+pub(crate) mod throttle;

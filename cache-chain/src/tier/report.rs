@@ -1,0 +1,42 @@
+//! Reports, as events of `tracing`, of failures that no caller hears of.
+
+use cache_core::Error;
+
+use super::Tier;
+use crate::util::throttle::Throttle;
+
+/// Limits the reports of one tier, each kind by itself.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    fill: Throttle,
+    repair: Throttle,
+    undecodable: Throttle,
+}
+
+impl<V> Tier<V> {
+    pub(crate) fn report_failed_fill(&self, error: &Error) {
+        if let Some(suppressed) = self.reports.fill.pass() {
+            tracing::warn!(tier = %self.name, %error, suppressed, "entries could not be copied into a tier");
+        }
+    }
+
+    pub(crate) fn report_failed_repair(&self, error: &Error) {
+        if let Some(suppressed) = self.reports.repair.pass() {
+            let keys = self.pending.len();
+            tracing::warn!(
+                tier = %self.name, %error, keys, suppressed,
+                "keys could not be deleted from a tier after a failed write; it is not read for them, and this is retried"
+            );
+        }
+    }
+
+    pub(super) fn report_undecodable(&self, error: &Error) {
+        if let Some(suppressed) = self.reports.undecodable.pass() {
+            tracing::warn!(
+                tier = %self.name, %error, suppressed,
+                "a tier holds records that do not decode, which are misses; another version of the application may have \
+                 written them"
+            );
+        }
+    }
+}
