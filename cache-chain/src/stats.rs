@@ -121,7 +121,7 @@ statistics! {
         pending_deletes: usize,
         /// What the store holds; `None` if it is not in this process, or does not know.
         usage: Option<Usage>,
-        /// The state of the circuit breaker; `None` if the tier has none.
+        /// The state of the circuit breaker; `None` if the tier has none or is in this process.
         breaker: Option<BreakerState>,
         /// The name of the tier.
         name: String,

@@ -122,7 +122,9 @@ impl<V: Clone + Send + Sync + 'static> LocalStore for QuickCacheStore<V> {
         rows.insert_with_lifecycle(key.fingerprint(), row, &mut displaced);
         // A row of this key was replaced, or is the new one, which was refused.
         let evicted = displaced.iter().filter(|displaced| displaced.row.key() != key).count();
-        self.inner.evictions.fetch_add(evicted as u64, Relaxed);
+        if evicted > 0 {
+            self.inner.evictions.fetch_add(evicted as u64, Relaxed);
+        }
         Ok(Displaced::rows(displaced))
     }
 

@@ -150,6 +150,9 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
     /// chain is built. The statistics are published once a second, and by
     /// [`ChainCache::publish_metrics`]. Keys are no labels. The README of this crate lists the
     /// metrics.
+    ///
+    /// Give each chain of a process a name of its own: of two counters of one name, the larger one
+    /// is published. An empty name is refused by [`build`](Self::build).
     #[cfg(feature = "metrics")]
     pub fn metrics(mut self, cache: impl Into<String>) -> Self {
         self.publisher = Some(Publisher::new(cache.into()));
@@ -254,6 +257,9 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         }
         if self.limits.items == 0 || self.limits.bytes == 0 {
             return invalid("the backfill queue has no room; allow at least one item and its bytes");
+        }
+        if self.publisher.as_ref().is_some_and(|publisher| !publisher.is_named()) {
+            return invalid("the name for the metrics of the chain is empty; give each chain a name of its own");
         }
         Ok(())
     }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::Parts;
-use crate::metrics::{INTERVAL, Publisher};
+use crate::{
+    metrics::{INTERVAL, Publisher},
+    util::panics::caught,
+};
 
 #[cfg(feature = "metrics")]
 impl<V: Clone + Send + Sync + 'static> super::ChainCache<V> {
@@ -33,7 +36,9 @@ pub(super) fn publish_regularly<V: Clone + Send + Sync + 'static>(
             else {
                 return;
             };
-            publisher.publish(&Parts { reader: &reader, loader: &loader, writer: &writer }.stats());
+            let parts = Parts { reader: &reader, loader: &loader, writer: &writer };
+            // A recorder or a store that panics must not end this.
+            let _ = caught(async { publisher.publish(&parts.stats()) }).await;
         }
     }
 }

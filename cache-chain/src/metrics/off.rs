@@ -9,6 +9,10 @@ use crate::stats::Stats;
 pub(crate) struct Publisher;
 
 impl Publisher {
+    pub(crate) fn is_named(&self) -> bool {
+        true
+    }
+
     pub(crate) fn tier_calls(&self, _: &Arc<str>, _: &'static str) -> super::Durations {
         super::Durations::default()
     }

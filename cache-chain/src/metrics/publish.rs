@@ -1,14 +1,13 @@
 //! The metrics themselves: their names, labels and values.
 
 use std::{
-    fmt,
-    sync::{Arc, OnceLock},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     time::Duration,
 };
 
 use metrics::{
-    Histogram, Label, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
-    histogram,
+    Label, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
 use crate::stats::{BreakerState, Stats, TierStats};
@@ -29,6 +28,10 @@ impl Publisher {
         Self { cache: SharedString::from_shared(Arc::from(cache)) }
     }
 
+    pub(crate) fn is_named(&self) -> bool {
+        !self.cache.is_empty()
+    }
+
     /// The durations of the calls of one operation to the tier.
     pub(crate) fn tier_calls(&self, tier: &Arc<str>, operation: &'static str) -> super::Durations {
         let labels = vec![label_of(tier), Label::from_static_parts("operation", operation)];
@@ -42,7 +45,7 @@ impl Publisher {
 
     fn durations(&self, name: &'static str, mut labels: Vec<Label>) -> super::Durations {
         labels.push(self.cache());
-        super::Durations(Some(Histograms { name, labels, ok: OnceLock::new(), error: OnceLock::new() }))
+        super::Durations(Some(Histograms { name, labels }))
     }
 
     fn cache(&self) -> Label {
@@ -69,9 +72,9 @@ impl Publisher {
         counter!("cache_coherence_epochs_total", vec![self.cache()]).absolute(coherence.epoch);
         self.gauge("cache_coherence_trusted", f64::from(u8::from(coherence.trusted)));
         self.gauge("cache_coherence_window_seconds", coherence.window.as_secs_f64());
-        if let Some(age) = coherence.heartbeat_age {
-            self.gauge("cache_coherence_heartbeat_age_seconds", age.as_secs_f64());
-        }
+        // Infinite while there is no proof, so that an alert on the age fires.
+        let age = coherence.heartbeat_age.map_or(f64::INFINITY, |age| age.as_secs_f64());
+        self.gauge("cache_coherence_heartbeat_age_seconds", age);
     }
 
     fn publish_tier(&self, tier: &TierStats) {
@@ -117,23 +120,21 @@ fn label_of(name: &Arc<str>) -> Label {
     Label::new("tier", SharedString::from_shared(Arc::clone(name)))
 }
 
-/// The durations of calls of one kind, by their outcome. A histogram is registered when it has its
-/// first value.
+/// The durations of calls of one kind, by their outcome.
+#[derive(Debug)]
 pub(super) struct Histograms {
     name: &'static str,
     labels: Vec<Label>,
-    ok: OnceLock<Histogram>,
-    error: OnceLock<Histogram>,
 }
 
 impl Histograms {
+    /// Records a duration. The histogram is registered each time: a recorder may forget one that is
+    /// idle. A recorder that panics must not break the call.
     pub(super) fn record(&self, duration: Duration, is_ok: bool) {
-        let (outcome, histogram) = if is_ok { ("ok", &self.ok) } else { ("error", &self.error) };
-        let register = || {
-            let outcome = Label::from_static_parts("outcome", outcome);
-            histogram!(self.name, [&self.labels[..], &[outcome]].concat())
-        };
-        histogram.get_or_init(register).record(duration.as_secs_f64());
+        let outcome = Label::from_static_parts("outcome", if is_ok { "ok" } else { "error" });
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            histogram!(self.name, [&self.labels[..], &[outcome]].concat()).record(duration.as_secs_f64());
+        }));
     }
 }
 
@@ -166,10 +167,4 @@ fn describe() {
     }
     describe_histogram!(TIER_CALLS, Unit::Seconds, "Calls to the store of a tier that is not in this process.");
     describe_histogram!(LOADS, Unit::Seconds, "Loader calls, without the wait for a permit.");
-}
-
-impl fmt::Debug for Histograms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Histograms").field("name", &self.name).finish_non_exhaustive()
-    }
 }

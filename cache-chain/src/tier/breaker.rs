@@ -167,7 +167,7 @@ impl Circuit {
         };
         Self::transition(state, next);
         if opens && was_closed {
-            tracing::warn!(tier = name, %error, failures, "a circuit breaker has opened: the tier is skipped");
+            tracing::warn!(tier = %name, %error, failures, "a circuit breaker has opened: the tier is skipped");
         }
     }
 
@@ -188,7 +188,7 @@ impl Circuit {
             Self::transition(state, State::Closed { failures: 0 });
         }
         if closes {
-            tracing::info!(tier = name, "a circuit breaker has closed: the tier answers again");
+            tracing::info!(tier = %name, "a circuit breaker has closed: the tier answers again");
         }
     }
 }

@@ -84,9 +84,11 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             Ok((answer, verdict)) => (Ok(answer), verdict),
             Err(error) => (Err(error.clone()), Some(Err(error))),
         };
-        durations.end(started, verdict.as_ref().is_none_or(Result::is_ok));
-        if let (Some(pass), Some(verdict)) = (pass, verdict) {
-            pass.report(&verdict, self.title());
+        if let Some(verdict) = verdict {
+            if let Some(pass) = pass {
+                pass.report(&verdict, self.title());
+            }
+            durations.end(started, verdict.is_ok());
         }
         result.inspect_err(|error| (0..keys).for_each(|_| self.count_error(error)))
     }

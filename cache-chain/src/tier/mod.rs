@@ -259,7 +259,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     pub(crate) fn stats(&self) -> TierStats {
-        let breaker = self.breaker.as_ref().map(Circuit::observed);
+        let breaker = self.breaker.as_ref().filter(|_| !self.is_local()).map(Circuit::observed);
         let usage = self.local().and_then(LocalStore::usage);
         self.counters.snapshot(self.pending.len(), usage, breaker, self.name.to_string())
     }
