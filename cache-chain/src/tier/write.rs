@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_core::{Entry, ErrorKind, Expiry, Key, Lifetime, MAX_TTL, Moment, Result, Ticket, Write};
+use cache_core::{Entry, ErrorKind, Expiry, Key, Lifetime, LocalStore, MAX_TTL, Moment, Result, Ticket, Write};
 use tokio::time::Instant;
 
 use super::{
@@ -30,6 +30,15 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             .iter()
             .map(|is_filled| if *is_filled { filled.next().unwrap_or(Ok(false)) } else { Ok(false) })
             .collect()
+    }
+
+    /// Sets the entry of a key in the store of this tier, which is local.
+    pub(crate) fn set_at_once(&self, local: &dyn LocalStore<Value = V>, key: &Key, entry: Entry<V>) -> Result<()> {
+        // An entry is weighed before the lock, and what it displaces is dropped after it.
+        let weight = local.weigh(key, &entry);
+        let insert = || local.insert(key, entry, weight);
+        let displaced = local.fence().set(key, Ticket::unconditional(), insert, || local.remove(key));
+        displaced.map(drop).inspect_err(|error| self.count_error(error))
     }
 
     pub(crate) async fn set(&self, writes: Vec<Write<V>>) -> Each<Result<()>> {

@@ -74,6 +74,15 @@ impl Completion {
         written
     }
 
+    /// Returns `true` if a write of these keys need not wait for an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// As [`DetachedWrites::predecessors`].
+    pub(super) fn may_begin(&self, keys: &[Key]) -> Result<bool> {
+        self.detached.predecessors(keys).map(|predecessors| predecessors.is_empty())
+    }
+
     /// Runs a `clear`.
     ///
     /// # Cancel safety

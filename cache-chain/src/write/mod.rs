@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cache_core::{Entry, Expiry, Key, Lifetime, Result, SharedClock, Ticket, Ttl, Write};
+use cache_core::{Entry, Expiry, Key, Lifetime, LocalStore, Result, SharedClock, Ticket, Ttl, Write};
 
 use tokio::sync::oneshot;
 
@@ -65,12 +65,38 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
     /// Sets values with one TTL. If a key occurs more than once, its last value is set.
     /// They are not stored in the tiers of `unwritten`; older values are deleted from these.
     pub(crate) async fn set(self: &Arc<Self>, values: Vec<(Key, V)>, ttl: Ttl, unwritten: Places) -> Result<()> {
-        let values = last_of_each(values);
+        let mut values = last_of_each(values);
+        if let [tier] = &*self.tiers
+            && let (Some(local), [(key, _)]) = (tier.local(), &values[..])
+            && unwritten.is_empty()
+            && self.completion.may_begin(std::slice::from_ref(key))?
+            && let Some((key, value)) = values.pop()
+        {
+            return self.set_at_once((tier, local), &key, value, ttl);
+        }
         let keys = values.iter().map(|(key, _)| key.clone()).collect();
         let weight = |(key, value): &(Key, V)| (self.weigher)(key, value).saturating_add(size_of::<V>());
         let bytes = values.iter().map(weight).fold(0, usize::saturating_add);
         let writer = Arc::clone(self);
         self.complete(keys, bytes, Box::pin(async move { writer.set_all(values, ttl, &unwritten).await })).await
+    }
+
+    /// Sets a value in the only tier of the chain, which is in this process. This needs no task and
+    /// no leases, and allocates nothing but what the store does.
+    fn set_at_once(
+        &self,
+        (tier, local): (&Tier<V>, &dyn LocalStore<Value = V>),
+        key: &Key,
+        value: V,
+        ttl: Ttl,
+    ) -> Result<()> {
+        let _forgetting = Forgetting { flights: &self.flights, keys: Some(std::slice::from_ref(key)) };
+        let now = self.clock.now();
+        let Lifetime { fresh_until, expiry, .. } = self.lifetimes.of_value(ttl, now);
+        let entry = Entry::new(value, tier.limit(expiry, now)).fresh_until(fresh_until).created_at(now);
+        let mut failures = Failures::default();
+        failures.note(tier, tier.set_at_once(local, key, entry));
+        failures.of_write("set").inspect(|()| self.counters.set.increment())
     }
 
     /// Deletes keys.

@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Rig, poll_unwoken, settle};
-use cache_chain::{ChainCache, ErrorKind};
+use crate::support::{Rig, poll_once, poll_unwoken, settle};
+use cache_chain::{ChainCache, ErrorKind, ManualClock, Tier};
 use cache_core::{
-    Key, Store,
-    testkit::{MapStore, Operation, Phase, ScriptedStore, yield_now},
+    Displaced, Entry, Fence, Key, LocalStore, Profile, Store,
+    testkit::{Gate, MapStore, Operation, Phase, ScriptedStore, yield_now},
 };
 
 /// The keys of one batch must not void each other's tickets where they share a stripe.
@@ -178,4 +178,97 @@ fn a_write_that_panicked_is_not_run_again() {
         settle().await;
     });
     assert!(!RESUMED.load(Ordering::SeqCst), "`async fn` resumed after panicking, in a task of the chain");
+}
+
+/// A chain of one tier in this process sets without a task.
+#[tokio::test]
+async fn a_set_in_the_only_local_tier_has_its_ttl_and_its_limits_and_is_counted() {
+    let clock = ManualClock::new();
+    let memory = MapStore::with_clock(clock.shared());
+    let tier = Tier::new(memory.clone()).max_ttl(Duration::from_secs(10));
+    let chain = ChainCache::builder().clock(clock.shared()).tier(tier).default_ttl(Duration::from_secs(5));
+    let chain = chain.build().unwrap();
+    let ttl = async |key: &str| chain.get_with_ttl(key).await.unwrap().unwrap().1.as_duration().unwrap().as_secs();
+    chain.set("default", 1).await.unwrap();
+    chain.set_with_ttl("long", 1, Duration::from_secs(60)).await.unwrap();
+    assert_eq!((ttl("default").await, ttl("long").await), (5, 10));
+    chain.set("long", 2).await.unwrap();
+    assert_eq!((chain.get("long").await.unwrap(), ttl("long").await), (Some(2), 5));
+    assert_eq!((chain.stats().writes.set, LocalStore::usage(&memory).unwrap().entries), (3, 2));
+    assert_eq!(chain.set("", 1).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+/// A load that began before the `set` must not be joined after it: it may return the older value.
+#[tokio::test]
+async fn after_a_set_in_the_only_local_tier_no_earlier_load_is_joined() {
+    let clock = ManualClock::new();
+    let tiers = ChainCache::builder().clock(clock.shared()).tier(MapStore::with_clock(clock.shared()));
+    let chain = tiers.build().unwrap();
+    let (gate, loading) = (Gate::default(), chain.clone());
+    let shut = gate.clone();
+    let load = move || async move {
+        shut.passed().await;
+        Ok::<_, std::io::Error>("older".to_owned())
+    };
+    let older = tokio::spawn(async move { loading.get_or_load("k", load).await });
+    settle().await;
+    chain.set_with_ttl("k", "set".to_owned(), Duration::from_secs(1)).await.unwrap();
+    clock.advance(Duration::from_secs(1));
+    let newer = || async { Ok::<_, std::io::Error>("newer".to_owned()) };
+    assert_eq!(chain.get_or_load("k", newer).await.unwrap(), "newer");
+    gate.open();
+    assert_eq!(older.await.unwrap().unwrap(), "older");
+    assert_eq!(chain.get("k").await.unwrap().as_deref(), Some("newer"));
+}
+
+/// A store in this process whose `clear` lasts until it is told to end.
+#[derive(Clone)]
+struct SlowToClear(MapStore<u32>, Arc<std::sync::Mutex<std::sync::mpsc::Receiver<()>>>);
+
+impl LocalStore for SlowToClear {
+    type Value = u32;
+
+    fn profile(&self) -> Profile {
+        LocalStore::profile(&self.0)
+    }
+
+    fn fence(&self) -> &Fence {
+        self.0.fence()
+    }
+
+    fn get(&self, key: &Key) -> Option<Entry<u32>> {
+        LocalStore::get(&self.0, key)
+    }
+
+    fn insert(&self, key: &Key, entry: Entry<u32>, weight: u64) -> cache_core::Result<Displaced> {
+        self.0.insert(key, entry, weight)
+    }
+
+    fn remove(&self, key: &Key) -> cache_core::Result<Displaced> {
+        self.0.remove(key)
+    }
+
+    fn clear(&self) -> cache_core::Result<()> {
+        self.1.lock().unwrap().recv().expect("it is told to end");
+        LocalStore::clear(&self.0)
+    }
+
+    fn wait(&self) -> cache_core::Result<()> {
+        LocalStore::wait(&self.0)
+    }
+}
+
+#[tokio::test]
+async fn a_set_in_the_only_local_tier_waits_for_an_abandoned_clear() {
+    let (end, ended) = std::sync::mpsc::channel();
+    let store = SlowToClear(MapStore::new(), Arc::new(std::sync::Mutex::new(ended)));
+    let chain = ChainCache::builder().tier(store).build().unwrap();
+    let mut clear = Box::pin(chain.clear());
+    assert!(poll_once(&mut clear).await.is_none());
+    drop(clear);
+    let mut set = Box::pin(chain.set("k", 1));
+    assert!(poll_once(&mut set).await.is_none(), "it could be cleared");
+    end.send(()).unwrap();
+    set.await.unwrap();
+    assert_eq!(chain.get("k").await.unwrap(), Some(1));
 }
