@@ -326,7 +326,8 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// Returns this store as a local one if it answers without waiting, else `None`.
+    /// Returns this store as a local one if it answers without waiting, else `None`. A chain may
+    /// then use the methods of [`LocalStore`] in place of those of this trait.
     fn local(&self) -> Option<&dyn LocalStore<Value = Self::Value>> {
         None
     }

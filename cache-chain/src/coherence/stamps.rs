@@ -94,7 +94,9 @@ struct Cold {
     /// The floor of the epoch, which counts when its first proof has come.
     begun: u64,
     /// The last proof of the current epoch: the moment since which changes are not proven.
-    proven: Option<(u64, Instant)>,
+    proven: Option<u64>,
+    /// The moment of the last proof of any epoch.
+    last_proof: Option<Instant>,
     /// The last epoch with a proof before this one: its floor, and its last proof.
     last: Option<(u64, u64)>,
     /// The number of the last notice of all keys.
@@ -204,7 +206,7 @@ impl Stamps {
     /// Begins an epoch: notices before it may have been lost, and those after it are not.
     pub(crate) fn begin(&self, mode: &'static str) {
         let mut cold = lock(&self.cold);
-        if let Some((proven, _)) = cold.proven.take() {
+        if let Some(proven) = cold.proven.take() {
             cold.last = Some((cold.begun, proven));
         }
         cold.epoch += 1;
@@ -231,7 +233,8 @@ impl Stamps {
         if cold.epoch == 0 {
             return;
         }
-        cold.proven = Some((moment_coarse, moment));
+        cold.proven = Some(moment_coarse);
+        cold.last_proof = Some(moment);
         self.hot.floor.fetch_max(cold.begun, Release);
         self.hot.trusted_until.store(moment_coarse.saturating_add(self.window), Release);
     }
@@ -252,7 +255,7 @@ impl Stamps {
             return Some(Suspicion::Changed);
         }
         let since = match (cold.proven, cold.last) {
-            (Some((proven, _)), _) if stamp >= cold.begun => Some(proven),
+            (Some(proven), _) if stamp >= cold.begun => Some(proven),
             (_, Some((floor, proven))) if stamp >= floor => Some(proven),
             _ => None,
         };
@@ -262,8 +265,12 @@ impl Stamps {
     pub(crate) fn state(&self, now: u64) -> StreamState {
         let cold = lock(&self.cold);
         let until = self.hot.trusted_until.load(Acquire);
-        let proven = cold.proven.map(|(_, moment)| moment);
-        StreamState { mode: cold.mode, epoch: cold.epoch, proven, trusted: until != u64::MAX && now <= until }
+        StreamState {
+            mode: cold.mode,
+            epoch: cold.epoch,
+            proven: cold.last_proof,
+            trusted: until != u64::MAX && now <= until,
+        }
     }
 }
 

@@ -72,7 +72,7 @@ impl Publisher {
         counter!("cache_coherence_epochs_total", vec![self.cache()]).absolute(coherence.epoch);
         self.gauge("cache_coherence_trusted", f64::from(u8::from(coherence.trusted)));
         self.gauge("cache_coherence_window_seconds", coherence.window.as_secs_f64());
-        // Infinite while there is no proof, so that an alert on the age fires.
+        // Infinite before the first proof, so that an alert on the age fires.
         let age = coherence.heartbeat_age.map_or(f64::INFINITY, |age| age.as_secs_f64());
         self.gauge("cache_coherence_heartbeat_age_seconds", age);
     }

@@ -189,7 +189,7 @@ async fn a_set_in_the_only_local_tier_has_its_ttl_and_its_limits_and_is_counted(
     let chain = ChainCache::builder().clock(clock.shared()).tier(tier).default_ttl(Duration::from_secs(5));
     let chain = chain.build().unwrap();
     let ttl = async |key: &str| chain.get_with_ttl(key).await.unwrap().unwrap().1.as_duration().unwrap().as_secs();
-    chain.set("default", 1).await.unwrap();
+    assert!(poll_once(&mut Box::pin(chain.set("default", 1))).await.is_some(), "it is set at once");
     chain.set_with_ttl("long", 1, Duration::from_secs(60)).await.unwrap();
     assert_eq!((ttl("default").await, ttl("long").await), (5, 10));
     chain.set("long", 2).await.unwrap();
@@ -215,7 +215,8 @@ async fn after_a_set_in_the_only_local_tier_no_earlier_load_is_joined() {
     chain.set_with_ttl("k", "set".to_owned(), Duration::from_secs(1)).await.unwrap();
     clock.advance(Duration::from_secs(1));
     let newer = || async { Ok::<_, std::io::Error>("newer".to_owned()) };
-    assert_eq!(chain.get_or_load("k", newer).await.unwrap(), "newer");
+    let loaded = tokio::time::timeout(Duration::from_secs(5), chain.get_or_load("k", newer)).await;
+    assert_eq!(loaded.expect("it does not wait for the earlier load").unwrap(), "newer");
     gate.open();
     assert_eq!(older.await.unwrap().unwrap(), "older");
     assert_eq!(chain.get("k").await.unwrap().as_deref(), Some("newer"));
@@ -258,7 +259,8 @@ impl LocalStore for SlowToClear {
     }
 }
 
-#[tokio::test]
+/// The paused clock does not advance while a thread is blocked.
+#[tokio::test(start_paused = true)]
 async fn a_set_in_the_only_local_tier_waits_for_an_abandoned_clear() {
     let (end, ended) = std::sync::mpsc::channel();
     let store = SlowToClear(MapStore::new(), Arc::new(std::sync::Mutex::new(ended)));
