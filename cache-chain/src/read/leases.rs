@@ -410,6 +410,24 @@ mod tests {
         assert!(returned(&returns).is_empty() && returns.state().held.is_empty());
     }
 
+    /// Lookups take no leases while as many wait to be returned, or so many bytes of their keys.
+    #[test]
+    fn returns_are_behind_from_a_number_and_from_half_of_the_bytes_on() {
+        let behind_after = |most: usize, name: &dyn Fn(usize) -> String| {
+            let returns = LeaseReturns { returns: Some(returns()), handled: watch::channel(0).1 };
+            let add = |at| drop(leased(returns.returns.as_ref().unwrap(), &name(at), 1));
+            (0..=most).find(|at| {
+                returns.are_behind() || {
+                    add(*at);
+                    false
+                }
+            })
+        };
+        assert_eq!(behind_after(ENOUGH, &|at| at.to_string()), Some(ENOUGH));
+        let large = |at: usize| format!("{at:0>32768}{at:0>32768}");
+        assert_eq!(behind_after(ENOUGH, &large), Some(LIMIT.1 / 2 / 65536));
+    }
+
     #[test]
     fn the_queue_and_its_batches_are_bounded() {
         let returns = returns();
