@@ -209,7 +209,7 @@ impl<S: LocalStore> Store for S {
             writes.iter().enumerate().map(|(at, write)| (self.fence().stripe_of(&write.key), at)).collect();
         by_stripe.sort_unstable();
         let mut writes: Vec<_> = writes.into_iter().map(|write| (write.key, write.ticket, Some(write.entry))).collect();
-        // What is displaced, and the entries that are refused, are dropped after the lock.
+        // Displaced and refused entries are dropped after the lock.
         let mut displaced = Vec::new();
         for group in by_stripe.chunk_by(|(one, _), (other, _)| one == other) {
             displaced.reserve(group.len());

@@ -102,7 +102,7 @@ async fn wait_returns_when_all_abandoned_writes_have_ended() {
     assert!(is_pending());
     gate.open();
     wait.await.unwrap();
-    // Of keys that share a stripe of the fence, only one may have its value in the first tier.
+    // The first tier may lack some of them: a write voids the leases of other keys of its stripe.
     for key in ["a", "b", "c"] {
         assert_eq!(rig.value(1, key), Some(owned("v")));
     }

@@ -15,7 +15,7 @@ use metrics::{Counter, Gauge, Histogram, HistogramFn, KeyName, Metadata, Recorde
 
 use crate::support::{Rig, down, load, settle};
 
-/// What the chains of all tests have published. Each test has a name of its own.
+/// The metrics that the chains of all tests have published. Each test has a name of its own.
 #[derive(Default)]
 struct Published {
     counters: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
