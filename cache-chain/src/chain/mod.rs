@@ -391,3 +391,23 @@ impl<V> fmt::Debug for ChainCache<V> {
         f.debug_struct("ChainCache").field("tiers", &self.reader.tiers).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cache_core::testkit::MapStore;
+
+    use super::*;
+    use crate::{Tier, read::Purpose, util::deadline::Deadline};
+
+    /// The largest allocation that glibc keeps for its thread. A larger one takes the lock of an
+    /// arena, for which the threads of a runtime wait.
+    const MAX_UNLOCKED: usize = 1032;
+
+    #[tokio::test]
+    async fn a_lookup_is_allocated_without_a_lock() {
+        let chain = ChainCache::<String>::builder().tier(Tier::new(MapStore::new())).build().unwrap();
+        let key = Key::new(&1).unwrap();
+        let work = Arc::clone(&chain.reader).look_up_alone(key, None, Deadline::after(None), Purpose::Get);
+        assert!(size_of_val(&work) <= MAX_UNLOCKED, "{} bytes", size_of_val(&work));
+    }
+}

@@ -244,14 +244,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         let group = &self.lookups[usize::from(purpose == Purpose::Load && self.timeout.is_some())];
         let mut repeats = REPEATS;
         loop {
-            let (mut waiter, was_started) = group.join(key, || {
-                let (reader, key, peeked) = (Arc::clone(self), key.clone(), peeked.take());
-                Box::pin(async move {
-                    let (keys, query) = (std::slice::from_ref(&key), Query::new(purpose));
-                    let lookups = reader.descend(keys, peeked, deadline, &query).await;
-                    lookups.into_iter().next().unwrap_or_else(|| reader.nothing_of(&key))
-                })
-            });
+            let (mut waiter, was_started) = group
+                .join(key, || Box::pin(Arc::clone(self).look_up_alone(key.clone(), peeked.take(), deadline, purpose)));
             waiter.begin_wait()?;
             let lookup = waiter.await?;
             let is_cut_short = lookup.cut_short && lookup.hit.is_none();
@@ -259,6 +253,22 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
                 return Ok(lookup);
             }
             repeats -= 1;
+        }
+    }
+
+    /// The work of a flight: looks up one key.
+    pub(crate) fn look_up_alone(
+        self: Arc<Self>,
+        key: Key,
+        peeked: Option<Vec<Peeked<V>>>,
+        deadline: Deadline,
+        purpose: Purpose,
+    ) -> impl Future<Output = Lookup<V>> {
+        // A block, because an async function has room for two of each argument.
+        async move {
+            let query = Query::new(purpose);
+            let lookups = self.descend(std::slice::from_ref(&key), peeked, deadline, &query).await;
+            lookups.into_iter().next().unwrap_or_else(|| self.nothing_of(&key))
         }
     }
 

@@ -63,20 +63,33 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         };
         let mut lookups: Each<Result<TierLookup<V>>> =
             entries.into_iter().map(|entry| Ok(TierLookup { entry: entry?, ticket: None })).collect();
-        let Some(lease) = lease else { return lookups };
-        let needs_lease = |lookup: &Result<TierLookup<V>>| match lookup {
-            Ok(TierLookup { entry, .. }) => !entry.as_ref().is_some_and(&accepts),
-            Err(_) => false,
-        };
-        let at: Each<usize> = (0..keys.len()).filter(|&at| needs_lease(&lookups[at])).collect();
+        if let Some(lease) = lease {
+            let needs_lease = |lookup: &Result<TierLookup<V>>| match lookup {
+                Ok(TierLookup { entry, .. }) => !entry.as_ref().is_some_and(&accepts),
+                Err(_) => false,
+            };
+            let at: Each<usize> = (0..keys.len()).filter(|&at| needs_lease(&lookups[at])).collect();
+            let rest = until.saturating_duration_since(Instant::now());
+            Box::pin(self.lease_of(keys, at, &mut lookups, rest, lease)).await;
+        }
+        lookups
+    }
+
+    /// Adds leases to the lookups of these places, which live for `life`, all within `limit`.
+    async fn lease_of(
+        &self,
+        keys: &[Key],
+        at: Each<usize>,
+        lookups: &mut [Result<TierLookup<V>>],
+        limit: Duration,
+        life: Duration,
+    ) {
         let leased: Each<Key> = at.iter().map(|&at| keys[at].clone()).collect();
-        let rest = until.saturating_duration_since(Instant::now());
-        for (at, ticket) in at.into_iter().zip(Box::pin(self.lease(&leased, rest, lease)).await) {
+        for (at, ticket) in at.into_iter().zip(self.lease(&leased, limit, life).await) {
             if let Ok(lookup) = &mut lookups[at] {
                 lookup.ticket = ticket.ok();
             }
         }
-        lookups
     }
 
     fn count_peeked(&self, Peeked { entry, is_counted }: Peeked<V>, is_hit: IsHit<'_, V>) -> Option<Entry<V>> {

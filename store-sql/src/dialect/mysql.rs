@@ -22,6 +22,7 @@ static SYNTAX: Syntax = Syntax {
     least: "LEAST",
     greatest: "GREATEST",
     numbered: false,
+    selects_values: false,
 };
 
 impl Dialect for MySql {

@@ -20,6 +20,7 @@ static SYNTAX: Syntax = Syntax {
     least: "LEAST",
     greatest: "GREATEST",
     numbered: true,
+    selects_values: true,
 };
 
 /// Returns the syntax of PostgreSQL.

@@ -20,6 +20,7 @@ static SYNTAX: Syntax = Syntax {
     least: "MIN",
     greatest: "MAX",
     numbered: false,
+    selects_values: true,
 };
 
 impl Dialect for Sqlite {

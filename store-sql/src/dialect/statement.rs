@@ -13,6 +13,9 @@ pub(crate) struct Syntax {
     pub(crate) greatest: &'static str,
     /// `true` if placeholders of arguments are numbered, as in `$1`. Otherwise each is a `?`.
     pub(crate) numbered: bool,
+    /// `true` if `VALUES` is a table, whose columns are named `column1` and so on. Otherwise a
+    /// column may be computed from those before it in a row of `INSERT … VALUES`.
+    pub(crate) selects_values: bool,
 }
 
 /// The text of a statement, with its arguments.

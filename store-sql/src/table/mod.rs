@@ -7,6 +7,8 @@ pub(crate) mod name;
 
 pub(crate) mod rows;
 
+mod insert;
+
 pub(crate) mod select;
 
 pub(crate) mod check;

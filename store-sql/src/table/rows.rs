@@ -9,9 +9,6 @@ use crate::dialect::{
     statement::{Argument, Statement},
 };
 
-/// The table's columns, in the order in which rows are inserted.
-const COLUMNS: &str = "(namespace, id, full_key, value, write_id, written_at, expires_at)";
-
 /// The condition for rows that have not expired.
 const LIVE: &str = "(expires_at IS NULL OR expires_at > {now})";
 
@@ -26,7 +23,7 @@ pub(crate) struct Rows {
     pub(crate) dialect: &'static dyn Dialect,
     pub(crate) table: String,
     pub(crate) namespace: String,
-    quoted_table: String,
+    pub(super) quoted_table: String,
     key_locks: KeyLocks,
 }
 
@@ -47,13 +44,6 @@ pub(crate) struct NewRow<'a> {
 /// The largest number of ids in a statement.
 pub(crate) const MAX_IDS: usize = 1024;
 
-/// The largest number of rows that a statement inserts.
-const MAX_INSERTED_ROWS: usize = 256;
-
-/// The largest number of bytes of values that a statement inserts, unless a single row has more:
-/// MariaDB accepts statements of 16 MiB.
-const MAX_INSERTED_BYTES: usize = 4 << 20;
-
 impl Rows {
     pub(crate) fn new(dialect: &'static dyn Dialect, table: String, namespace: String) -> Self {
         let quoted_table = dialect.quote(&table);
@@ -66,7 +56,7 @@ impl Rows {
         self.key_locks
     }
 
-    fn statement(&self, text: &str) -> Statement<'_> {
+    pub(super) fn statement(&self, text: &str) -> Statement<'_> {
         let mut statement = Statement::new(self.dialect.syntax());
         statement.push(text).push(&self.quoted_table);
         statement
@@ -138,47 +128,6 @@ impl Rows {
         let mut select = self.select_ids(ids);
         select.push(" ORDER BY id").push(self.dialect.lock_suffix());
         select
-    }
-
-    /// Inserts rows, with as many statements as needed. Each ends with `tail`.
-    pub(crate) fn insert<'a>(&'a self, rows: &[NewRow<'a>], tail: &str) -> Vec<Statement<'a>> {
-        let mut statements = Vec::new();
-        let mut rest = rows;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fitting = rest.iter().take(MAX_INSERTED_ROWS).take_while(|row| {
-                bytes += row.value.map_or(0, <[u8]>::len);
-                bytes <= MAX_INSERTED_BYTES
-            });
-            // Each number of rows is another text to prepare. With powers of two there are few
-            // texts, and a connection keeps them all prepared: closing one costs MySQL 40 ms,
-            // because it waits for an acknowledgement.
-            let (some, others) = rest.split_at(1 << fitting.count().max(1).ilog2());
-            statements.push(self.insert_some(some, tail));
-            rest = others;
-        }
-        statements
-    }
-
-    fn insert_some<'a>(&'a self, rows: &[NewRow<'a>], tail: &str) -> Statement<'a> {
-        let mut insert = self.statement("INSERT INTO ");
-        insert.push(" ").push(COLUMNS).push(" VALUES ");
-        for (at, row) in rows.iter().enumerate() {
-            insert.push(if at == 0 { "(" } else { ", (" }).bind(Argument::Text(&self.namespace));
-            insert.push(", ").bind(Argument::Bytes(Some(&row.identity.id)));
-            insert.push(", ").bind(Argument::Bytes(row.identity.full_key.as_deref()));
-            insert.push(", ").bind(Argument::Bytes(row.value));
-            insert.push(", ").bind(Argument::Int(Some(signed(row.write_id))));
-            insert.push(", ");
-            push_written(&mut insert, row);
-            insert.push(", ");
-            push_written(&mut insert, row);
-            insert.push(" + ").bind(millis(row.millis)).push(")");
-        }
-        let latest = format!("{{now}} + {AHEAD_MILLIS}");
-        let tail = tail.replace("{table}", &self.quoted_table).replace("{latest}", &latest);
-        insert.push(&tail.replace("{greatest}", insert.syntax().greatest));
-        insert
     }
 
     /// Replaces the row if it is live and its write id is that of the ticket.
@@ -273,7 +222,7 @@ fn push_markers(statement: &mut Statement<'_>, write_ids: &[u64]) {
 
 /// Appends the time at which the row is written. If the clock was set back since it was read, no
 /// life becomes longer.
-fn push_written(statement: &mut Statement<'_>, row: &NewRow<'_>) {
+pub(super) fn push_written(statement: &mut Statement<'_>, row: &NewRow<'_>) {
     let Some(written) = row.written else {
         statement.push("{now}");
         return;
@@ -281,7 +230,7 @@ fn push_written(statement: &mut Statement<'_>, row: &NewRow<'_>) {
     statement.push(statement.syntax().least).push("({now}, ").bind(millis(Some(written))).push(")");
 }
 
-fn millis<'a>(millis: Option<u64>) -> Argument<'a> {
+pub(super) fn millis<'a>(millis: Option<u64>) -> Argument<'a> {
     Argument::Int(millis.map(|millis| i64::try_from(millis).unwrap_or(i64::MAX)))
 }
 
