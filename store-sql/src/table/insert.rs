@@ -31,9 +31,8 @@ impl Rows {
                 bytes += row.value.map_or(0, <[u8]>::len);
                 bytes <= MAX_BYTES
             });
-            let fitting = fitting.count().max(1);
-            let is_selected = fitting > 1 && self.dialect.syntax().selects_values;
-            let (some, others) = rest.split_at(if is_selected { fitting } else { two_highest_bits(fitting) });
+            let (some, others) = rest.split_at(two_highest_bits(fitting.count().max(1)));
+            let is_selected = some.len() > 1 && self.dialect.syntax().selects_values;
             let mut insert = if is_selected { self.insert_selected(some) } else { self.insert_values(some) };
             insert.push(&tail);
             statements.push(insert);
@@ -54,7 +53,7 @@ impl Rows {
         insert.push(" VALUES ");
         for (at, row) in rows.iter().enumerate() {
             insert.push(if at == 0 { "(" } else { ", (" }).bind(Argument::Text(&self.namespace)).push(", ");
-            bind_record(&mut insert, Some(row));
+            bind_record(&mut insert, row);
             insert.push(", ");
             push_written(&mut insert, row);
             insert.push(", ");
@@ -68,8 +67,7 @@ impl Rows {
         insert
     }
 
-    /// Inserts the rows of a table of values. The statement reads the clock only once. The table is
-    /// filled up to a power of two by rows that are left out.
+    /// Inserts the rows of a table of values, so that the clock is read once for all of them.
     fn insert_selected<'a>(&'a self, rows: &[NewRow<'a>]) -> Statement<'a> {
         let mut insert = self.insert_into();
         let least = insert.syntax().least;
@@ -77,24 +75,23 @@ impl Rows {
         insert.push(" SELECT given.namespace, column1, column2, column3, column4, ");
         insert.push(&format!("{written}, {written} + column6 FROM (SELECT "));
         insert.bind(Argument::Text(&self.namespace)).push(" AS namespace, {now} AS now) AS given, (VALUES ");
-        for at in 0..rows.len().next_power_of_two() {
-            let row = rows.get(at);
+        for (at, row) in rows.iter().enumerate() {
             insert.push(if at == 0 { "(" } else { ", (" });
             bind_record(&mut insert, row);
-            insert.push(", ").bind(millis(row.and_then(|row| row.written)));
-            insert.push(", ").bind(millis(row.and_then(|row| row.millis))).push(")");
+            insert.push(", ").bind(millis(row.written)).push(", ").bind(millis(row.millis)).push(")");
         }
-        insert.push(") AS new WHERE column1 IS NOT NULL");
+        // Without the condition, SQLite takes the ON of the tail for that of a join.
+        insert.push(") AS new WHERE TRUE");
         insert
     }
 }
 
-/// Binds the id, the full key, the value and the write id of a row; nulls without a row.
-fn bind_record<'a>(insert: &mut Statement<'a>, row: Option<&NewRow<'a>>) {
-    insert.bind(Argument::Bytes(row.map(|row| &row.identity.id[..]))).push(", ");
-    insert.bind(Argument::Bytes(row.and_then(|row| row.identity.full_key.as_deref()))).push(", ");
-    insert.bind(Argument::Bytes(row.and_then(|row| row.value))).push(", ");
-    insert.bind(Argument::Int(row.map(|row| signed(row.write_id))));
+/// Binds the id, the full key, the value and the write id of a row.
+fn bind_record<'a>(insert: &mut Statement<'a>, row: &NewRow<'a>) {
+    insert.bind(Argument::Bytes(Some(&row.identity.id))).push(", ");
+    insert.bind(Argument::Bytes(row.identity.full_key.as_deref())).push(", ");
+    insert.bind(Argument::Bytes(row.value)).push(", ");
+    insert.bind(Argument::Int(Some(signed(row.write_id))));
 }
 
 /// Returns the number without all bits but the two highest.
