@@ -2,7 +2,7 @@
 
 mod head;
 
-use std::{fmt, ops::Range};
+use std::{borrow::Cow, fmt, ops::Range};
 
 pub use self::head::{Head, Peeked};
 use crate::{
@@ -45,6 +45,7 @@ use crate::{
 pub struct Envelope<C> {
     codec: C,
     schema: u32,
+    namespace: Option<Box<str>>,
 }
 
 /// The key and the run of the server that a record belongs to.
@@ -134,7 +135,23 @@ impl Envelope<()> {
 impl<C> Envelope<C> {
     /// Creates an envelope for values of a schema with this tag; see [`Envelope::schema_tag`].
     pub fn new(codec: C, schema: u32) -> Self {
-        Self { codec, schema }
+        Self { codec, schema, namespace: None }
+    }
+
+    /// Sets the namespace of the records, for a store whose keys do not begin with it. The codec is
+    /// then given the name `<namespace>:<key>`, else the key; see [`Codec::encode_for`]. The
+    /// checksum of a record does not depend on it.
+    pub fn in_namespace(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// Returns the name by which the codec knows the record of a key.
+    fn name<'a>(&self, key: &'a [u8]) -> Cow<'a, [u8]> {
+        match &self.namespace {
+            Some(namespace) => Cow::Owned([namespace.as_bytes(), b":", key].concat()),
+            None => Cow::Borrowed(key),
+        }
     }
 
     /// Returns the codec.
@@ -188,7 +205,7 @@ impl<C> Envelope<C> {
             record.extend_from_slice(validator.as_bytes());
         }
         let start = record.len();
-        self.codec.encode(value, &mut record)?;
+        self.codec.encode_for(&self.name(binding.key), value, &mut record)?;
         if record.len() - start > Envelope::MAX_PAYLOAD {
             return Err(Error::new(
                 ErrorKind::Codec,
@@ -223,7 +240,7 @@ impl<C> Envelope<C> {
             Sealed::Lease => Ok(Opened::Lease),
             Sealed::Absent(life) => Ok(Opened::Record(Record::absent(life))),
             Sealed::Value { life, validator, payload } => {
-                let record = Record::new(self.codec.decode(payload)?, life);
+                let record = Record::new(self.codec.decode_for(&self.name(key), payload)?, life);
                 Ok(Opened::Record(record.with_validator(validator.map(Into::into))))
             }
         }

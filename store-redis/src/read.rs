@@ -103,10 +103,10 @@ pub(crate) async fn read_plain<V, C: Codec<V>>(
     keys: &[Key],
 ) -> Result<Vec<Result<Option<Entry<V>>>>> {
     let Some(first) = keys.first() else { return Ok(Vec::new()) };
+    let names: Vec<Vec<u8>> = keys.iter().map(|key| keyspace.namespace.key(key)).collect();
     let mut read = Pipeline::with_capacity(2 * keys.len());
-    for key in keys {
-        let key = keyspace.namespace.key(key);
-        read.cmd("GET").arg(&key).cmd("PTTL").arg(&key);
+    for name in &names {
+        read.cmd("GET").arg(name).cmd("PTTL").arg(name);
     }
     let asked = keyspace.now();
     let Value::Array(replies) = keyspace.call().transact(keyspace.link_of(first), read).await? else {
@@ -115,18 +115,19 @@ pub(crate) async fn read_plain<V, C: Codec<V>>(
     if replies.len() != 2 * keys.len() {
         return Err(unexpected());
     }
-    let mut replies = replies.into_iter();
+    let (mut names, mut replies) = (names.iter(), replies.into_iter());
     let mut entries = Vec::with_capacity(keys.len());
-    while let (Some(value), Some(remaining)) = (replies.next(), replies.next()) {
-        entries.push(plain_entry(keyspace, codec, value, remaining, asked));
+    while let (Some(name), Some(value), Some(remaining)) = (names.next(), replies.next(), replies.next()) {
+        entries.push(plain_entry(keyspace, codec, name, value, remaining, asked));
     }
     Ok(entries)
 }
 
-/// Returns the entry in a plain value whose key has this TTL.
+/// Returns the entry in a plain value whose key has this name and this TTL.
 pub(crate) fn plain_entry<V, C: Codec<V>>(
     keyspace: &Keyspace,
     codec: &C,
+    name: &[u8],
     value: Value,
     remaining: Value,
     asked: Moment,
@@ -140,5 +141,5 @@ pub(crate) fn plain_entry<V, C: Codec<V>>(
     if expiry.is_past(keyspace.now()) {
         return Ok(None);
     }
-    Ok(Some(Entry::new(codec.decode(&bytes)?, expiry)))
+    Ok(Some(Entry::new(codec.decode_for(name, &bytes)?, expiry)))
 }

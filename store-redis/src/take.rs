@@ -44,5 +44,5 @@ pub(crate) async fn take_plain<V, C: Codec<V>>(keyspace: &Keyspace, codec: &C, k
         call.transact(link, take).await?
     };
     let [value, remaining, _] = reply::array(taken)?;
-    plain_entry(keyspace, codec, value, remaining, asked)
+    plain_entry(keyspace, codec, &name, value, remaining, asked)
 }

@@ -7,6 +7,16 @@
 //! | `Json` | `json` | 3 | values that others read, recursive types, `#[serde(flatten)]`, untagged enums |
 //! | `MessagePack` | `messagepack` | 4 | compact and self-describing |
 //!
+//! Two codecs wrap another one:
+//!
+//! | codec | feature | id | choose it for |
+//! |---|---|---|---|
+//! | `Compressed` | `zstd` | 5 | large values: less memory in the store, less to transfer |
+//! | `Encrypted` | `encryption` | 6 | values that the operators of the store must neither read nor forge |
+//!
+//! Compress before you encrypt, because encrypted bytes do not shrink:
+//! `Encrypted::new(Compressed::new(Json), keys)`.
+//!
 //! The [`Envelope`](crate::backend::Envelope) stores the id. So after a change of the codec, old
 //! records are errors of kind `Codec` (in a chain: misses), never other values.
 //!
@@ -30,6 +40,9 @@
 //! `Json` adds up to 18 times the length of a string that was found in place of another type,
 //! because serde puts the string into the error.
 //!
+//! `Compressed` adds the decompressed bytes, at most 16 MiB, and about 160 KiB for the decompressor.
+//! For the codec in it, the input is what was decompressed. `Encrypted` adds one copy of the input.
+//!
 //! Three things are *not* bounded. Mind them if you do not trust the writers of the store:
 //!
 //! - Depth, except in JSON: a recursive type such as a tree overflows the stack on a few kilobytes.
@@ -42,17 +55,27 @@
 
 #[cfg(feature = "bincode")]
 mod bincode;
+#[cfg(feature = "zstd")]
+mod compressed;
+#[cfg(feature = "encryption")]
+mod encrypted;
 #[cfg(feature = "json")]
 mod json;
 #[cfg(feature = "messagepack")]
 mod messagepack;
 #[cfg(feature = "postcard")]
 mod postcard;
+#[cfg(all(test, any(feature = "encryption", feature = "zstd")))]
+mod raw;
 #[cfg(any(feature = "bincode", feature = "postcard"))]
 mod shape;
 
 #[cfg(feature = "bincode")]
 pub use self::bincode::Bincode;
+#[cfg(feature = "zstd")]
+pub use self::compressed::Compressed;
+#[cfg(feature = "encryption")]
+pub use self::encrypted::{Encrypted, EncryptionKey, KeyRing};
 #[cfg(feature = "json")]
 pub use self::json::Json;
 #[cfg(feature = "messagepack")]
@@ -61,7 +84,14 @@ pub use self::messagepack::MessagePack;
 pub use self::postcard::Postcard;
 
 use crate::Result;
-#[cfg(any(feature = "bincode", feature = "json", feature = "messagepack", feature = "postcard"))]
+#[cfg(any(
+    feature = "bincode",
+    feature = "encryption",
+    feature = "json",
+    feature = "messagepack",
+    feature = "postcard",
+    feature = "zstd"
+))]
 use crate::{Error, ErrorKind};
 
 /// The length of the longest encoded value, in bytes: 16 MiB.
@@ -69,7 +99,7 @@ pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 
 /// Converts values into bytes and back.
 ///
-/// `decode(encode(v))` is `v`. `decode` returns an error of kind
+/// `decode(encode(v))` is `v`, and so is `decode_for(name, encode_for(name, v))`. `decode` returns an error of kind
 /// [`Codec`](crate::ErrorKind::Codec) for every input that is not an encoding. It must not panic,
 /// must not allocate out of proportion to the input, and must check that it consumed every byte.
 ///
@@ -131,6 +161,33 @@ pub trait Codec<V>: Send + Sync + 'static {
     /// Returns an error of kind `Codec` if the bytes are not the encoding of a value.
     fn decode(&self, bytes: &[u8]) -> Result<V>;
 
+    /// Appends the encoded value to `out`, for a record of this name.
+    ///
+    /// The name is the key under which the store keeps the record, with its namespace: `users:42`.
+    /// Stores call this method and [`decode_for`](Self::decode_for), each with the same name.
+    /// Default: calls [`encode`](Self::encode). Override both if the encoding depends on the name, as
+    /// that of `Encrypted` does. A codec that wraps another one passes the name on to it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind `Codec` if the value has no encoding.
+    fn encode_for(&self, name: &[u8], value: &V, out: &mut Vec<u8>) -> Result<()> {
+        let _ = name;
+        self.encode(value, out)
+    }
+
+    /// Decodes the value from all of `bytes`, which were found in the record of this name.
+    ///
+    /// Default: calls [`decode`](Self::decode).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind `Codec` if the bytes are not the encoding of a value for this name.
+    fn decode_for(&self, name: &[u8], bytes: &[u8]) -> Result<V> {
+        let _ = name;
+        self.decode(bytes)
+    }
+
     /// Returns a hash of the names and types that `V` consists of, if its encoding depends on them
     /// without naming them.
     ///
@@ -152,6 +209,12 @@ fn cannot_encode(source: impl std::error::Error + Send + Sync + 'static) -> Erro
 #[cfg(any(feature = "bincode", feature = "json", feature = "messagepack", feature = "postcard"))]
 fn cannot_decode() -> Error {
     Error::new(ErrorKind::Codec, "the stored bytes do not decode as this type")
+}
+
+/// The error of a wrapper whose payload was written by another codec inside of it.
+#[cfg(any(feature = "encryption", feature = "zstd"))]
+fn another_codec() -> Error {
+    Error::new(ErrorKind::Codec, "the stored value was written with another inner codec")
 }
 
 #[cfg(any(feature = "bincode", feature = "postcard", feature = "messagepack"))]

@@ -36,7 +36,7 @@ impl<C> Layout<C> {
             }
             (Self::Plain(codec), Some(value)) if life.stale != Some(life.created) => {
                 let mut bytes = Vec::new();
-                codec.encode(value, &mut bytes)?;
+                codec.encode_for(binding.key, value, &mut bytes)?;
                 Ok(Some(bytes))
             }
             (Self::Plain(_), _) => Ok(None),

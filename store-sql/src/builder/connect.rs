@@ -89,15 +89,17 @@ impl<V, C> SqlStoreBuilder<V, C> {
         {
             return Err(invalid(why));
         }
+        let schema = self.schema.unwrap_or_else(|| Envelope::schema_tag(std::any::type_name::<V>()));
+        let schema = Envelope::shaped_tag(schema, self.codec.shape());
+        // The column of the key does not hold the namespace.
+        let envelope = Envelope::new(self.codec, schema).in_namespace(&self.namespace);
         let rows = Arc::new(Rows::new(database.dialect, self.table, self.namespace));
         let sweeper = self
             .sweep_every
             .map(|interval| Sweeper::start(database.clone(), self.timeout, Arc::clone(&rows), interval));
-        let schema = self.schema.unwrap_or_else(|| Envelope::schema_tag(std::any::type_name::<V>()));
-        let schema = Envelope::shaped_tag(schema, self.codec.shape());
         Ok(Inner {
             keyspace: Keyspace::new(database, rows, self.clock, self.timeout),
-            envelope: Envelope::new(self.codec, schema),
+            envelope,
             lease_millis,
             #[cfg(feature = "postgres")]
             announces: self.announce_changes,

@@ -1,0 +1,224 @@
+mod key_ring;
+
+use chacha20poly1305::{AeadInOut, XNonce, aead::inout::InOutBuf};
+use smallvec::SmallVec;
+
+pub use self::key_ring::{EncryptionKey, KeyRing};
+use super::{Codec, another_codec};
+use crate::{Error, ErrorKind, Result};
+
+/// Another codec, whose payloads are encrypted and authenticated with XChaCha20-Poly1305, by
+/// [chacha20poly1305](https://docs.rs/chacha20poly1305/0.11).
+///
+/// Whoever can read the store, its backups or its traffic does not learn the values. Whoever can write
+/// to the store can neither forge a value nor move one to another name: each is an error of kind
+/// [`Codec`](ErrorKind::Codec), which a chain treats as a miss. The name of a record is its key with
+/// the namespace, such as `users:42`.
+///
+/// The nonces are random, from the operating system. They have 192 bits, so any number of processes
+/// may share a key.
+///
+/// # Not protected
+///
+/// - The length of a value, which is that of the inner codec's payload and 46 bytes.
+/// - The names of keys, their TTLs, and when they are read and written.
+/// - The header of a record: the times, the validator, the tag of the schema, and whether there is a
+///   value. Whoever can write to the store can make a value last longer, or put "absent" in its place.
+/// - Replay. An older value of the same name can be put back, also by a copy from another server,
+///   database or table with the same namespace and the same key ring. Give each environment keys of
+///   its own. To refuse all values from before a change of their type or meaning, change the keys or
+///   the namespace: the tag of the schema can be forged.
+/// - Values in memory: a tier in memory above the store holds them decrypted.
+/// - Values that are compressed beside text of an attacker. Where someone can choose a part of a value
+///   and see its length, compression reveals whether that part repeats a secret in the same value. Do
+///   not wrap [`Compressed`](super::Compressed) then.
+///
+/// # Rotation of keys
+///
+/// The current key of the [`KeyRing`] encrypts. Any other key of the ring only decrypts.
+///
+/// 1. Add the new key to the ring of every process, as one that only decrypts.
+/// 2. When all processes have it, make it the current one, and keep the old one for decryption.
+/// 3. After the longest TTL, remove the old key. Values that it encrypted are misses from then on,
+///    which concerns those without a TTL and those whose life was extended by a touch.
+///
+/// If a key was disclosed, remove it at once, at the cost of the misses: as long as it is in the ring,
+/// values forged with it are accepted.
+///
+/// # Format
+///
+/// | bytes | what |
+/// |---|---|
+/// | 0 | format: 1, XChaCha20-Poly1305 |
+/// | 1 | the id of the inner codec |
+/// | 2..6 | the id of the encryption key, little-endian |
+/// | 6..30 | the nonce |
+/// | 30.. | the encrypted payload of the inner codec |
+/// | last 16 | the tag of Poly1305 |
+///
+/// The associated data are bytes 0..6 and the name of the record. [`encode`](Codec::encode) and
+/// [`decode`](Codec::decode) use an empty name; stores use
+/// [`encode_for`](Codec::encode_for) and [`decode_for`](Codec::decode_for).
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "json")]
+/// # fn main() -> cache_core::Result<()> {
+/// use cache_core::{
+///     Codec, ErrorKind,
+///     codec::{Encrypted, EncryptionKey, Json, KeyRing},
+/// };
+///
+/// // 32 random bytes each, from wherever your application keeps secrets.
+/// let (secret, older_secret) = ([7; 32], [6; 32]);
+/// let keys = KeyRing::new(EncryptionKey::new(2, &secret), [EncryptionKey::new(1, &older_secret)])?;
+/// // A store takes it with `.codec(codec)`.
+/// let codec = Encrypted::new(Json, keys);
+///
+/// let mut bytes = Vec::new();
+/// codec.encode_for(b"users:42", &"Ada".to_owned(), &mut bytes)?;
+/// let user: String = codec.decode_for(b"users:42", &bytes)?;
+/// assert_eq!(user, "Ada");
+/// let moved: cache_core::Result<String> = codec.decode_for(b"users:1", &bytes);
+/// assert_eq!(moved.unwrap_err().kind(), ErrorKind::Codec);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "json"))]
+/// # fn main() {}
+/// ```
+///
+/// With compression, which comes first:
+///
+/// ```
+/// # #[cfg(all(feature = "json", feature = "zstd"))] {
+/// use cache_core::codec::{Compressed, Encrypted, EncryptionKey, Json, KeyRing};
+///
+/// # let secret = [7; 32];
+/// let keys = KeyRing::new(EncryptionKey::new(1, &secret), [])?;
+/// let codec = Encrypted::new(Compressed::new(Json), keys);
+/// # }
+/// # Ok::<(), cache_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Encrypted<C> {
+    inner: C,
+    keys: KeyRing,
+}
+
+/// The only format.
+const FORMAT: u8 = 1;
+/// The number of bytes before the nonce. They are part of the associated data.
+const HEADER: usize = 6;
+const NONCE: usize = 24;
+const TAG: usize = 16;
+
+impl<C> Encrypted<C> {
+    /// Wraps a codec.
+    pub fn new(inner: C, keys: KeyRing) -> Self {
+        Self { inner, keys }
+    }
+}
+
+// The compiler shows the hint of `Codec` instead, which names what is missing.
+#[diagnostic::do_not_recommend]
+#[deny(clippy::missing_trait_methods)]
+impl<V, C: Codec<V>> Codec<V> for Encrypted<C> {
+    const ID: u8 = 6;
+
+    fn encode(&self, value: &V, out: &mut Vec<u8>) -> Result<()> {
+        self.encode_for(b"", value, out)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<V> {
+        self.decode_for(b"", bytes)
+    }
+
+    fn encode_for(&self, name: &[u8], value: &V, out: &mut Vec<u8>) -> Result<()> {
+        let key = self.keys.current();
+        let mut nonce = XNonce::default();
+        getrandom::fill(&mut nonce).map_err(|error| {
+            Error::with_source(ErrorKind::Codec, "the system has no random bytes for a nonce", error)
+        })?;
+        let header = header(C::ID, key.id());
+        out.extend_from_slice(&header);
+        out.extend_from_slice(&nonce);
+        let start = out.len();
+        self.inner.encode_for(name, value, out)?;
+        let tag = key
+            .cipher()
+            .encrypt_inout_detached(&nonce, &associated_data(header, name), (&mut out[start..]).into())
+            .map_err(|_| Error::new(ErrorKind::Codec, "the encoded value is too large to be encrypted"))?;
+        out.extend_from_slice(&tag);
+        Ok(())
+    }
+
+    fn decode_for(&self, name: &[u8], bytes: &[u8]) -> Result<V> {
+        let payload = self.decrypt(C::ID, name, bytes)?;
+        self.inner.decode_for(name, &payload)
+    }
+
+    fn shape(&self) -> Option<u32> {
+        self.inner.shape()
+    }
+}
+
+impl<C> Encrypted<C> {
+    fn decrypt(&self, codec: u8, name: &[u8], bytes: &[u8]) -> Result<Vec<u8>> {
+        if bytes.first().is_some_and(|format| *format != FORMAT) {
+            return bad("the stored bytes are not encrypted in a format that this version knows");
+        }
+        let Some((header, nonce, encrypted, tag)) = split(bytes) else {
+            return bad("the encrypted value was cut");
+        };
+        let [_, id, key @ ..] = *header;
+        if id != codec {
+            return Err(another_codec());
+        }
+        let id = u32::from_le_bytes(key);
+        let Some(key) = self.keys.get(id) else {
+            let message = format!(
+                "the value was encrypted with key {id}, which is not in the key ring; add the key, unless it was removed"
+            );
+            return Err(Error::new(ErrorKind::Codec, message));
+        };
+        let mut payload = vec![0; encrypted.len()];
+        let buffer = InOutBuf::new(encrypted, &mut payload).expect("the buffers are of one length");
+        let data = associated_data(*header, name);
+        match key.cipher().decrypt_inout_detached(nonce.into(), &data, buffer, tag.into()) {
+            Ok(()) => Ok(payload),
+            Err(_) => bad(
+                "the encrypted value was changed or moved from another name, or the key of this id in the key ring has other bytes",
+            ),
+        }
+    }
+}
+
+/// The bytes before the nonce.
+fn header(codec: u8, key: u32) -> [u8; HEADER] {
+    let [a, b, c, d] = key.to_le_bytes();
+    [FORMAT, codec, a, b, c, d]
+}
+
+type Parts<'a> = (&'a [u8; HEADER], &'a [u8; NONCE], &'a [u8], &'a [u8; TAG]);
+
+fn split(bytes: &[u8]) -> Option<Parts<'_>> {
+    let (header, rest) = bytes.split_first_chunk()?;
+    let (nonce, rest) = rest.split_first_chunk()?;
+    let (encrypted, tag) = rest.split_last_chunk()?;
+    Some((header, nonce, encrypted, tag))
+}
+
+/// Returns what a payload is bound to. The name comes last, because only its length varies.
+fn associated_data(header: [u8; HEADER], name: &[u8]) -> SmallVec<[u8; 128]> {
+    let mut data = SmallVec::from_slice(&header);
+    data.extend_from_slice(name);
+    data
+}
+
+fn bad<T>(message: &'static str) -> Result<T> {
+    Err(Error::new(ErrorKind::Codec, message))
+}
+
+#[cfg(test)]
+mod tests;
