@@ -508,3 +508,50 @@ proptest! {
         prop_assert_eq!(Life::new(created, None).remaining(now), None);
     }
 }
+
+/// Writes the name of the record, and nothing else.
+struct NameOnly;
+
+impl Codec<String> for NameOnly {
+    const ID: u8 = 200;
+
+    fn encode(&self, _: &String, _: &mut Vec<u8>) -> Result<()> {
+        panic!("a record has a name");
+    }
+
+    fn decode(&self, _: &[u8]) -> Result<String> {
+        panic!("a record has a name");
+    }
+
+    fn encode_for(&self, name: &[u8], _: &String, out: &mut Vec<u8>) -> Result<()> {
+        out.extend_from_slice(name);
+        Ok(())
+    }
+
+    fn decode_for(&self, name: &[u8], bytes: &[u8]) -> Result<String> {
+        assert_eq!(name, bytes);
+        Ok(String::from_utf8(bytes.to_vec()).unwrap())
+    }
+}
+
+#[test]
+fn the_codec_gets_the_name_of_the_record() {
+    let named = |envelope: &Envelope<NameOnly>| {
+        let record = envelope.seal(BINDING, &String::new(), LIFE, 9).unwrap();
+        let Opened::Record(opened) = envelope.open::<String>(KEY, &record).unwrap() else { panic!("a marker") };
+        let entry = Entry::new(String::new(), Expiry::Never);
+        assert_eq!(envelope.seal_entry(BINDING, &entry, LIFE, 9).unwrap(), record);
+        opened.value.unwrap()
+    };
+    assert_eq!(named(&Envelope::new(NameOnly, SCHEMA)), "users:42");
+    assert_eq!(named(&Envelope::new(NameOnly, SCHEMA).in_namespace("shop")), "shop:users:42");
+}
+
+/// A namespace changes nothing in the records of codecs that do not need the name.
+#[test]
+fn records_do_not_depend_on_the_namespace() {
+    let record = Envelope::new(Json, SCHEMA).in_namespace("shop").seal(BINDING, &value(), LIFE, 9).unwrap();
+    assert_eq!(record, Envelope::new(Json, SCHEMA).seal(BINDING, &value(), LIFE, 9).unwrap());
+    let elsewhere = Envelope::new(Json, SCHEMA).in_namespace("elsewhere");
+    assert_eq!(elsewhere.open::<Value>(KEY, &record).unwrap(), Opened::Record(Record::new(value(), LIFE)));
+}

@@ -40,7 +40,7 @@
 //! `Json` adds up to 18 times the length of a string that was found in place of another type,
 //! because serde puts the string into the error.
 //!
-//! `Compressed` adds the decompressed bytes, at most 16 MiB, and about 160 KiB for the decompressor.
+//! `Compressed` adds the decompressed bytes, at most 16 MiB, and 100 KiB for the decompressor.
 //! For the codec in it, the input is what was decompressed. `Encrypted` adds one copy of the input.
 //!
 //! Three things are *not* bounded. Mind them if you do not trust the writers of the store:

@@ -82,9 +82,10 @@ impl<C> Compressed<C> {
         self
     }
 
-    /// Sets the level of compression: 1 to 22, higher levels are slower and compress better; below 0,
-    /// faster ones. Default: 3, that of zstd. Levels out of range count as the nearest one. Levels
-    /// above 19 take the compressor more than 100 MiB of memory for large payloads.
+    /// Sets the level of compression, up to 22. Higher levels are slower and compress better; negative
+    /// levels are the fastest. Default: 3, as in zstd, which is also the meaning of 0. A level out of
+    /// range counts as the nearest one. Above level 19, compressing a large payload takes more than
+    /// 100 MiB of memory.
     pub fn level(mut self, level: i32) -> Self {
         self.level = level;
         self
@@ -162,13 +163,13 @@ impl<C> Compressed<C> {
     }
 }
 
-/// Returns the payload as a frame, or `None` if that is not shorter.
+/// Returns the payload as a frame, or `None` if that does not make it shorter.
 fn compress(payload: &[u8], level: i32) -> Option<Vec<u8>> {
     let mut compressor = Compressor::new(level).ok()?;
-    // No room for more than is useful: zstd then gives up.
-    let mut frame = Vec::with_capacity(payload.len());
+    // zstd gives up where there is no room.
+    let mut frame = Vec::with_capacity(payload.len().saturating_sub(1));
     compressor.compress_to_buffer(payload, &mut frame).ok()?;
-    (frame.len() < payload.len()).then_some(frame)
+    Some(frame)
 }
 
 fn decompress(frame: &[u8]) -> Result<Vec<u8>> {

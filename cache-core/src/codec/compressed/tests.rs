@@ -100,6 +100,15 @@ fn payloads_from_the_threshold_on_are_compressed() {
 fn a_payload_that_does_not_shrink_stays_as_it_is() {
     let value = noise(5000);
     assert_eq!(encode(&DEFAULT, b"", &value), [&[AS_IT_IS, 200], &value[..]].concat());
+    // From a frame that is longer over one of the same length to one that is shorter.
+    let mut forms = Vec::new();
+    for zeros in 0..40 {
+        let value = [noise(50), vec![0; zeros]].concat();
+        let bytes = encode(&DEFAULT.threshold(0), b"", &value);
+        assert_eq!(bytes[0] == FRAME, bytes.len() < value.len() + HEADER);
+        forms.push(bytes[0]);
+    }
+    assert!(forms.is_sorted() && forms[0] == AS_IT_IS && forms[39] == FRAME, "{forms:?}");
 }
 
 #[test]

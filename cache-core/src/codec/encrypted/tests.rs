@@ -7,10 +7,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::super::raw::{NameOnly, Raw, Refuses, encode, refusal};
 use super::{Codec, Encrypted, EncryptionKey, HEADER, KeyRing, NONCE, TAG};
-use crate::{
-    ErrorKind,
-    backend::{Binding, Envelope, Life, Opened},
-};
+use crate::ErrorKind;
 
 const OVERHEAD: usize = HEADER + NONCE + TAG;
 const NAME: &[u8] = b"users:42";
@@ -227,17 +224,6 @@ fn the_inner_codec_gets_the_name_and_gives_the_shape() {
 fn an_error_of_the_inner_codec_is_returned() {
     let codec = Encrypted::new(Refuses, ring(1, &[]));
     assert_eq!(refusal(codec.encode(&text(), &mut Vec::new())), "no encoding");
-}
-
-/// The envelope has no room for the 46 bytes more.
-#[test]
-fn the_limit_of_a_payload_includes_what_encryption_adds() {
-    let envelope = Envelope::new(codec(), 0);
-    let seal = |length| envelope.seal(Binding::new(NAME, 0), &vec![7; length], Life::new(1, None), 1);
-    let largest = Envelope::MAX_PAYLOAD - OVERHEAD;
-    let Opened::Record(record) = envelope.open(NAME, &seal(largest).unwrap()).unwrap() else { panic!("a marker") };
-    assert_eq!(record.value, Some(vec![7; largest]));
-    assert_eq!(seal(largest + 1).unwrap_err().kind(), ErrorKind::Codec);
 }
 
 #[cfg(feature = "zstd")]
