@@ -40,7 +40,7 @@ use crate::{
 ///
 /// Anything else is an error of kind [`Codec`](ErrorKind::Codec): a record of another codec, schema
 /// or key, or one that was truncated, changed or extended. The checksum detects accidental changes;
-/// it does not authenticate.
+/// it does not authenticate. The codec `Encrypted` authenticates the payload, but not the header.
 #[derive(Clone)]
 pub struct Envelope<C> {
     codec: C,

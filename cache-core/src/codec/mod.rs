@@ -12,10 +12,10 @@
 //! | codec | feature | id | choose it for |
 //! |---|---|---|---|
 //! | `Compressed` | `zstd` | 5 | large values: less memory in the store, less to transfer |
-//! | `Encrypted` | `encryption` | 6 | values that the operators of the store must neither read nor forge |
+//! | `Encrypted` | `encryption` | 6 | values that others with access to the store must neither read nor forge |
 //!
-//! Compress before you encrypt, because encrypted bytes do not shrink:
-//! `Encrypted::new(Compressed::new(Json), keys)`.
+//! They can be combined as `Encrypted::new(Compressed::new(Json), keys)`, but not in the other order,
+//! because encrypted bytes do not shrink.
 //!
 //! The [`Envelope`](crate::backend::Envelope) stores the id. So after a change of the codec, old
 //! records are errors of kind `Codec` (in a chain: misses), never other values.

@@ -8,9 +8,11 @@ use crate::{Error, ErrorKind, Result};
 
 /// Another codec, whose larger payloads are compressed by [zstd](https://docs.rs/zstd/0.13).
 ///
-/// A payload of at least [`threshold`](Self::threshold) bytes is compressed, unless that does not
-/// make it shorter. All others are stored as they are. The feature `zstd` builds the C library of
-/// zstd, for which it needs a C compiler.
+/// A payload of at least [`threshold`](Self::threshold) bytes is compressed if that makes it shorter.
+/// All others are stored as they are. The feature `zstd` builds the C library of zstd, which needs a C
+/// compiler.
+///
+/// Lengths of compressed values reveal something of their content: see `Encrypted`.
 ///
 /// # Format
 ///
@@ -20,15 +22,15 @@ use crate::{Error, ErrorKind, Result};
 /// | 1 | the id of the inner codec |
 /// | 2.. | the payload of the inner codec; or one frame of zstd that states its decompressed size |
 ///
-/// A record of another inner codec is an error of kind [`Codec`](ErrorKind::Codec). Both the
-/// threshold and the level may be changed at any time: they matter only to the encoder.
+/// A payload of another inner codec is an error of kind [`Codec`](ErrorKind::Codec). The threshold and
+/// the level may be changed at any time, because only the encoder uses them.
 ///
 /// # Limits
 ///
-/// The inner codec may write 16 MiB at most; a longer payload is an error, however small it
-/// compresses. Likewise a frame may decompress to 16 MiB at most. A decoder allocates the size that
-/// the frame states, after it has checked it, and writes no byte beyond it. So a small record may
-/// cost 16 MiB of memory for a moment, and not more.
+/// The inner codec may write at most 16 MiB; a longer payload is an error of kind `Codec`, even if it
+/// would be short after compression. A frame may decompress to at most 16 MiB. The decoder checks the
+/// size that the frame states, allocates it, and writes nothing beyond it. So a small record may take
+/// 16 MiB of memory while it is decoded, but not more.
 ///
 /// # Examples
 ///
@@ -75,8 +77,8 @@ impl<C> Compressed<C> {
         Self { inner, threshold: 1024, level: 3 }
     }
 
-    /// Sets the length in bytes from which on a payload is compressed. Default: 1 KiB. Below, the
-    /// little that compression saves seldom pays for its time.
+    /// Sets the length in bytes from which on a payload is compressed. Default: 1 KiB. For shorter
+    /// payloads, compression saves little.
     pub fn threshold(mut self, bytes: usize) -> Self {
         self.threshold = bytes;
         self

@@ -55,7 +55,8 @@ impl fmt::Debug for EncryptionKey {
 /// The keys of [`Encrypted`](super::Encrypted): the current one, which encrypts and decrypts, and any
 /// others, which only decrypt.
 ///
-/// See [there](super::Encrypted#rotation-of-keys) how to replace a key. A clone shares the same keys.
+/// [`Encrypted`](super::Encrypted#rotation-of-keys) describes how to replace a key. A clone shares the
+/// same keys.
 /// `Debug` shows only the ids.
 #[derive(Clone)]
 pub struct KeyRing(Arc<Keys>);

@@ -10,28 +10,29 @@ use crate::{Error, ErrorKind, Result};
 /// Another codec, whose payloads are encrypted and authenticated with XChaCha20-Poly1305, by
 /// [chacha20poly1305](https://docs.rs/chacha20poly1305/0.11).
 ///
-/// Whoever can read the store, its backups or its traffic does not learn the values. Whoever can write
-/// to the store can neither forge a value nor move one to another name: each is an error of kind
-/// [`Codec`](ErrorKind::Codec), which a chain treats as a miss. The name of a record is its key with
-/// the namespace, such as `users:42`.
+/// A reader of the store, its backups or its traffic does not see the values. A writer to the store
+/// cannot forge a value, nor move one to a record of another name. A changed, forged or moved value is
+/// an error of kind [`Codec`](ErrorKind::Codec), which a chain treats as a miss. The name of a record
+/// is its key with the namespace, such as `users:42`.
 ///
-/// The nonces are random, from the operating system. They have 192 bits, so any number of processes
-/// may share a key.
+/// Nonces are random and come from the operating system. They have 192 bits, so any number of
+/// processes may share a key.
 ///
 /// # Not protected
 ///
-/// - The length of a value, which is that of the inner codec's payload and 46 bytes.
-/// - The names of keys, their TTLs, and when they are read and written.
-/// - The header of a record: the times, the validator, the tag of the schema, and whether there is a
-///   value. Whoever can write to the store can make a value last longer, or put "absent" in its place.
-/// - Replay. An older value of the same name can be put back, also by a copy from another server,
-///   database or table with the same namespace and the same key ring. Give each environment keys of
-///   its own. To refuse all values from before a change of their type or meaning, change the keys or
-///   the namespace: the tag of the schema can be forged.
-/// - Values in memory: a tier in memory above the store holds them decrypted.
-/// - Values that are compressed beside text of an attacker. Where someone can choose a part of a value
-///   and see its length, compression reveals whether that part repeats a secret in the same value. Do
-///   not wrap [`Compressed`](super::Compressed) then.
+/// - The length of a value. The encrypted payload is 46 bytes longer than that of the inner codec.
+/// - The names of keys, their TTLs, and the times at which they are read and written.
+/// - The header of a record: the times, the validator, the tag of the schema, and the flag that says
+///   that there is no value. A writer to the store can extend the life of a value, or replace it by a
+///   record without a value.
+/// - Replay. A writer to the store can restore an older value of the same name. It may come from
+///   another server, database or table, if the namespace and the keys are the same; use other keys in
+///   each environment. It may also be from before a change of the type, because the tag of the schema
+///   can be forged; if that matters, change the keys or the namespace with the type.
+/// - Values in memory. A tier in memory above the store holds them decrypted.
+/// - Secrets that are compressed together with text of an attacker. An attacker who can choose a part
+///   of a value and see its length can find out whether that part repeats a secret in the same value.
+///   Do not compress such values; see `Compressed`.
 ///
 /// # Rotation of keys
 ///
@@ -39,11 +40,11 @@ use crate::{Error, ErrorKind, Result};
 ///
 /// 1. Add the new key to the ring of every process, as one that only decrypts.
 /// 2. When all processes have it, make it the current one, and keep the old one for decryption.
-/// 3. After the longest TTL, remove the old key. Values that it encrypted are misses from then on,
-///    which concerns those without a TTL and those whose life was extended by a touch.
+/// 3. After the longest TTL, remove the old key. The remaining values that it encrypted are misses from
+///    then on. These are values without a TTL, and values whose life was extended by a touch.
 ///
-/// If a key was disclosed, remove it at once, at the cost of the misses: as long as it is in the ring,
-/// values forged with it are accepted.
+/// If a key was disclosed, remove it at once. Its values are misses then. Until then, values that are
+/// forged with it are accepted.
 ///
 /// # Format
 ///
