@@ -24,8 +24,11 @@ mod read;
 mod load;
 mod write;
 
+mod explain;
+
 mod chain;
 
+pub use cache_core::backend::{Content, Description, Inspection};
 #[cfg(feature = "testkit")]
 pub use cache_core::testkit;
 pub use cache_core::{
@@ -48,6 +51,7 @@ pub use store_stretto as stretto;
 pub use crate::{
     chain::{BlockingChain, CallOptions, ChainBuilder, ChainCache, WithOptions},
     coherence::Coherence,
+    explain::{Action, Decision, ExplainedTier, Explanation, Held, Trust},
     freshness::FreshnessToken,
     load::{Load, LoadContext, Loaded, Previous, ReadThrough, ServeStale},
     outcome::{Found, Source},

@@ -1,10 +1,14 @@
 //! The envelope: the header that a store of bytes puts before every payload.
 
+mod description;
 mod head;
 
 use std::{borrow::Cow, fmt, ops::Range};
 
-pub use self::head::{Head, Peeked};
+pub use self::{
+    description::{Content, Description},
+    head::{Head, Peeked},
+};
 use crate::{
     Codec, Entry, Error, ErrorKind, Result,
     codec::MAX_PAYLOAD,

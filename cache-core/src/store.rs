@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     Entry, Expiry, InvalidationStream, Key, LocalStore, Moment, Result, Ticket,
-    backend::{ETag, ServerTime, touch_by_filling},
+    backend::{ETag, Inspection, ServerTime, touch_by_filling},
 };
 
 /// A backend that keeps entries, such as a Redis server or a map in memory.
@@ -317,6 +317,17 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// Fails as the backend does.
     fn server_time(&self) -> impl Future<Output = Result<Option<ServerTime>>> + Send {
+        async { Ok(None) }
+    }
+
+    /// Returns what is stored under the key, whether it is valid or not, `None` if nothing is. For
+    /// diagnosis; it changes nothing. Default: `None`, as for a store that cannot tell.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the backend does.
+    fn inspect(&self, key: &Key) -> impl Future<Output = Result<Option<Inspection>>> + Send {
+        let _ = key;
         async { Ok(None) }
     }
 

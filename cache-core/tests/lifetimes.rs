@@ -7,7 +7,7 @@ use std::{marker::PhantomData, sync::Arc, time::Duration};
 use cache_core::{
     Claim, Entry, Expiry, InvalidationStream, Key, Lifetime, Moment, Profile, Result, Revalidated, SharedClock, Store,
     Ticket, Write,
-    backend::{ETag, ServerTime},
+    backend::{ETag, Inspection, ServerTime},
     testkit::{Broken, BrokenHarness, Clause, Harness, block_on, yield_now},
 };
 
@@ -75,6 +75,9 @@ impl<D: Does> Store for But<D> {
     }
     async fn server_time(&self) -> Result<Option<ServerTime>> {
         self.0.server_time().await
+    }
+    async fn inspect(&self, key: &Key) -> Result<Option<Inspection>> {
+        self.0.inspect(key).await
     }
     fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {
         self.0.invalidations()

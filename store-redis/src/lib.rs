@@ -6,6 +6,7 @@ mod record;
 
 mod connection;
 
+mod inspect;
 mod keyspace;
 
 mod clear;

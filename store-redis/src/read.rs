@@ -133,13 +133,17 @@ pub(crate) fn plain_entry<V, C: Codec<V>>(
     asked: Moment,
 ) -> Result<Option<Entry<V>>> {
     let Some(bytes) = reply::bytes(value)? else { return Ok(None) };
-    let ttl = match reply::integer(remaining)? {
-        -1 => Ttl::Never,
-        millis => Ttl::After(Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
-    };
-    let expiry = Expiry::after(asked, ttl);
+    let expiry = Expiry::after(asked, remaining_ttl(remaining)?);
     if expiry.is_past(keyspace.now()) {
         return Ok(None);
     }
     Ok(Some(Entry::new(codec.decode_for(name, &bytes)?, expiry)))
+}
+
+/// Parses the reply to PTTL for a key that exists.
+pub(crate) fn remaining_ttl(reply: Value) -> Result<Ttl> {
+    Ok(match reply::integer(reply)? {
+        -1 => Ttl::Never,
+        millis => Ttl::After(Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
+    })
 }

@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
 
 use cache_core::{
     Claim, Codec, Entry, InvalidationStream, Key, Lifetime, Moment, Profile, Result, Revalidated, Store, Ticket, Write,
-    backend::{ETag, ServerTime, only, write_id},
+    backend::{ETag, Inspection, ServerTime, only, write_id},
 };
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         invalidations::{Invalidations, Stream},
         publication::Publication,
     },
+    inspect,
     keyspace::Keyspace,
     lease, permissions, read,
     record::{layout::Layout, namespace::Namespace},
@@ -241,6 +242,10 @@ where
 
     async fn server_time(&self) -> Result<Option<ServerTime>> {
         self.0.keyspace.call().server_time().await
+    }
+
+    async fn inspect(&self, key: &Key) -> Result<Option<Inspection>> {
+        inspect::inspect(&self.0.keyspace, self.0.layout.is_plain(), key).await
     }
 
     fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {

@@ -13,6 +13,7 @@ mod table;
 mod keyspace;
 
 mod clear;
+mod inspect;
 mod lease;
 mod read;
 mod revalidate;

@@ -6,7 +6,7 @@ use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Duration};
 use cache_core::InvalidationStream;
 use cache_core::{
     Claim, Codec, Entry, Key, Lifetime, Moment, Profile, Result, Revalidated, Store, Ticket, Write,
-    backend::{ETag, Envelope, only, write_id},
+    backend::{ETag, Envelope, Inspection, only, write_id},
 };
 
 #[cfg(feature = "postgres")]
@@ -15,6 +15,7 @@ use crate::{
     clear::{clear, sweep_batch},
     codec::DefaultCodec,
     database::Database,
+    inspect::inspect,
     keyspace::Keyspace,
     lease, read, revalidate,
     sweep::Sweeper,
@@ -239,6 +240,10 @@ where
 
     async fn set_many(&self, writes: Vec<Write<V>>) -> Vec<Result<()>> {
         write::set(&self.0.keyspace, &self.0.envelope, &writes).await
+    }
+
+    async fn inspect(&self, key: &Key) -> Result<Option<Inspection>> {
+        inspect(&self.0.keyspace, key).await
     }
 
     #[cfg(feature = "postgres")]

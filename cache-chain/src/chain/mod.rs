@@ -2,6 +2,7 @@
 
 mod blocking;
 mod builder;
+mod explain;
 mod freshness;
 mod get_or_load;
 mod metrics;

@@ -35,6 +35,12 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         entry.stale_at() != Expiry::Never && entry.is_stale(now.plus(gap))
     }
 
+    /// Returns when a call without options gets a stale value of the key, or `None` if it gets it
+    /// without a load, because a load has failed a moment ago.
+    pub(crate) fn serves_stale(&self, key: &Key) -> Option<ServeStale> {
+        (!self.cooldowns.holds(key, self.reader.clock.now())).then_some(self.settings.serve_stale)
+    }
+
     /// Loads an entry that is due again. Returns the old entry at once, or the new one if the call
     /// waits for it.
     pub(super) async fn refresh(

@@ -257,6 +257,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     }
 
     /// The work of a flight: looks up one key.
+    #[allow(clippy::manual_async_fn, reason = "an async function has room for two of each argument")]
     pub(crate) fn look_up_alone(
         self: Arc<Self>,
         key: Key,
@@ -264,7 +265,6 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         deadline: Deadline,
         purpose: Purpose,
     ) -> impl Future<Output = Lookup<V>> {
-        // A block, because an async function has room for two of each argument.
         async move {
             let query = Query::new(purpose);
             let lookups = self.descend(std::slice::from_ref(&key), peeked, deadline, &query).await;

@@ -4,7 +4,7 @@ use std::{pin::Pin, time::Duration};
 
 use cache_core::{
     Claim, Entry, Key, Lifetime, LocalStore, Moment, Profile, Result, Revalidated, Store, Ticket, Write,
-    backend::{ETag, ServerTime},
+    backend::{ETag, Inspection, ServerTime},
 };
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -16,6 +16,7 @@ pub(super) trait ErasedStore<V>: Send + Sync {
     fn get_many<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Vec<Result<Option<Entry<V>>>>>;
     fn revalidate_many<'a>(&'a self, keys: &'a [(Key, Option<ETag>)]) -> Boxed<'a, Vec<Result<Revalidated<V>>>>;
     fn server_time(&self) -> Boxed<'_, Result<Option<ServerTime>>>;
+    fn inspect<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Option<Inspection>>>;
     fn lease_within<'a>(&'a self, key: &'a Key, life: Duration) -> Boxed<'a, Result<Ticket>>;
     fn lease_many_within<'a>(&'a self, keys: &'a [Key], life: Duration) -> Boxed<'a, Vec<Result<Ticket>>>;
     fn release_leases<'a>(&'a self, leases: &'a [(Key, Ticket)]) -> Boxed<'a, Result<()>>;
@@ -58,6 +59,10 @@ impl<S: Store> ErasedStore<S::Value> for S {
 
     fn server_time(&self) -> Boxed<'_, Result<Option<ServerTime>>> {
         Box::pin(Store::server_time(self))
+    }
+
+    fn inspect<'a>(&'a self, key: &'a Key) -> Boxed<'a, Result<Option<Inspection>>> {
+        Box::pin(Store::inspect(self, key))
     }
 
     fn lease_within<'a>(&'a self, key: &'a Key, life: Duration) -> Boxed<'a, Result<Ticket>> {

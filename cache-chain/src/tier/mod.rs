@@ -5,6 +5,7 @@ mod call;
 mod erased;
 mod fenced;
 mod fills;
+mod observe;
 mod operation;
 mod pending_deletes;
 pub(crate) mod read;
@@ -259,9 +260,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     pub(crate) fn stats(&self) -> TierStats {
-        let breaker = self.breaker.as_ref().filter(|_| !self.is_local()).map(Circuit::observed);
         let usage = self.local().and_then(LocalStore::usage);
-        self.counters.snapshot(self.pending.len(), usage, breaker, self.name.to_string())
+        self.counters.snapshot(self.pending.len(), usage, self.breaker_state(), self.name.to_string())
     }
 
     /// Returns the entry of a local tier, unless it is suspect. It is not counted.

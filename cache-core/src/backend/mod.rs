@@ -2,6 +2,7 @@
 
 mod batch;
 mod idle;
+mod inspection;
 mod lock;
 mod memory;
 mod row;
@@ -14,6 +15,7 @@ pub mod write_id;
 pub use self::{
     batch::{only, refused_for_room, with_removal},
     idle::IdleDeadline,
+    inspection::Inspection,
     lock::lock,
     memory::{BuildFingerprintHasher, FingerprintHasher, MemorySettings, Weigher},
     row::MemoryRow,
@@ -24,7 +26,7 @@ pub use self::{
 };
 pub use crate::{
     entry::ETag,
-    envelope::{Binding, Envelope, Head, Peeked},
+    envelope::{Binding, Content, Description, Envelope, Head, Peeked},
     key::Fingerprint,
     life::Life,
     record::{Opened, Record},

@@ -94,6 +94,12 @@ use crate::Result;
 ))]
 use crate::{Error, ErrorKind};
 
+/// Returns the name of a codec of this crate, `None` for those of other crates.
+pub fn name_of(id: u8) -> Option<&'static str> {
+    const NAMES: [&str; 6] = ["bincode", "postcard", "json", "messagepack", "zstd", "encrypted"];
+    NAMES.get(usize::from(id).checked_sub(1)?).copied()
+}
+
 /// The length of the longest encoded value, in bytes: 16 MiB.
 pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 

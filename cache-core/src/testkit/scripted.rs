@@ -12,7 +12,7 @@ use std::{
 use crate::{
     Claim, Entry, Error, ErrorKind, InvalidationStream, Key, Lifetime, Moment, Profile, Result, Revalidated, Store,
     Ticket, Write,
-    backend::{ETag, ServerTime},
+    backend::{ETag, Inspection, ServerTime},
 };
 
 /// A store around another that records every call, fails and stalls as it is told, and never
@@ -286,6 +286,10 @@ impl<S: Store> Store for ScriptedStore<S> {
 
     async fn server_time(&self) -> Result<Option<ServerTime>> {
         self.store.server_time().await
+    }
+
+    async fn inspect(&self, key: &Key) -> Result<Option<Inspection>> {
+        self.store.inspect(key).await
     }
 
     fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {

@@ -95,6 +95,11 @@ impl Rows {
         select
     }
 
+    /// As [`select`](Self::select), but selects all rows of these ids, live or expired.
+    pub(crate) fn select_any<'a>(&'a self, ids: &[&'a [u8]]) -> Statement<'a> {
+        self.select_all("value", ids)
+    }
+
     fn select_all<'a>(&'a self, value: &str, ids: &[&'a [u8]]) -> Statement<'a> {
         let columns = "SELECT id, full_key, expires_at - {now}, {now} - written_at, written_at, ";
         let mut select = self.statement(&format!("{columns}{value} FROM "));

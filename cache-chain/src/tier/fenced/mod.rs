@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use cache_core::{
     Claim, Entry, InvalidationStream, Key, Lifetime, Moment, Profile, Result, Revalidated, Store, Ticket, Write,
-    backend::{ETag, ServerTime},
+    backend::{ETag, Inspection, ServerTime},
 };
 
 use self::fence::SharedFence;
@@ -196,6 +196,10 @@ impl<S: Store> Store for Fenced<S> {
 
     async fn server_time(&self) -> Result<Option<ServerTime>> {
         self.store.server_time().await
+    }
+
+    async fn inspect(&self, key: &Key) -> Result<Option<Inspection>> {
+        self.store.inspect(key).await
     }
 
     fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {
