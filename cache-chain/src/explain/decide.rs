@@ -26,8 +26,9 @@ pub(super) fn get<V: Clone + Send + Sync + 'static>(
         return decision(Action::Fail(error.kind()), error.to_string());
     }
     match stale(reader, findings) {
-        Some(finding) => {
-            let reason = format!("the value in {} is stale, and `get` returns no stale value", finding.explained.name);
+        Some(at) => {
+            let tier = &findings[at].explained.name;
+            let reason = format!("the value in {tier} is stale, and `get` returns no stale value");
             decision(Action::Miss, reason)
         }
         None => decision(Action::Miss, "no tier holds a value that may be served"),
@@ -41,35 +42,37 @@ pub(super) fn get_or_load<V: Clone + Send + Sync + 'static>(
     findings: &[Finding<V>],
     key: &Key,
 ) -> Decision {
-    // A stale value of the first tier comes before a fresh one of another tier.
-    let is_first = |finding: &&Finding<V>| std::ptr::eq(*finding, &raw const findings[0]) && reader.tiers[0].is_local();
     let stale = stale(reader, findings);
-    if stale.as_ref().is_none_or(|stale| !is_first(stale))
-        && let Some(served) = hit(reader, findings, key)
-    {
-        return served;
-    }
-    let Some(stale) = stale else {
-        let failed = findings.iter().find_map(|finding| finding.answer.as_ref().err());
-        let reason = match failed {
-            Some(error) => format!("no other tier holds a value that may be served, and {error}"),
-            None => "no tier holds a value that may be served".to_owned(),
-        };
-        return decision(Action::Load, reason);
+    let served = hit(reader, findings, key);
+    // A stale value in memory is found before a fresh one in another tier.
+    let is_found_first = reader.tiers[0].is_local() && stale.is_some_and(|at| at == 0);
+    let (Some(stale), true) = (stale, is_found_first || served.is_none()) else {
+        return served.unwrap_or_else(|| load(findings));
     };
-    let tier = stale.explained.name.clone();
+    let tier = findings[stale].explained.name.clone();
     let reason = format!("the value in {tier} is stale");
-    match loader.serves_stale(key) {
-        None => decision(Action::ServeStale { tier }, format!("{reason}, and a load has failed a moment ago")),
+    let waits = match loader.serves_stale(key) {
+        None => {
+            return decision(Action::ServeStale { tier }, format!("{reason}, and a load has failed a moment ago"));
+        }
         Some(ServeStale::AtOnce) => {
-            decision(Action::ServeStale { tier }, format!("{reason}; a new one is loaded in the background"))
+            return decision(Action::ServeStale { tier }, format!("{reason}; a new one is loaded in the background"));
         }
-        Some(ServeStale::After(time)) => {
-            let reason = format!("{reason}; it is served if the load fails or takes longer than {time:?}");
-            decision(Action::Load, reason)
-        }
-        Some(ServeStale::IfLoadFails) => decision(Action::Load, format!("{reason}; it is served if the load fails")),
-    }
+        Some(ServeStale::After(time)) => format!(" or takes longer than {time:?}"),
+        Some(ServeStale::IfLoadFails) => String::new(),
+    };
+    // The load asks the other tiers first.
+    served.unwrap_or_else(|| decision(Action::Load, format!("{reason}; it is served if the load fails{waits}")))
+}
+
+/// Returns the decision to load what no tier has.
+fn load<V>(findings: &[Finding<V>]) -> Decision {
+    let failed = findings.iter().find_map(|finding| finding.answer.as_ref().err());
+    let reason = match failed {
+        Some(error) => format!("no other tier holds a value that may be served, and {error}"),
+        None => "no tier holds a value that may be served".to_owned(),
+    };
+    decision(Action::Load, reason)
 }
 
 /// Returns the decision for a fresh entry, if there is one.
@@ -95,12 +98,9 @@ fn hit<V: Clone + Send + Sync + 'static>(reader: &Reader<V>, findings: &[Finding
     })
 }
 
-/// Returns the first tier whose value is stale and may be served by a load.
-fn stale<'a, V: Clone + Send + Sync + 'static>(
-    reader: &Reader<V>,
-    findings: &'a [Finding<V>],
-) -> Option<&'a Finding<V>> {
+/// Returns the place of the first tier whose value is stale and may be served by a load.
+fn stale<V: Clone + Send + Sync + 'static>(reader: &Reader<V>, findings: &[Finding<V>]) -> Option<usize> {
     let is_stale =
         |entry: &Entry<V>| entry.is_stale(reader.clock.now()) && !entry.is_absent() && !reader.has_expired(entry);
-    findings.iter().find(|finding| matches!(&finding.answer, Ok(Some(entry)) if is_stale(entry)))
+    findings.iter().position(|finding| matches!(&finding.answer, Ok(Some(entry)) if is_stale(entry)))
 }

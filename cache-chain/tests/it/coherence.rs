@@ -9,8 +9,8 @@ use std::{
 };
 
 use cache_chain::{
-    CallOptions, ChainCache, Clock as _, Coherence, ErrorKind, FreshnessToken, ManualClock, Origin, ReadThrough,
-    ServeStale, Source, Tier,
+    Action, CallOptions, ChainCache, Clock as _, Coherence, ErrorKind, FreshnessToken, ManualClock, Origin,
+    ReadThrough, ServeStale, Source, Tier, Trust,
 };
 use cache_core::{
     Displaced, Entry, Error, Expiry, Fence, Invalidation, InvalidationSink, InvalidationStream, Key, LocalStore,
@@ -461,7 +461,15 @@ async fn a_grace_serves_what_cannot_be_checked_but_nothing_that_has_changed() {
     set(&shared, "replaced", 2).await;
     let skip = CallOptions::new().skip_write("memory");
     assert_eq!(instance.chain.with(&skip).get("replaced").await.unwrap(), Some(2));
+    let suspect = instance.chain.explain("kept").await.unwrap();
+    assert_eq!(suspect.tiers[0].trust, Trust::Suspect { in_grace: true });
+    assert_eq!(suspect.get.action, Action::Serve { tier: "L2 map".to_owned() }, "{}", suspect.get.reason);
     fails.store(true, SeqCst);
+    let in_grace = instance.chain.explain("kept").await.unwrap();
+    assert_eq!(in_grace.get.action, Action::Serve { tier: "memory".to_owned() }, "{}", in_grace.get.reason);
+    let changed = instance.chain.explain("changed").await.unwrap();
+    assert_eq!(changed.tiers[0].trust, Trust::Suspect { in_grace: false });
+    assert_eq!(changed.get.action, Action::Fail(ErrorKind::Unavailable), "{}", changed.get.reason);
     let found = instance.chain.get_detailed("kept").await.unwrap();
     assert_eq!((found.value, found.in_grace, found.source), (Some(1), true, memory()));
     let coherence = found.coherence.unwrap();

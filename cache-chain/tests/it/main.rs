@@ -22,6 +22,7 @@ mod derive;
 mod detached_writes;
 mod errors;
 mod expire;
+mod explain;
 mod interleavings;
 mod load_context;
 mod load_interleavings;
