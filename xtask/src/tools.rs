@@ -20,13 +20,14 @@ struct Program {
     why: &'static str,
 }
 
-const PROGRAMS: [Program; 6] = [
+const PROGRAMS: [Program; 7] = [
     Program { name: "redis-server", package: "redis-server", why: "private Redis servers" },
     Program { name: "mariadbd", package: "mariadb-server", why: "private MariaDB servers" },
     Program { name: "mariadb-install-db", package: "mariadb-server", why: "their data" },
     Program { name: "postgres", package: "postgresql", why: "private PostgreSQL servers" },
     Program { name: "openssl", package: "openssl", why: "certificates for TLS tests" },
     Program { name: "faketime", package: "faketime", why: "servers whose clocks differ" },
+    Program { name: "chromium", package: "chromium", why: "the page of the example service in a browser" },
 ];
 
 /// Installs the missing ones of the programs that the tests start. Returns an error if that fails,

@@ -85,11 +85,8 @@ impl Service {
             tracing::warn!("the cache did not end in order: {error:#}");
         }
         for tier in self.cache.stats().tiers.iter().filter(|tier| tier.pending_deletes > 0) {
-            tracing::warn!(
-                "{} users that have changed are still in {}, until their TTL ends",
-                tier.pending_deletes,
-                tier.name
-            );
+            let (name, users) = (&tier.name, tier.pending_deletes);
+            tracing::warn!("users that have changed and remain in {name} until their TTL ends: {users}");
         }
         self.users.close().await;
     }

@@ -80,3 +80,16 @@ async fn redis_may_hang() {
     assert_eq!(other.put(2, "Bo").await, 200);
     one.shows(2, "Bo").await;
 }
+
+#[tokio::test]
+async fn an_instance_that_ends_while_redis_hangs_tells_what_remains_there() {
+    let (directory, redis) = (tempfile::tempdir().unwrap(), RedisServer::start().await);
+    let settings = [("DATABASE_URL", &sqlite(&directory)[..]), ("REDIS_URL", &redis.url())];
+    let mut instance = Instance::start(&settings).await;
+    assert_eq!(instance.put(1, "Ada").await, 201);
+    redis.stop();
+    assert_eq!(instance.put(1, "Ada Lovelace").await, 200);
+    instance.terminate();
+    assert_eq!(instance.ended().await.code(), Some(0));
+    instance.logs("users that have changed and remain in redis until their TTL ends: 1").await;
+}
