@@ -155,6 +155,7 @@ impl<V: Clone + Send + Sync + 'static> InvalidationSink for Applier<V> {
             Invalidation::Gap => {
                 if let Some(first) = self.first() {
                     first.gap();
+                    self.tiers[self.place].report_gap();
                 }
             }
             Invalidation::Proven(moment) => {

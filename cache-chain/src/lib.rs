@@ -11,6 +11,7 @@ mod stats;
 
 mod coherence;
 mod metrics;
+mod spans;
 mod tier;
 
 mod backfill;

@@ -3,13 +3,17 @@
 
 use std::{
     fmt::Write as _,
-    sync::{Arc, Mutex},
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
 use cache_chain::{Breaker, ChainCache, Tier};
 use cache_core::{
-    Entry, ErrorKind, Expiry, Key, Store, Ticket, Write,
+    Entry, Error, ErrorKind, Expiry, Invalidation, InvalidationSink, InvalidationStream, Key, Store, Ticket, Write,
     testkit::{MapStore, Operation, ScriptedStore, SharedMap},
 };
 use tracing::{
@@ -139,6 +143,43 @@ async fn the_end_of_a_stream_is_reported_once() {
     let warnings = log.warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("the stream was cut"), "{warnings:?}");
+}
+
+/// A stream that loses events twice.
+#[derive(Debug)]
+struct Lossy(Arc<AtomicBool>);
+
+impl InvalidationStream for Lossy {
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    fn run(
+        self: Arc<Self>,
+        _: Duration,
+        sink: Arc<dyn InvalidationSink>,
+    ) -> Pin<Box<dyn Future<Output = Error> + Send>> {
+        Box::pin(async move {
+            sink.apply(Invalidation::Begin("lossy"));
+            sink.apply(Invalidation::Gap);
+            sink.apply(Invalidation::Gap);
+            self.0.store(true, SeqCst);
+            std::future::pending().await
+        })
+    }
+}
+
+#[tokio::test]
+async fn gaps_of_a_stream_are_reported_once_a_minute() {
+    let (log, _guard) = Log::start();
+    let has_run = Arc::new(AtomicBool::new(false));
+    let shared = shared().invalidations(Lossy(Arc::clone(&has_run)));
+    let chain: ChainCache<u32> = ChainCache::builder().tier(memory()).tier(shared).build().unwrap();
+    while !has_run.load(SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(chain.stats().coherence.gaps, 2);
+    log.warned(&["tier=shared", "suppressed=0", "may have lost events"]);
 }
 
 /// A chain of two tiers that are not in this process, and their stores.

@@ -17,6 +17,7 @@ use crate::{
     metrics::Publisher,
     read::Reader,
     repair::Repairer,
+    spans::Spans,
     tier::Tier,
     util::runtime::RuntimeHandle,
     write::Writer,
@@ -59,6 +60,7 @@ pub struct ChainBuilder<V> {
     read_through: ReadThrough,
     coherence: Option<Coherence>,
     publisher: Option<Publisher>,
+    spans: Spans,
 }
 
 impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
@@ -74,6 +76,7 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
             read_through: ReadThrough::default(),
             coherence: Some(Coherence::new()),
             publisher: None,
+            spans: Spans::default(),
         }
     }
 
@@ -159,6 +162,27 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         self
     }
 
+    /// Makes spans of [`tracing`](https://docs.rs/tracing) for everything below the first tier, with
+    /// this name as the field `cache`. Default: none.
+    ///
+    /// The spans are `cache_lookup`, `cache_load` and `cache_write`, within the span of the caller
+    /// that started them, and within these `cache_tier_call` for each call to a store that is not in
+    /// this process. Their level is `INFO`, their target begins with `cache_chain`. A hit in the first
+    /// tier has none. They show no keys, unless [`tracing_with_keys`](Self::tracing_with_keys) is used,
+    /// and never a value. The README of this crate lists the fields.
+    #[cfg(feature = "tracing")]
+    pub fn tracing(mut self, cache: impl Into<String>) -> Self {
+        self.spans = Spans::new(cache.into(), false);
+        self
+    }
+
+    /// As [`tracing`](Self::tracing). Spans of a single key also show the key, in the field `key`.
+    #[cfg(feature = "tracing")]
+    pub fn tracing_with_keys(mut self, cache: impl Into<String>) -> Self {
+        self.spans = Spans::new(cache.into(), true);
+        self
+    }
+
     /// Limits the number of queued backfills. Further ones are dropped and counted; reads never
     /// wait. Default: 10,000, some seconds of misses of a busy service.
     pub fn backfill_items(mut self, items: usize) -> Self {
@@ -210,6 +234,10 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
                 tier.measure(publisher);
             }
         }
+        let spans = self.spans;
+        for tier in &mut tiers {
+            tier.trace(&spans);
+        }
         let tiers: Arc<[Tier<V>]> = tiers.into();
 
         let (clock, timeout) = (self.clock, self.timeout);
@@ -219,7 +247,7 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         let reader = Arc::new(Reader::new(
             (Arc::clone(&tiers), Arc::clone(&clock)),
             (runtime.clone(), flights),
-            backfills,
+            (backfills, spans.clone()),
             (timeout, settings.hard_timeout),
         ));
         let repairer = Repairer::new(Arc::clone(&tiers), runtime.clone());
@@ -228,7 +256,7 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
         let loader = Arc::new(loader);
         let to_forget = reader.to_forget().chain(loader.to_forget()).collect();
         let (shared, values) = ((tiers, clock, runtime), (lifetimes, self.weigher));
-        let writer = Arc::new(Writer::new(shared, values, timeout, Arc::clone(&repairer), to_forget));
+        let writer = Arc::new(Writer::new(shared, values, timeout, Arc::clone(&repairer), to_forget, spans));
         let tiers = &reader.tiers;
         let mut supervisor = match coherence {
             Some(settings) => {

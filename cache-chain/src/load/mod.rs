@@ -242,7 +242,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
     ) -> (Waiter<LoadResult<V>>, bool) {
         self.loads.join(key, || {
             let (loader, key, call) = (Arc::clone(self), key.clone(), call.clone());
-            Box::pin(async move { loader.run((&key, mark), reason, load, &call).await })
+            let span = self.reader.spans.load(std::slice::from_ref(&key));
+            Box::pin(async move { span.load(pin!(loader.run((&key, mark), reason, load, &call))).await })
         })
     }
 

@@ -1,6 +1,9 @@
 //! Loads for calls that want a new value.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+};
 
 use cache_core::{ErrorKind, Key, Result};
 
@@ -31,9 +34,10 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         loop {
             let (waiter, was_started) = self.loads.join(key, || {
                 let (loader, key, call, unused) = (Arc::clone(self), key.clone(), call.clone(), unused.take());
+                let span = self.reader.spans.load(std::slice::from_ref(&key));
                 Box::pin(async move {
                     let Some((reason, load)) = unused else { return Err(closed()) };
-                    loader.run((&key, mark), reason, load, &call).await
+                    span.load(pin!(loader.run((&key, mark), reason, load, &call))).await
                 })
             });
             self.counters.joined.add(usize::from(!was_started));

@@ -23,6 +23,7 @@ use crate::{
     coherence::FirstTiers,
     flight::{FlightGroup, FlightStarter, Forget},
     outcome::{Found, Source},
+    spans::{Active, Spans},
     stats::LoadCounters,
     tier::{Tier, read::Peeked},
     util::{deadline::Deadline, pending::Pending, runtime::RuntimeHandle, sync::lock},
@@ -42,6 +43,7 @@ pub(crate) struct Reader<V> {
     pub(crate) timeout: Option<Duration>,
     /// The statistics of loads. Those of stale values count plain reads as well.
     pub(crate) load_counters: Arc<LoadCounters>,
+    pub(crate) spans: Spans,
     /// The time limit of a load, for which its leases are needed.
     load_timeout: Duration,
     /// The lookups in flight. With a timeout, those that leave time for a loader are apart.
@@ -56,7 +58,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
     pub(crate) fn new(
         (tiers, clock): (Arc<[Tier<V>]>, SharedClock),
         (runtime, flights): (RuntimeHandle, FlightStarter),
-        backfills: Backfills<V>,
+        (backfills, spans): (Backfills<V>, Spans),
         (timeout, load_timeout): (Option<Duration>, Duration),
     ) -> Self {
         let returns = LeaseReturns::start(&tiers, &runtime);
@@ -72,6 +74,7 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
             released_claims,
             timeout,
             load_counters,
+            spans,
             load_timeout,
             lookups,
         }
@@ -265,10 +268,14 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         deadline: Deadline,
         purpose: Purpose,
     ) -> impl Future<Output = Lookup<V>> {
+        let span = self.spans.lookup(std::slice::from_ref(&key));
         async move {
             let query = Query::new(purpose);
-            let lookups = self.descend(std::slice::from_ref(&key), peeked, deadline, &query).await;
-            lookups.into_iter().next().unwrap_or_else(|| self.nothing_of(&key))
+            let descent = pin!(self.descend(std::slice::from_ref(&key), peeked, deadline, &query));
+            let lookups = span.enclose(descent).await;
+            let lookup = lookups.into_iter().next().unwrap_or_else(|| self.nothing_of(&key));
+            self.trace(&span, &lookup);
+            lookup
         }
     }
 
@@ -302,13 +309,25 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         deadline: Deadline,
         query: &Query,
     ) -> Result<Vec<Lookup<V>>> {
-        let (reader, query) = (Arc::clone(self), query.clone());
-        let mut waiter = self
-            .flights
-            .batch_lookup(Box::pin(async move { Mutex::new(reader.descend(&keys, peeked, deadline, &query).await) }));
+        let (reader, query, span) = (Arc::clone(self), query.clone(), self.spans.lookup(&keys));
+        let mut waiter = self.flights.batch_lookup(Box::pin(async move {
+            let lookups = span.enclose(pin!(reader.descend(&keys, peeked, deadline, &query))).await;
+            if let [lookup] = &lookups[..] {
+                reader.trace(&span, lookup);
+            }
+            Mutex::new(lookups)
+        }));
         waiter.begin_wait()?;
         // No other caller waits for it.
         Ok(std::mem::take(&mut *lock(&*waiter.await?)))
+    }
+
+    /// Records how a lookup has ended.
+    fn trace(&self, span: &Active, lookup: &Lookup<V>) {
+        match (&lookup.hit, lookup.failed.first()) {
+            (Some((place, _)), _) => span.hit(self.tiers[*place].title()),
+            (None, failed) => span.outcome(failed.map_or(Ok(&()), |(_, error)| Err(error)), "miss"),
+        }
     }
 
     /// Returns `true` if an entry of this tier is acceptable to the query.

@@ -1,6 +1,10 @@
 //! Calls to a tier's store: limited in time, and skipped while the circuit breaker is open.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use cache_core::{Error, ErrorKind, Result};
 use smallvec::SmallVec;
@@ -79,12 +83,15 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
         let is_probe = pass.as_ref().is_some_and(super::breaker::Pass::is_probe);
         let durations = self.durations.of(operation);
         let started = durations.start();
-        let result = timeout_at(after(limit), call(is_probe)).await.unwrap_or_else(|_| Err(self.late(limit)));
+        let span = self.spans.tier_call(&self.name, operation.name(), keys);
+        let called = pin!(timeout_at(after(limit), call(is_probe)));
+        let result = span.enclose(called).await.unwrap_or_else(|_| Err(self.late(limit)));
         let (result, verdict) = match result {
             Ok((answer, verdict)) => (Ok(answer), verdict),
             Err(error) => (Err(error.clone()), Some(Err(error))),
         };
         if let Some(verdict) = verdict {
+            span.outcome(verdict.as_ref(), "ok");
             if let Some(pass) = pass {
                 pass.report(&verdict, self.title());
             }

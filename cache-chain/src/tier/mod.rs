@@ -34,6 +34,7 @@ use crate::{
     coherence::{Draw, FirstTiers},
     lifetime::TierLifetimes,
     metrics::Publisher,
+    spans::Spans,
     stats::{TierCounters, TierStats},
 };
 
@@ -85,6 +86,7 @@ pub struct Tier<V> {
     clock: SharedClock,
     counters: TierCounters,
     durations: CallDurations,
+    spans: Spans,
     reports: Reports,
     stream: Option<Arc<dyn InvalidationStream>>,
     /// `true` if its stream also deletes from shared tiers above.
@@ -120,6 +122,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             clock: SystemClock::shared(),
             counters: TierCounters::default(),
             durations: CallDurations::default(),
+            spans: Spans::default(),
             reports: Reports::default(),
             stream,
             invalidates_shared: false,
@@ -253,6 +256,11 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// Measures its calls from now on.
     pub(crate) fn measure(&mut self, publisher: &Publisher) {
         self.durations = CallDurations::new(|operation| publisher.tier_calls(&self.name, operation));
+    }
+
+    /// Makes spans for its calls from now on.
+    pub(crate) fn trace(&mut self, spans: &Spans) {
+        self.spans = spans.clone();
     }
 
     pub(crate) fn title(&self) -> &Arc<str> {

@@ -44,6 +44,12 @@ impl Operation {
     ];
 }
 
+impl Operation {
+    pub(super) fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
 impl CallDurations {
     pub(super) fn new(of: impl Fn(&'static str) -> Durations) -> Self {
         Self(Operation::NAMES.map(of))

@@ -47,32 +47,37 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     /// all within `limit`. A tier that has been asked before gives its answers. If the store
     /// confirms a suspect entry, that entry is the answer. An entry that is not acceptable counts as
     /// a hit only if `uses_any`.
-    pub(crate) async fn look_up(
-        &self,
-        keys: &[Key],
-        known: Known<'_, V>,
+    #[allow(clippy::manual_async_fn, reason = "an async function has room for two of each argument")]
+    pub(crate) fn look_up<'a>(
+        &'a self,
+        keys: &'a [Key],
+        known: Known<'a, V>,
         lease: Option<Duration>,
         limit: Duration,
-        (accepts, uses_any): (impl Fn(&Entry<V>) -> bool + Sync, bool),
-    ) -> Each<Result<TierLookup<V>>> {
-        let until = after(limit);
-        let is_hit: IsHit<'_, V> = &|entry| uses_any || accepts(entry);
-        let entries = match known {
-            Known::Answers(peeked) => peeked.into_iter().map(|peeked| Ok(self.count_peeked(peeked, is_hit))).collect(),
-            Known::Suspects(suspects) => Box::pin(self.get(keys, suspects, limit, Some(is_hit))).await,
-        };
-        let mut lookups: Each<Result<TierLookup<V>>> =
-            entries.into_iter().map(|entry| Ok(TierLookup { entry: entry?, ticket: None })).collect();
-        if let Some(lease) = lease {
-            let needs_lease = |lookup: &Result<TierLookup<V>>| match lookup {
-                Ok(TierLookup { entry, .. }) => !entry.as_ref().is_some_and(&accepts),
-                Err(_) => false,
+        (accepts, uses_any): (impl Fn(&Entry<V>) -> bool + Send + Sync + 'a, bool),
+    ) -> impl Future<Output = Each<Result<TierLookup<V>>>> + Send + 'a {
+        async move {
+            let until = after(limit);
+            let is_hit: IsHit<'_, V> = &|entry| uses_any || accepts(entry);
+            let entries = match known {
+                Known::Answers(peeked) => {
+                    peeked.into_iter().map(|peeked| Ok(self.count_peeked(peeked, is_hit))).collect()
+                }
+                Known::Suspects(suspects) => Box::pin(self.get(keys, suspects, limit, Some(is_hit))).await,
             };
-            let at: Each<usize> = (0..keys.len()).filter(|&at| needs_lease(&lookups[at])).collect();
-            let rest = until.saturating_duration_since(Instant::now());
-            Box::pin(self.lease_of(keys, at, &mut lookups, rest, lease)).await;
+            let mut lookups: Each<Result<TierLookup<V>>> =
+                entries.into_iter().map(|entry| Ok(TierLookup { entry: entry?, ticket: None })).collect();
+            if let Some(lease) = lease {
+                let needs_lease = |lookup: &Result<TierLookup<V>>| match lookup {
+                    Ok(TierLookup { entry, .. }) => !entry.as_ref().is_some_and(&accepts),
+                    Err(_) => false,
+                };
+                let at: Each<usize> = (0..keys.len()).filter(|&at| needs_lease(&lookups[at])).collect();
+                let rest = until.saturating_duration_since(Instant::now());
+                Box::pin(self.lease_of(keys, at, &mut lookups, rest, lease)).await;
+            }
+            lookups
         }
-        lookups
     }
 
     /// Adds leases to the lookups of these places, which live for `life`, all within `limit`.

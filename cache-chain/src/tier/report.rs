@@ -11,6 +11,7 @@ pub(super) struct Reports {
     fill: Throttle,
     repair: Throttle,
     undecodable: Throttle,
+    gap: Throttle,
 }
 
 impl<V> Tier<V> {
@@ -26,6 +27,15 @@ impl<V> Tier<V> {
             tracing::warn!(
                 tier = %self.name, %error, keys, suppressed,
                 "keys could not be deleted from a tier after a failed write; it is not read for them, and this is retried"
+            );
+        }
+    }
+
+    pub(crate) fn report_gap(&self) {
+        if let Some(suppressed) = self.reports.gap.pass() {
+            tracing::warn!(
+                tier = %self.name, suppressed,
+                "the invalidation stream of a tier may have lost events; each entry that is in memory is checked once"
             );
         }
     }

@@ -21,6 +21,7 @@ use crate::{
     flight::Forget,
     lifetime::Lifetimes,
     repair::Repairer,
+    spans::Spans,
     stats::{WriteCounters, WriteStats},
     tier::{Places, Tier},
     util::{deadline::Deadline, key_map::KeyMap, runtime::RuntimeHandle},
@@ -39,6 +40,7 @@ pub(crate) struct Writer<V> {
     /// The flights that a write forgets.
     flights: Vec<Box<dyn Forget>>,
     counters: WriteCounters,
+    spans: Spans,
 }
 
 /// The tiers that are cleared.
@@ -56,10 +58,11 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         timeout: Option<Duration>,
         repairer: Arc<Repairer<V>>,
         flights: Vec<Box<dyn Forget>>,
+        spans: Spans,
     ) -> Self {
         let ends_at_once = tiers.iter().all(Tier::is_local);
         let (completion, counters) = (Completion::new(runtime, ends_at_once), WriteCounters::default());
-        Self { tiers, clock, lifetimes, weigher, timeout, completion, repairer, flights, counters }
+        Self { tiers, clock, lifetimes, weigher, timeout, completion, repairer, flights, counters, spans }
     }
 
     /// Sets values with one TTL. If a key occurs more than once, its last value is set.
@@ -78,7 +81,7 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
         let weight = |(key, value): &(Key, V)| (self.weigher)(key, value).saturating_add(size_of::<V>());
         let bytes = values.iter().map(weight).fold(0, usize::saturating_add);
         let writer = Arc::clone(self);
-        self.complete(keys, bytes, Box::pin(async move { writer.set_all(values, ttl, &unwritten).await })).await
+        self.complete("set", keys, bytes, Box::pin(async move { writer.set_all(values, ttl, &unwritten).await })).await
     }
 
     /// Sets a value in the only tier of the chain, which is in this process. This needs no task and
@@ -102,13 +105,13 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
     /// Deletes keys.
     pub(crate) async fn del(self: &Arc<Self>, keys: Arc<[Key]>) -> Result<()> {
         let (writer, deleted) = (Arc::clone(self), Arc::clone(&keys));
-        self.complete(keys, 0, Box::pin(async move { writer.del_all(&deleted).await })).await
+        self.complete("del", keys, 0, Box::pin(async move { writer.del_all(&deleted).await })).await
     }
 
     /// Deletes keys from the tiers that hold copies of data that has changed elsewhere.
     pub(crate) async fn invalidate(self: &Arc<Self>, keys: Arc<[Key]>) -> Result<()> {
         let (writer, invalidated) = (Arc::clone(self), Arc::clone(&keys));
-        self.complete(keys, 0, Box::pin(async move { writer.invalidate_all(&invalidated).await })).await
+        self.complete("invalidate", keys, 0, Box::pin(async move { writer.invalidate_all(&invalidated).await })).await
     }
 
     /// Deletes a key and returns the value that it had in the last tier.
@@ -121,31 +124,38 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
             let _ = send.send(value);
             deleted
         };
-        self.complete(keys, 0, Box::pin(take)).await?;
+        self.complete("take", keys, 0, Box::pin(take)).await?;
         Ok(taken.await.ok().flatten())
     }
 
     /// Makes the value of a key stale in every tier.
     pub(crate) async fn expire(self: &Arc<Self>, key: Key) -> Result<()> {
         let (writer, keys) = (Arc::clone(self), Arc::from([key.clone()]));
-        self.complete(keys, 0, Box::pin(async move { writer.expire_all(&key).await })).await
+        self.complete("expire", keys, 0, Box::pin(async move { writer.expire_all(&key).await })).await
     }
 
     /// Gives the value of a key a new TTL in every tier. Returns `true` if the last tier has it.
     pub(crate) async fn touch(self: &Arc<Self>, key: Key, ttl: Ttl) -> Result<bool> {
         let writer = Arc::clone(self);
-        let touch = self.completion.runtime.run(async move { writer.touch_all(&key, ttl).await });
+        let span = self.spans.write("touch", std::slice::from_ref(&key));
+        let touch = self.completion.runtime.run(async move {
+            let touched = span.enclose(pin!(writer.touch_all(&key, ttl))).await;
+            span.outcome(touched.as_ref(), "ok");
+            touched
+        });
         Deadline::after(self.timeout).bound(&self.completion.runtime, pin!(async { touch.await? })).await
     }
 
     /// Deletes all keys.
     pub(crate) async fn clear(self: &Arc<Self>, scope: Scope) -> Result<()> {
-        let writer = Arc::clone(self);
+        let (writer, span) = (Arc::clone(self), self.spans.write("clear", &[]));
         let clear = async move {
             // The values of detached writes are deleted as well. Should these not end, the rest is
             // cleared.
             let _ = writer.completion.detached.wait_for_all().await;
-            writer.clear_all(scope).await.inspect_err(|_| writer.repairer.start())
+            let cleared = span.enclose(pin!(writer.clear_all(scope))).await;
+            span.outcome(cleared.as_ref(), "ok");
+            cleared.inspect_err(|_| writer.repairer.start())
         };
         self.completion.run_clear(clear).await
     }
@@ -163,12 +173,18 @@ impl<V: Clone + Send + Sync + 'static> Writer<V> {
     /// boxed, because it is large and may be moved into a task.
     async fn complete(
         self: &Arc<Self>,
+        operation: &'static str,
         keys: Arc<[Key]>,
         value_bytes: usize,
         write: Pin<Box<impl Future<Output = Result<()>> + Send + 'static>>,
     ) -> Result<()> {
         let (writer, deleter) = (Arc::clone(self), Arc::clone(self));
-        let write = Box::pin(async move { write.await.inspect_err(|_| writer.repairer.start()) });
+        let span = self.spans.write(operation, &keys);
+        let write = Box::pin(async move {
+            let written = span.enclose(write).await;
+            span.outcome(written.as_ref(), "ok");
+            written.inspect_err(|_| writer.repairer.start())
+        });
         let delete = |keys: Vec<Key>| async move {
             if deleter.del_all(&keys).await.is_err() {
                 deleter.repairer.start();

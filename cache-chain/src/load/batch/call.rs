@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     error::Error as StdError,
+    pin::pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -85,11 +86,12 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         I: IntoIterator<Item = (K, T)>,
         Fut: Future<Output = Result<I, E>> + Send + 'static,
     {
-        let this = Arc::clone(self);
+        let (this, span) = (Arc::clone(self), self.reader.spans.load(&[]));
         self.reader.flights.batch_load(Box::pin(async move {
             // Without a request, every flight of the batch has been given up.
             let requested = request.await.unwrap_or_default();
-            this.run_batch(requested, load, &call).await
+            span.keys(requested.len());
+            span.enclose(pin!(this.run_batch(requested, load, &call))).await
         }))
     }
 
