@@ -32,6 +32,8 @@ enum Case {
     Ttl,
     /// `get_or_load`
     Load,
+    /// A chain with metrics and spans
+    Observed,
     /// Two threads
     Threads,
 }
@@ -63,6 +65,10 @@ impl Hit {
         }
         if asked(Case::Load) {
             self.load(&names, &hot).await?;
+        }
+        if asked(Case::Observed) {
+            let chains = vec![peers::chains().remove(0), peers::observed()];
+            self.time("A hit: metrics and spans", chains, &names, &hot, CAPACITY).await?;
         }
         if asked(Case::Threads) {
             let half = HOT / 2;

@@ -55,6 +55,17 @@ async fn g8_a_hit_in_a_coherent_tier_allocates_nothing() {
     assert_eq!(chain.stats().tiers[0].hits - before.tiers[0].hits, 10_000);
 }
 
+/// The same with metrics and spans, and somebody who listens to them.
+#[tokio::test]
+async fn g8_a_hit_in_a_chain_with_metrics_and_spans_allocates_nothing() {
+    let subscriber = tracing_subscriber::fmt().with_writer(std::io::sink).with_max_level(tracing::Level::TRACE);
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let chain = ChainCache::builder().tier(MapStore::new()).tier(ScriptedStore::new(MapStore::new()));
+    let chain = chain.metrics("hits").tracing_with_keys("hits").build().unwrap();
+    chain.set(("acme", 42), Value::from("Ada")).await.unwrap();
+    assert_eq!(allocations_of_hits(&chain, 10_000), 0);
+}
+
 fn allocations_of_hits(chain: &ChainCache<Value>, count: usize) -> u64 {
     let measured = allocation_counter::measure(|| {
         for _ in 0..count {

@@ -117,6 +117,11 @@ pub(crate) fn chains<K: AnyKey, V: AnyValue>() -> Vec<Recipe<K, V>> {
     ]
 }
 
+/// Our chain of quick_cache and a map, with metrics and spans.
+pub(crate) fn observed<K: AnyKey, V: AnyValue>() -> Recipe<K, V> {
+    ("the same with metrics and spans", |n| Box::new(ours::observed(ours::quick::<V>(n))))
+}
+
 /// Caches of large values.
 pub(crate) fn of_bytes() -> Vec<Recipe<u64, Vec<u8>>> {
     vec![

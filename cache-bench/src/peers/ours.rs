@@ -66,6 +66,11 @@ pub(crate) fn on_map<V: AnyValue>(store: impl LocalStore<Value = V>, ttl: Option
     Chain::new(ttl.into_iter().fold(builder, ChainBuilder::default_ttl))
 }
 
+/// A chain of this store over a map, with metrics and spans.
+pub(crate) fn observed<V: AnyValue>(store: impl LocalStore<Value = V>) -> Chain<V> {
+    Chain::new(ChainCache::builder().tier(store).tier(MapStore::new()).metrics("bench").tracing("bench"))
+}
+
 impl<K: AnyKey, V: AnyValue> Peer<K, V> for Chain<V> {
     fn get(&self, key: &K) -> bool {
         at_once(self.0.get(key)).is_some_and(|answer| found(answer.expect("an answer")))
