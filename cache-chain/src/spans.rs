@@ -76,7 +76,7 @@ impl Spans {
         let Some(settings) = &self.0 else { return Active(None) };
         let span = span(&settings.cache, keys.len());
         if let ([key], true) = (keys, settings.shows_keys) {
-            span.record("key", field::debug(key));
+            span.record("key", field::display(key.as_bytes().escape_ascii()));
         }
         Active((!span.is_disabled()).then(|| Box::new(span)))
     }
