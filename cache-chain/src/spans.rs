@@ -50,6 +50,33 @@ impl Spans {
         })
     }
 
+    /// A load that nobody waits for. It is not within the span of the caller, which would not end
+    /// before it, but follows from that.
+    pub(crate) fn background_load(&self, keys: &[Key]) -> Active {
+        let load = self.start(keys, |cache, keys| {
+            info_span!(
+                parent: None,
+                "cache_load",
+                cache,
+                keys,
+                key = field::Empty,
+                outcome = field::Empty,
+                error = field::Empty
+            )
+        });
+        if let Some(span) = &load.0 {
+            span.follows_from(Span::current());
+        }
+        load
+    }
+
+    /// A load of several keys whose number is known [later](Active::keys).
+    pub(crate) fn batch_load(&self) -> Active {
+        self.start(&[], |cache, _| {
+            info_span!("cache_load", cache, keys = field::Empty, outcome = field::Empty, error = field::Empty)
+        })
+    }
+
     /// A write of keys to the tiers.
     pub(crate) fn write(&self, operation: &'static str, keys: &[Key]) -> Active {
         self.start(keys, |cache, keys| {
@@ -99,7 +126,7 @@ impl Active {
         loaded
     }
 
-    /// Records the number of keys, where it is known late.
+    /// Records the number of keys.
     pub(crate) fn keys(&self, count: usize) {
         if let Some(span) = &self.0 {
             span.record("keys", count);

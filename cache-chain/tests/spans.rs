@@ -4,10 +4,14 @@
 use std::{
     fmt::Write as _,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{Arc, Mutex},
+    task::{Context, Waker},
+    time::Duration,
 };
 
-use cache_chain::{ChainBuilder, ChainCache, ErrorKind, Tier};
+use cache_chain::{ChainBuilder, ChainCache, ErrorKind, ManualClock, ReadThrough, Tier};
 use cache_core::testkit::{MapStore, Operation, ScriptedStore};
 use tracing::{
     Event, Instrument as _, Metadata, Subscriber,
@@ -26,6 +30,7 @@ struct State {
     /// The id of a span is one more than its place.
     spans: Vec<Spanned>,
     entered: Vec<Id>,
+    followed: usize,
 }
 
 struct Spanned {
@@ -63,7 +68,9 @@ impl Subscriber for Log {
         record.record(&mut state.spans[at].fields);
     }
 
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {
+        self.0.lock().unwrap().followed += 1;
+    }
 
     fn event(&self, _: &Event<'_>) {}
 
@@ -214,7 +221,90 @@ async fn batches_have_one_span() {
     let spans = log.take();
     let loads: Vec<_> = spans.iter().filter(|span| span.contains("cache_load:")).collect();
     assert_eq!(loads.len(), 1, "{spans:#?}");
-    assert!(loads[0].starts_with(r#"request > cache_load: cache="users" keys=0 keys=2"#), "{spans:#?}");
+    assert_eq!(loads[0], r#"request > cache_load: cache="users" keys=2 outcome="loaded""#, "{spans:#?}");
+
+    let fails = |_: Vec<&'static str>| async { Err::<Vec<(&str, String)>, _>(io::Error::other("secret")) };
+    chain.get_or_load_many(["c", "d"], fails).instrument(info_span!("request")).await.unwrap_err();
+    let load = r#"request > cache_load: cache="users" keys=2 outcome="error" error=Loader"#;
+    let spans = log.take();
+    assert!(spans.contains(&load.to_owned()), "{spans:#?}");
+}
+
+#[tokio::test]
+async fn contains_has_the_span_of_a_lookup() {
+    let (chain, _remote) = traced();
+    let (log, _guard) = Log::start();
+    chain.contains("none").instrument(info_span!("request")).await.unwrap();
+    let spans = log.take();
+    assert_eq!(spans[1], format!(r#"{LOOKUP} outcome="miss""#), "{spans:#?}");
+    assert_eq!(spans[2], call("cache_lookup", "get", r#""ok""#));
+}
+
+/// Otherwise the span of a request that gets a stale value at once would last as long as the load.
+#[tokio::test]
+async fn a_refresh_that_nobody_waits_for_is_not_within_the_span_of_its_caller() {
+    let clock = ManualClock::new();
+    let chain = ChainCache::builder()
+        .clock(clock.shared())
+        .tier(MapStore::with_clock(clock.shared()))
+        .read_through(ReadThrough::new().stale_for(Duration::from_secs(60)))
+        .tracing("users")
+        .build()
+        .unwrap();
+    chain.set_with_ttl("k", "old".to_owned(), Duration::from_secs(1)).await.unwrap();
+    clock.advance(Duration::from_secs(2));
+    let (log, _guard) = Log::start();
+    let load = || async { Ok::<_, io::Error>(Some("new".to_owned())) };
+    let stale = chain.get_or_load("k", load).instrument(info_span!("request")).await.unwrap();
+    assert_eq!(stale.as_deref(), Some("old"));
+    while chain.stats().loads.loaded == 0 {
+        tokio::task::yield_now().await;
+    }
+    chain.wait().await.unwrap();
+    let spans = log.take();
+    assert!(spans.contains(&r#"cache_load: cache="users" keys=1 outcome="loaded""#.to_owned()), "{spans:#?}");
+    assert_eq!(log.0.lock().unwrap().followed, 1, "it follows from the request");
+}
+
+/// A subscriber that panics fails the call that it was told of, and no other.
+#[tokio::test]
+async fn a_subscriber_that_panics_leaves_nothing_behind() {
+    let (chain, _remote) = traced();
+    chain.set("k", "v".to_owned()).await.unwrap();
+    let skip = cache_chain::CallOptions::new().skip_read("memory");
+    for _ in 0..100 {
+        let _guard = tracing::subscriber::set_default(Panics);
+        let polled = |call: &mut dyn FnMut()| catch_unwind(AssertUnwindSafe(call)).is_err();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(polled(&mut || drop(pin!(chain.get("none")).poll(&mut context))));
+        let load = || async { Ok::<_, io::Error>(None) };
+        assert!(polled(&mut || drop(pin!(chain.get_or_load("other", load)).poll(&mut context))));
+    }
+    assert_eq!(chain.get("none").await.unwrap(), None);
+    assert_eq!(chain.get_or_load("other", || async { Ok::<_, io::Error>(None) }).await.unwrap(), None);
+    assert_eq!(chain.with(&skip).get("k").await.unwrap().as_deref(), Some("v"));
+}
+
+struct Panics;
+
+impl Subscriber for Panics {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        panic!("no span of the name {}", span.metadata().name())
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }
 
 #[tokio::test]

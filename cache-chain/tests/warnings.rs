@@ -179,6 +179,9 @@ async fn gaps_of_a_stream_are_reported_once_a_minute() {
         tokio::task::yield_now().await;
     }
     assert_eq!(chain.stats().coherence.gaps, 2);
+    while log.warnings().is_empty() {
+        tokio::task::yield_now().await;
+    }
     log.warned(&["tier=shared", "suppressed=0", "may have lost events"]);
 }
 

@@ -320,7 +320,8 @@ pub trait Store: Send + Sync + 'static {
         async { Ok(None) }
     }
 
-    /// Returns what is stored under the key, whether it is valid or not, `None` if nothing is. For
+    /// Returns what is stored under the key, whether it is valid or not, `None` if nothing is that has
+    /// not expired. For
     /// diagnosis; it changes nothing. Default: `None`, as for a store that cannot tell.
     ///
     /// # Errors

@@ -60,6 +60,7 @@ async fn check_records(store: impl Store<Value = String> + Clone) {
     store.claim(&key("claimed")).await.unwrap();
     let explanation = chain.explain("claimed").await.unwrap();
     assert!(matches!(below(&explanation).0, Held::Marker(Content::Claim)), "{explanation}");
+    assert_eq!(explanation.get_or_load.action, Action::Wait { tier: "below".to_owned() }, "{explanation}");
     assert!(matches!(below(&explanation).1.unwrap().ttl, Some(Ttl::After(_))), "markers expire");
 
     let nobody = || async { Ok::<_, io::Error>(None::<String>) };

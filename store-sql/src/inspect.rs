@@ -22,7 +22,7 @@ pub(crate) async fn inspect(keyspace: &Keyspace, key: &Key) -> Result<Option<Ins
     let ttl = Some(ttl);
     let written_at = row.written_at.map_or(0, millis);
     let Some(bytes) = &row.value else {
-        // The write id tells a lease from a claim.
+        // The write id tells a lease from a claim. A marker that has expired is as good as none.
         let found = keyspace.run(&select(Rows::select_ids_of_markers)).await?;
         let write_id = found.get(&identity.id).and_then(|row| row.number);
         let marker = write_id.map(|id| Ok(Description::of_marker(id.cast_unsigned(), Life::new(written_at, None))));

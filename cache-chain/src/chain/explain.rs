@@ -13,7 +13,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///
     /// It asks every tier once or twice, also one whose breaker is open, within the tier's read
     /// timeout. It changes nothing: it fills no tier, takes no lease, repairs nothing, and counts in
-    /// no statistics; at most, a store in memory notes that the entry was used. The tiers are asked
+    /// no statistics; at most, a store in memory notes that the entry was used, and one in SQL
+    /// removes a row from the future, as each of its reads does. The tiers are asked
     /// one after the other, so a concurrent write may show in only some of them.
     ///
     /// # Errors

@@ -113,8 +113,22 @@ pub enum Action {
     },
     /// Return nothing.
     Miss,
+    /// Delete the key from this tier, where a failed write may have left an older value. Then return
+    /// nothing, or the error if that fails.
+    Repair {
+        /// The name of the tier.
+        tier: String,
+    },
     /// Call the loader.
     Load,
+    /// Wait for the load of the key that goes on in this process.
+    Join,
+    /// Wait for another process, which has claimed the load in this tier, and call the loader if
+    /// that takes too long or fails.
+    Wait {
+        /// The name of the tier.
+        tier: String,
+    },
     /// Return an error of this kind.
     Fail(ErrorKind),
 }
@@ -126,6 +140,8 @@ struct Finding<V> {
     answer: Result<Option<Entry<V>>, Error>,
     /// What the tier holds, also if a read does not get it.
     held: Option<Entry<V>>,
+    /// `true` if a read first deletes the key there.
+    is_repaired: bool,
 }
 
 /// Explains a key.
@@ -135,29 +151,31 @@ pub(crate) async fn explain<V: Clone + Send + Sync + 'static>(
     key: &Key,
 ) -> Explanation {
     let mut findings = Vec::with_capacity(reader.tiers.len());
-    for tier in &*reader.tiers {
-        findings.push(find(reader, tier, key).await);
+    for place in 0..reader.tiers.len() {
+        findings.push(find(reader, place, key).await);
     }
     let get = decide::get(reader, &findings, key);
     let get_or_load = decide::get_or_load(reader, loader, &findings, key);
     Explanation { tiers: findings.into_iter().map(|finding| finding.explained).collect(), get, get_or_load }
 }
 
-async fn find<V: Clone + Send + Sync + 'static>(reader: &Reader<V>, tier: &Tier<V>, key: &Key) -> Finding<V> {
-    let observed = tier.observe(key).await;
+async fn find<V: Clone + Send + Sync + 'static>(reader: &Reader<V>, place: usize, key: &Key) -> Finding<V> {
+    let tier = &reader.tiers[place];
+    let observed = tier.observe(key, reader.time_for(place)).await;
     let held = observed.entry.as_ref().ok().cloned().flatten();
     let trust = trust(tier, key, held.as_ref());
     let breaker = tier.breaker_state();
     let name = tier.title().to_string();
-    let answer = match &observed.entry {
-        _ if breaker == Some(BreakerState::Open) => {
-            Err(Error::new(ErrorKind::Unavailable, format!("the breaker of tier {name} is open")))
-        }
-        _ if trust == Trust::AwaitsDelete && tier.awaits_delete(key) => {
-            let message = format!("tier {name} may hold an older value of the key, which is to be deleted first");
+    let awaits_delete = tier.awaits_delete(key);
+    let refusal = tier.refusal();
+    let is_repaired = awaits_delete && refusal.is_none() && tier.may_repair();
+    let answer = match (&observed.entry, refusal) {
+        (_, Some(refusal)) => Err(refusal),
+        _ if awaits_delete => {
+            let message = format!("tier {name} may hold an older value of the key after a failed write");
             Err(Error::new(ErrorKind::Unavailable, message))
         }
-        Err(error) if error.kind() != ErrorKind::Codec => Err(error.clone()),
+        (Err(error), None) if error.kind() != ErrorKind::Codec => Err(error.clone()),
         _ => Ok(held.clone().filter(|_| trust == Trust::Trusted)),
     };
     let now = reader.clock.now();
@@ -172,7 +190,7 @@ async fn find<V: Clone + Send + Sync + 'static>(reader: &Reader<V>, tier: &Tier<
         trust,
         breaker,
     };
-    Finding { explained, answer, held }
+    Finding { explained, answer, held, is_repaired }
 }
 
 fn trust<V: Clone + Send + Sync + 'static>(tier: &Tier<V>, key: &Key, held: Option<&Entry<V>>) -> Trust {

@@ -74,6 +74,9 @@ impl fmt::Display for Decision {
             Action::Serve { tier } => write!(f, "a hit in {tier}: {}", self.reason),
             Action::ServeStale { tier } => write!(f, "the stale value of {tier}: {}", self.reason),
             Action::Miss => write!(f, "nothing: {}", self.reason),
+            Action::Repair { tier } => write!(f, "deletes the key from {tier}, then nothing: {}", self.reason),
+            Action::Join => write!(f, "waits for a load: {}", self.reason),
+            Action::Wait { tier } => write!(f, "waits for the load that is claimed in {tier}: {}", self.reason),
             Action::Load => write!(f, "calls the loader: {}", self.reason),
             Action::Fail(kind) => write!(f, "an error of kind {kind:?}: {}", self.reason),
         }

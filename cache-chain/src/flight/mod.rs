@@ -85,7 +85,7 @@ impl FlightStarter {
         T: Send + Sync + 'static,
     {
         let (flight, waiter) = Flight::new(node, None, background);
-        flight.spawn(&self.runtime, work);
+        Driver(flight).spawn(&self.runtime, work);
         waiter
     }
 }
@@ -137,7 +137,10 @@ impl<T: Send + Sync + 'static> FlightGroup<T> {
             flights.insert(key.clone(), Arc::clone(&flight));
             (flight, waiter)
         };
-        flight.spawn(&starter.runtime, work());
+        // If `work` panics, the driver ends the flight, which others may have joined.
+        let driver = Driver(flight);
+        let work = work();
+        driver.spawn(&starter.runtime, work);
         (waiter, true)
     }
 
@@ -151,6 +154,11 @@ impl<T: Send + Sync + 'static> FlightGroup<T> {
     /// it may be that of another key.
     pub(crate) fn has_ended_since(&self, key: &Key, mark: Mark) -> bool {
         self.mark(key).0 != mark.0
+    }
+
+    /// Returns `true` if the key has a flight.
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        self.shard(key).contains_key(key)
     }
 
     /// Returns the number of keys that have a flight.
@@ -222,12 +230,6 @@ impl<T: Send + Sync + 'static> Flight<T> {
         (flight, waiter)
     }
 
-    fn spawn(self: &Arc<Self>, runtime: &RuntimeHandle, work: Work<T>) {
-        let driver = Driver(Arc::clone(self));
-        // If the runtime has ended, the task is dropped at once.
-        self.shared.set_task(spawn(runtime, driver.drive(work)));
-    }
-
     fn listed(&self) -> Option<(&FlightGroup<T>, &Key)> {
         self.group.as_ref().zip(self.node.key.as_ref())
     }
@@ -248,6 +250,12 @@ impl<T: Send + Sync + 'static> Flight<T> {
 struct Driver<T: Send + Sync + 'static>(Arc<Flight<T>>);
 
 impl<T: Send + Sync + 'static> Driver<T> {
+    fn spawn(self, runtime: &RuntimeHandle, work: Work<T>) {
+        let flight = Arc::clone(&self.0);
+        // If the runtime has ended, the task is dropped at once.
+        flight.shared.set_task(spawn(runtime, self.drive(work)));
+    }
+
     async fn drive(self, work: Work<T>) {
         let outcome = caught(scope(Arc::clone(&self.0.node), work)).await;
         self.0.end(outcome.map(Arc::new).ok_or_else(panicked));

@@ -37,6 +37,7 @@ use crate::{
     outcome::Found,
     read::{Leases, Lookup, Purpose, Query, Reader},
     repair::Repairer,
+    spans::Active,
     stats::{LoadCounters, LoadStats},
     tier::read::Peeked,
     util::{deadline::Deadline, panics::caught},
@@ -204,7 +205,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
             let reason = if lookup.is_outdated { Reason::Reload(old()) } else { Reason::Missing(lookup) };
             return self.load_new((&key, mark), reason, (load, call), deadline).await;
         }
-        let (waiter, was_started) = self.begin((&key, mark), Reason::Missing(lookup), (load, call));
+        let span = |key: &Key| self.reader.spans.load(std::slice::from_ref(key));
+        let (waiter, was_started) = self.begin((&key, mark), Reason::Missing(lookup), (load, call), span);
         if !was_started {
             self.counters.joined.increment();
         }
@@ -233,16 +235,16 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         call.query.accepts_age(entry, || now) && (call.serve_stale.is_some() || !entry.is_stale(now))
     }
 
-    /// Joins the load of the key, or starts it.
+    /// Joins the load of the key, or starts it within a span.
     fn begin(
         self: &Arc<Self>,
         (key, mark): (&Key, Mark),
         reason: Reason<V>,
         (load, call): (LoadFn<V>, &LoadCall),
+        span: impl FnOnce(&Key) -> Active,
     ) -> (Waiter<LoadResult<V>>, bool) {
         self.loads.join(key, || {
-            let (loader, key, call) = (Arc::clone(self), key.clone(), call.clone());
-            let span = self.reader.spans.load(std::slice::from_ref(&key));
+            let (loader, key, call, span) = (Arc::clone(self), key.clone(), call.clone(), span(key));
             Box::pin(async move { span.load(pin!(loader.run((&key, mark), reason, load, &call))).await })
         })
     }

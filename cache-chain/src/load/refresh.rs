@@ -41,6 +41,16 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         (!self.cooldowns.holds(key, self.reader.clock.now())).then_some(self.settings.serve_stale)
     }
 
+    /// Returns `true` if a load of the key is in flight in this process.
+    pub(crate) fn is_loading(&self, key: &Key) -> bool {
+        self.loads.has(key)
+    }
+
+    /// Returns `true` if a call waits for the load of another process.
+    pub(crate) fn waits_for_peers(&self) -> bool {
+        self.settings.time_for_peers().is_some()
+    }
+
     /// Loads an entry that is due again. Returns the old entry at once, or the new one if the call
     /// waits for it.
     pub(super) async fn refresh(
@@ -61,14 +71,19 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
             Some(lookup) => Reason::Missing(lookup),
             None => Reason::Stale(entry.clone()),
         };
-        let (waiter, was_started) = self.begin((key, mark), reason, (load, call));
         let wait = match call.serve_stale {
-            Some(ServeStale::After(time)) if is_stale => time,
-            Some(ServeStale::IfLoadFails) if is_stale => Duration::MAX,
-            _ => {
-                self.leave_refresh(waiter, was_started);
-                return Ok(self.record_served(place, entry));
-            }
+            Some(ServeStale::After(time)) if is_stale => Some(time),
+            Some(ServeStale::IfLoadFails) if is_stale => Some(Duration::MAX),
+            _ => None,
+        };
+        let span = |key: &Key| {
+            let (spans, keys) = (&self.reader.spans, std::slice::from_ref(key));
+            if wait.is_some() { spans.load(keys) } else { spans.background_load(keys) }
+        };
+        let (waiter, was_started) = self.begin((key, mark), reason, (load, call), span);
+        let Some(wait) = wait else {
+            self.leave_refresh(waiter, was_started);
+            return Ok(self.record_served(place, entry));
         };
         self.counters.refreshes.add(usize::from(was_started));
         self.counters.joined.add(usize::from(!was_started));

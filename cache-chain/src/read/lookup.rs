@@ -209,6 +209,12 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         self.tiers[from..].iter().filter(|tier| !tier.is_local()).count() + usize::from(purpose == Purpose::Load)
     }
 
+    /// Returns the time that a `get` gives the tier of this place, if those above take none.
+    pub(crate) fn time_for(&self, place: usize) -> Duration {
+        let deadline = Deadline::after(self.timeout);
+        deadline.share(self.parts(place, Purpose::Get), self.tiers[place].read_timeout)
+    }
+
     /// For how long a lease is needed: for the rest of its own tier's limit, the tiers from `next`
     /// on, and a loader.
     fn lease_time(&self, next: usize, limit: Duration, deadline: Deadline, purpose: Purpose) -> Duration {

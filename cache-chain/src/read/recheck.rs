@@ -44,8 +44,8 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         if let Some(entry) = self.peek(&key).filter(|entry| self.tiers[0].is_fresh(entry)) {
             return Ok(!entry.is_absent());
         }
-        let reader = Arc::clone(self);
-        let contains = async move {
+        let (reader, span) = (Arc::clone(self), self.spans.lookup(std::slice::from_ref(&key)));
+        let look = async move {
             let mut failure = None;
             for tier in &*reader.tiers {
                 match tier.recheck(&key).await {
@@ -58,6 +58,12 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
                 }
             }
             failure.map_or(Ok(false), Err)
+        };
+        let contains = async move {
+            let found = span.enclose(pin!(look)).await;
+            let outcome = if matches!(found, Ok(true)) { "hit" } else { "miss" };
+            span.outcome(found.as_ref(), outcome);
+            found
         };
         Deadline::after(self.timeout).bound(&self.runtime, pin!(async { self.runtime.run(contains).await? })).await
     }

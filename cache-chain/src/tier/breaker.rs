@@ -135,6 +135,17 @@ impl Circuit {
         }
     }
 
+    /// Returns the error with which [`enter`](Self::enter) would refuse a call now, `None` if it
+    /// would let it through. Changes nothing.
+    pub(super) fn refusal(&self) -> Option<Error> {
+        match &*self.state() {
+            State::Open { until, error } | State::HalfOpen { error, until, .. } if *until > Instant::now() => {
+                Some(error.clone())
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn observed(&self) -> BreakerState {
         match *self.state() {
             State::Closed { .. } => BreakerState::Closed,

@@ -1,5 +1,7 @@
 //! Reads of a tier for diagnosis. They are not counted, and the breaker does not learn from them.
 
+use std::time::Duration;
+
 use cache_core::{Entry, Error, ErrorKind, Key, Result, backend::Inspection};
 use tokio::time::timeout_at;
 
@@ -14,20 +16,30 @@ pub(crate) struct Observed<V> {
 }
 
 impl<V: Clone + Send + Sync + 'static> Tier<V> {
-    /// Asks the store for the key, also if the breaker is open.
-    pub(crate) async fn observe(&self, key: &Key) -> Observed<V> {
+    /// Asks the store for the key within `limit`, also if the breaker is open, and then what is
+    /// stored under it.
+    pub(crate) async fn observe(&self, key: &Key, limit: Duration) -> Observed<V> {
         if let Some(local) = self.local() {
             return Observed { entry: Ok(local.get(key)), stored: None };
         }
-        let limit = self.read_timeout;
-        let observe = async {
-            let stored = self.store.inspect(key).await.ok().flatten();
-            Observed { entry: self.store.get(key).await, stored }
-        };
-        timeout_at(after(limit), observe).await.unwrap_or_else(|_| {
+        let entry = timeout_at(after(limit), self.store.get(key)).await.unwrap_or_else(|_| {
             let message = format!("tier {} did not answer within {limit:?}", self.title());
-            Observed { entry: Err(Error::new(ErrorKind::Timeout, message)), stored: None }
-        })
+            Err(Error::new(ErrorKind::Timeout, message))
+        });
+        let has_answered = entry.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::Codec);
+        let stored =
+            if has_answered { timeout_at(after(self.read_timeout), self.store.inspect(key)).await.ok() } else { None };
+        Observed { entry, stored: stored.and_then(Result::ok).flatten() }
+    }
+
+    /// Returns the error with which the breaker would refuse a call now, `None` if it would not.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        self.breaker.as_ref().filter(|_| !self.is_local()).and_then(Circuit::refusal)
+    }
+
+    /// Returns `true` if a read would try now to delete what a failed write has left.
+    pub(crate) fn may_repair(&self) -> bool {
+        self.pending.may_start()
     }
 
     /// Returns the state of the breaker, `None` without one.

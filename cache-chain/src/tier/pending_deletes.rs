@@ -218,6 +218,12 @@ impl PendingDeletes {
         }
     }
 
+    /// Returns `true` if [`start`](Self::start) would start now, for a call that is no probe.
+    pub(crate) fn may_start(&self) -> bool {
+        let state = self.state();
+        !state.is_deleting && state.next_attempt.is_none_or(|next| Instant::now() >= next) && state.has_work()
+    }
+
     /// Starts to delete the keys on the list. Returns `None` if there are none, if another caller
     /// is deleting or, unless `at_once`, if the last attempt has just failed.
     pub(crate) fn start(&self, at_once: bool) -> Option<Deletions<'_>> {

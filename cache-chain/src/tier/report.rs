@@ -1,6 +1,9 @@
 //! Reports, as events of `tracing`, of failures that no caller hears of.
 
+use std::sync::Arc;
+
 use cache_core::Error;
+use tokio::runtime::Handle;
 
 use super::Tier;
 use crate::util::throttle::Throttle;
@@ -33,10 +36,18 @@ impl<V> Tier<V> {
 
     pub(crate) fn report_gap(&self) {
         if let Some(suppressed) = self.reports.gap.pass() {
-            tracing::warn!(
-                tier = %self.name, suppressed,
-                "the invalidation stream of a tier may have lost events; each entry that is in memory is checked once"
-            );
+            let tier = Arc::clone(&self.name);
+            let report = move || {
+                tracing::warn!(
+                    %tier, suppressed,
+                    "the invalidation stream of a tier may have lost events; each entry that is in memory is checked once"
+                );
+            };
+            // In a task, because the stream may hold a lock, and a subscriber may block.
+            match Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn(async move { report() })),
+                Err(_) => report(),
+            }
         }
     }
 

@@ -530,6 +530,10 @@ async fn a_grace_serves_stale_values_in_every_mode() {
     assert_eq!(failed.kind(), ErrorKind::Loader);
 
     instance.until(|stats| !stats.trusted).await;
+    let explanation = instance.chain.explain("kept").await.unwrap();
+    assert_eq!(explanation.get_or_load.action, Action::ServeStale { tier: "memory".to_owned() }, "{explanation}");
+    assert_eq!(explanation.get.action, Action::Fail(ErrorKind::Unavailable), "{explanation}");
+    assert_eq!(instance.chain.explain("changed").await.unwrap().get_or_load.action, Action::Load);
     let mut served = 0;
     for mode in [ServeStale::AtOnce, ServeStale::After(Duration::from_millis(5)), ServeStale::IfLoadFails] {
         let stale = CallOptions::new().serve_stale(mode);

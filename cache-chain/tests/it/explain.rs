@@ -9,6 +9,7 @@ use cache_core::{
     Entry, Expiry, Key, ManualClock, Store, Ticket, Write,
     testkit::{MapStore, Operation, ScriptedStore},
 };
+use tokio::sync::oneshot;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -189,15 +190,77 @@ async fn a_tier_is_described() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_failed_delete_has_left_is_not_trusted() {
+async fn what_a_failed_delete_has_left_is_deleted_by_the_next_read() {
+    for heals in [false, true] {
+        let rig = Rig::of(State::Nothing, State::Fresh, ServeStale::AtOnce).await;
+        rig.remote.fail(Operation::Del, ErrorKind::Unavailable);
+        rig.chain.del("k").await.unwrap_err();
+        let explanation = rig.chain.explain("k").await.unwrap();
+        assert_eq!(explanation.tiers[1].trust, Trust::AwaitsDelete);
+        assert!(matches!(explanation.tiers[1].held, Held::Value));
+        assert_eq!(explanation.get.action, Action::Repair { tier: "remote".to_owned() }, "{}", explanation.get.reason);
+        if heals {
+            rig.remote.heal();
+            assert_eq!(rig.chain.get("k").await.unwrap(), None);
+        } else {
+            assert_eq!(rig.chain.get("k").await.unwrap_err().kind(), ErrorKind::Unavailable);
+            // The deletion has just been tried.
+            let explanation = rig.chain.explain("k").await.unwrap();
+            assert_eq!(explanation.get.action, Action::Fail(ErrorKind::Unavailable), "{}", explanation.get.reason);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_breaker_lets_a_probe_through() {
     let rig = Rig::of(State::Nothing, State::Fresh, ServeStale::AtOnce).await;
-    rig.remote.fail(Operation::Del, ErrorKind::Unavailable);
-    rig.chain.del("k").await.unwrap_err();
-    let explanation = rig.chain.explain("k").await.unwrap();
-    assert_eq!(explanation.tiers[1].trust, Trust::AwaitsDelete);
-    assert!(matches!(explanation.tiers[1].held, Held::Value));
-    assert_eq!(explanation.get.action, Action::Fail(ErrorKind::Unavailable), "{}", explanation.get.reason);
-    assert_eq!(rig.chain.get("k").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    rig.remote.fail(Operation::Get, ErrorKind::Unavailable);
+    for _ in 0..2 {
+        rig.chain.get("other").await.unwrap_err();
+    }
+    rig.remote.heal();
+    let refused = rig.chain.explain("k").await.unwrap();
+    assert_eq!(refused.get.action, Action::Fail(ErrorKind::Unavailable), "{}", refused.get.reason);
+    rig.chain.get("k").await.unwrap_err();
+    tokio::time::advance(MINUTE).await;
+    let probed = rig.chain.explain("k").await.unwrap();
+    assert_eq!(probed.tiers[1].breaker, Some(BreakerState::Open));
+    assert_eq!(probed.get.action, Action::Serve { tier: "remote".to_owned() }, "{}", probed.get.reason);
+    assert_eq!(rig.chain.get("k").await.unwrap().as_deref(), Some("of remote"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_in_progress_is_joined() {
+    let rig = Rig::of(State::Nothing, State::Nothing, ServeStale::AtOnce).await;
+    let (began, has_begun) = oneshot::channel();
+    let (end, ends) = oneshot::channel();
+    let load = || async move {
+        began.send(()).unwrap();
+        ends.await.unwrap();
+        Ok::<_, io::Error>(None::<String>)
+    };
+    let chain = rig.chain.clone();
+    let loading = tokio::spawn(async move { chain.get_or_load("k", load).await });
+    has_begun.await.unwrap();
+    assert_eq!(rig.chain.explain("k").await.unwrap().get_or_load.action, Action::Join);
+    end.send(()).unwrap();
+    loading.await.unwrap().unwrap();
+}
+
+/// As [`reads_do_what_explain_says`], for a tier that answers late.
+#[tokio::test(start_paused = true)]
+async fn a_tier_gets_the_time_that_a_read_gives_it() {
+    let (memory, remote) = (MapStore::new(), ScriptedStore::new(MapStore::<String>::new()));
+    remote
+        .set(Write::new(Key::new("k").unwrap(), Entry::new("v".to_owned(), Expiry::Never), Ticket::unconditional()))
+        .await
+        .unwrap();
+    remote.at_every_step(|_, _| tokio::time::sleep(Duration::from_millis(400)));
+    let chain = ChainCache::builder().tier(memory).tier(Tier::new(remote).name("remote"));
+    let chain = chain.timeout(Duration::from_millis(500)).build().unwrap();
+    let decision = chain.explain("k").await.unwrap().get;
+    assert_eq!(decision.action, Action::Fail(ErrorKind::Timeout), "{}", decision.reason);
+    assert_eq!(chain.get("k").await.unwrap_err().kind(), ErrorKind::Timeout);
 }
 
 #[tokio::test]

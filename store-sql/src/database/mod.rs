@@ -56,6 +56,9 @@ pub(crate) struct Database {
 /// The time without a response after which a waiting call pings the database.
 const PING_AFTER: Duration = Duration::from_millis(200);
 
+/// The prepared statements that a connection keeps. There are about 150 texts.
+const STATEMENTS: usize = 256;
+
 impl Database {
     #[cfg(feature = "mysql")]
     pub(crate) fn mysql(pool: sqlx::MySqlPool) -> Self {
@@ -88,6 +91,8 @@ impl Database {
             ($make:ident, $options:ty, $settings:ty, |$option:ident| $adjusted:expr) => {{
                 use sqlx::ConnectOptions as _;
                 let $option = url.parse::<$options>().map_err(|_| invalid_url())?.disable_statement_logging();
+                // Room for the text of every statement: closing a prepared one costs MySQL 40 ms.
+                let $option = $option.statement_cache_capacity(STATEMENTS);
                 let sentinels = Sentinels::default();
                 let opened = sentinels.clone();
                 let pool = <$settings>::new()

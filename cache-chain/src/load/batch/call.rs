@@ -19,6 +19,7 @@ use crate::{
         loaded::loader_error,
     },
     read::Leases,
+    util::sync::lock,
 };
 
 /// A key to load by one call.
@@ -86,12 +87,18 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
         I: IntoIterator<Item = (K, T)>,
         Fut: Future<Output = Result<I, E>> + Send + 'static,
     {
-        let (this, span) = (Arc::clone(self), self.reader.spans.load(&[]));
+        let (this, span) = (Arc::clone(self), self.reader.spans.batch_load());
         self.reader.flights.batch_load(Box::pin(async move {
             // Without a request, every flight of the batch has been given up.
             let requested = request.await.unwrap_or_default();
             span.keys(requested.len());
-            span.enclose(pin!(this.run_batch(requested, load, &call))).await
+            let batch = span.enclose(pin!(this.run_batch(requested, load, &call))).await;
+            let failure = lock(&batch).values().find_map(|part| match part {
+                Part::Loaded(LoadedPart { loaded: Err(error), .. }) => Some(error.clone()),
+                _ => None,
+            });
+            span.outcome(failure.as_ref().map_or(Ok(&()), Err), "loaded");
+            batch
         }))
     }
 

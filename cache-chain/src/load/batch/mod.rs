@@ -188,7 +188,8 @@ impl<V: Clone + Send + Sync + 'static> Loader<V> {
             Some(old) if lookup.hit.is_some() => Reason::ExpiresSoon(old),
             _ => Reason::Missing(lookup),
         };
-        self.run((&key, mark), reason, load, call).await
+        let span = self.reader.spans.load(std::slice::from_ref(&key));
+        span.load(pin!(self.run((&key, mark), reason, load, call))).await
     }
 
     /// Runs the load of one key of a batch, until its entry is stored.

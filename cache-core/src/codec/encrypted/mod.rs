@@ -57,9 +57,9 @@ use crate::{Error, ErrorKind, Result};
 /// | 30.. | the encrypted payload of the inner codec |
 /// | last 16 | the tag of Poly1305 |
 ///
-/// The associated data are bytes 0..6 and the name of the record. [`encode`](Codec::encode) and
-/// [`decode`](Codec::decode) use an empty name; stores use
-/// [`encode_for`](Codec::encode_for) and [`decode_for`](Codec::decode_for).
+/// The associated data are bytes 0..6 and the name of the record, which stores give to
+/// [`encode_for`](Codec::encode_for) and [`decode_for`](Codec::decode_for). [`encode`](Codec::encode)
+/// and [`decode`](Codec::decode), which have no name, fail.
 ///
 /// # Examples
 ///
@@ -127,12 +127,12 @@ impl<C> Encrypted<C> {
 impl<V, C: Codec<V>> Codec<V> for Encrypted<C> {
     const ID: u8 = 6;
 
-    fn encode(&self, value: &V, out: &mut Vec<u8>) -> Result<()> {
-        self.encode_for(b"", value, out)
+    fn encode(&self, _: &V, _: &mut Vec<u8>) -> Result<()> {
+        bad(NAMELESS)
     }
 
-    fn decode(&self, bytes: &[u8]) -> Result<V> {
-        self.decode_for(b"", bytes)
+    fn decode(&self, _: &[u8]) -> Result<V> {
+        bad(NAMELESS)
     }
 
     fn encode_for(&self, name: &[u8], value: &V, out: &mut Vec<u8>) -> Result<()> {
@@ -194,6 +194,11 @@ impl<C> Encrypted<C> {
         }
     }
 }
+
+/// Without this error, a codec around `Encrypted` that forgets the name would bind all values to the
+/// same one.
+const NAMELESS: &str = "an encrypted value is bound to the name of its record: a codec around `Encrypted` must implement \
+                        `encode_for` and `decode_for`, and pass the name on";
 
 /// The bytes before the nonce.
 fn header(codec: u8, key: u32) -> [u8; HEADER] {
