@@ -182,7 +182,7 @@ async fn a_tier_is_described() {
     let text = explanation.to_string();
     assert!(text.starts_with("memory: a value, stale, expires in 480s\nremote: unknown ("), "{text}");
     assert!(
-        text.contains("breaker open\nget: an error of kind Unavailable: the breaker of tier remote is open"),
+        text.contains("breaker open\nget: an error of kind Unavailable: circuit breaker open for tier remote"),
         "{text}"
     );
     assert!(text.contains("get_or_load: the stale value of memory: the value in memory is stale; a new one"), "{text}");
