@@ -100,6 +100,9 @@ impl Envelope<()> {
     /// The length of the longest payload, in bytes: 16 MiB.
     pub const MAX_PAYLOAD: usize = MAX_PAYLOAD;
 
+    /// The first bytes of a record.
+    pub const MAGIC: [u8; 3] = MAGIC;
+
     /// The position of the write id in a record, for stores that compare it in place.
     pub const WRITE_ID: Range<usize> = 10..18;
 
