@@ -6,7 +6,7 @@ use cache_core::backend::Content;
 
 use crate::{
     examine::{Binding, Examined, Held, State, binding, millis},
-    source::{Found, Run},
+    source::{Body, Found, Run},
 };
 
 /// The figures of some keys.
@@ -18,7 +18,8 @@ pub(crate) struct Summary {
     pub(crate) contents: BTreeMap<&'static str, u64>,
     /// The number of keys by state.
     pub(crate) states: BTreeMap<&'static str, u64>,
-    /// The stored bytes of each key.
+    keys: u64,
+    /// The stored bytes of each key that holds bytes.
     sizes: Vec<u64>,
     /// The number of keys by remaining time, see [`BUCKETS`].
     pub(crate) ttls: [u64; BUCKETS.len()],
@@ -99,6 +100,7 @@ impl Summary {
             keeps_entries,
             contents: BTreeMap::new(),
             states: BTreeMap::new(),
+            keys: 0,
             sizes: Vec::new(),
             ttls: [0; BUCKETS.len()],
             without_ttl: 0,
@@ -115,7 +117,7 @@ impl Summary {
 
     /// Returns the number of keys.
     pub(crate) fn keys(&self) -> u64 {
-        self.sizes.len() as u64
+        self.keys
     }
 
     /// Adds a key.
@@ -123,7 +125,10 @@ impl Summary {
         let Examined { held, state } = examined;
         *self.contents.entry(held.name()).or_default() += 1;
         *self.states.entry(state.name()).or_default() += 1;
-        self.sizes.push(found.size);
+        self.keys += 1;
+        if found.body != Body::OtherType {
+            self.sizes.push(found.size);
+        }
         let ttl_millis = millis(found.ttl);
         match ttl_millis {
             Some(left) => self.ttls[BUCKETS.iter().take_while(|(end, _)| left >= *end).count().min(6)] += 1,
@@ -190,7 +195,6 @@ mod tests {
     use cache_core::Ttl;
 
     use super::*;
-    use crate::source::Body;
 
     fn added(keys: &[(u64, Ttl)]) -> Summary {
         let mut summary = Summary::new(Run::Irrelevant, false);

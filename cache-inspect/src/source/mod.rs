@@ -137,7 +137,7 @@ impl Found {
     /// Returns the number of bytes that were read.
     pub(crate) fn read(&self) -> u64 {
         match &self.body {
-            Body::Bytes(bytes) => bytes.len() as u64,
+            Body::Bytes(_) | Body::Counter => self.size,
             _ => 0,
         }
     }

@@ -29,7 +29,8 @@ pub(super) fn timed_out(timeout: Duration) -> Error {
 
 /// Returns the error of a connection that could not be set up.
 pub(super) fn connecting(error: &RedisError, address: &ConnectionAddr) -> Error {
-    if error.kind() == ErrorKind::Io && !error.is_connection_refusal() {
+    let is_socket = !matches!(address, ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. });
+    if error.kind() == ErrorKind::Io && (is_socket || !error.is_connection_refusal()) {
         return Error::failed(format!("the connection to Redis failed: {error}; {}", hint(address)));
     }
     failed(error)
