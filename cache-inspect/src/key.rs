@@ -46,17 +46,17 @@ mod tests {
         Some(parse(&parts, is_hex).ok()?.as_bytes().to_vec())
     }
 
-    fn bytes(key: &(impl CacheKey + ?Sized)) -> Option<Vec<u8>> {
-        Some(Key::new(key).unwrap().as_bytes().to_vec())
+    fn bytes(key: &(impl CacheKey + ?Sized)) -> Vec<u8> {
+        Key::new(key).unwrap().as_bytes().to_vec()
     }
 
     #[test]
     fn a_key_is_that_of_the_application() {
-        assert_eq!(parsed(&["a:b"], false), bytes("a:b"));
-        assert_eq!(parsed(&["-42"], false), bytes(&-42));
-        assert_eq!(parsed(&["acme", "42"], false), bytes(&("acme", 42)));
-        assert_eq!(parsed(&["a:b", "c\\", "7"], false), bytes(&("a:b", "c\\", 7)));
-        assert_eq!(parsed(&["00Ff3a"], true), bytes(&[0, 0xff, b':']));
+        assert_eq!(parsed(&["a:b"], false), Some(bytes("a:b")));
+        assert_eq!(parsed(&["-42"], false), Some(bytes(&-42)));
+        assert_eq!(parsed(&["acme", "42"], false), Some(bytes(&("acme", 42))));
+        assert_eq!(parsed(&["a:b", "c\\", "7"], false), Some(bytes(&("a:b", "c\\", 7))));
+        assert_eq!(parsed(&["00Ff3a"], true), Some(bytes(&[0, 0xff, b':'])));
     }
 
     #[test]

@@ -1,13 +1,12 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(
     not(any(feature = "redis", feature = "mysql", feature = "postgres", feature = "sqlite")),
-    allow(dead_code, reason = "without a backend, nothing can be read")
+    allow(dead_code, clippy::unused_async, reason = "without a backend, nothing can be read")
 )]
 
 mod arguments;
 mod error;
 mod examine;
-mod glob;
 mod key;
 mod report;
 mod scan;

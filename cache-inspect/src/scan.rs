@@ -127,7 +127,83 @@ async fn read(source: &mut dyn Source, keys: &[Listed], is_plain: bool, outcome:
 
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
+
+    use cache_core::Ttl;
+    use clap::Parser as _;
+
     use super::*;
+    use crate::{
+        arguments::{Arguments, Command},
+        source::{Body, Found, Page, Reply, Run},
+    };
+
+    /// Pages of keys, some of which are gone when they are read.
+    struct Scripted {
+        pages: std::vec::IntoIter<Vec<&'static str>>,
+        gone: &'static [&'static str],
+    }
+
+    impl Source for Scripted {
+        fn title(&self) -> &'static str {
+            "scripted"
+        }
+
+        fn run(&self) -> Run {
+            Run::Irrelevant
+        }
+
+        fn next_page(&mut self) -> Reply<'_, Option<Page>> {
+            let page = self.pages.next().map(|keys| Page {
+                visited: keys.len() as u64 + 1,
+                keys: keys.into_iter().map(|key| Listed { key: key.into(), id: key.into(), size: Some(1) }).collect(),
+            });
+            Box::pin(ready(Ok(page)))
+        }
+
+        fn find<'a>(&'a mut self, _: &'a [u8]) -> Reply<'a, Option<Listed>> {
+            unreachable!("a scan lists keys")
+        }
+
+        fn fetch<'a>(&'a mut self, listed: &'a [Listed]) -> Reply<'a, Vec<Found>> {
+            let is_there = |key: &&Listed| !self.gone.iter().any(|gone| gone.as_bytes() == key.key);
+            let found = listed.iter().filter(is_there).map(|key| Found {
+                key: key.key.clone(),
+                bound_to: key.key.clone(),
+                body: Body::Bytes(vec![0]),
+                size: 1,
+                ttl: Ttl::Never,
+                now: 0,
+                written_at: 0,
+            });
+            Box::pin(ready(Ok(found.collect())))
+        }
+    }
+
+    /// Returns the numbers of keys that were read and gone, and why the scan has stopped.
+    fn scanned(options: &[&str]) -> (u64, u64, Option<Stopped>) {
+        let command = [&["cache-inspect", "namespace", "-n", "n", "--pause", "0"], options].concat();
+        let arguments = Arguments::try_parse_from(command).unwrap();
+        let Command::Namespace(arguments) = arguments.command else { unreachable!("the command is `namespace`") };
+        let pages = vec![vec!["a", "b", "a"], vec![], vec!["c", "b", "gone"], vec!["d"], vec!["d", "a"]];
+        let mut source = Scripted { pages: pages.into_iter(), gone: &["gone"] };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let outcome = runtime.block_on(scan(&mut source, &arguments)).unwrap();
+        (outcome.summary.keys(), outcome.gone, outcome.stopped)
+    }
+
+    #[test]
+    fn each_key_is_counted_once_and_limits_are_exact() {
+        assert_eq!(scanned(&[]), (4, 1, None));
+        // Five keys were listed, one of which was gone.
+        assert_eq!(scanned(&["--limit", "5"]), (4, 1, None));
+        assert_eq!(scanned(&["--limit", "4"]), (3, 1, Some(Stopped::Limit)));
+        assert_eq!(scanned(&["--limit", "1"]), (1, 0, Some(Stopped::Limit)));
+        assert_eq!(scanned(&["--max-bytes", "3"]), (3, 1, Some(Stopped::MaxBytes)));
+        assert_eq!(scanned(&["--max-bytes", "4"]), (4, 1, None));
+        assert_eq!(scanned(&["--max-visited", "5"]), (2, 0, Some(Stopped::MaxVisited)));
+        assert_eq!(scanned(&["--max-visited", "14"]), (4, 1, None));
+    }
 
     #[test]
     fn a_request_reads_few_keys_and_bytes() {

@@ -275,6 +275,12 @@ async fn a_user_of_mysql_needs_select_alone() {
     assert!(failure(1, &["namespace", &url, "-n", "n"]).contains("refused the user"));
     server.sql("GRANT SELECT ON cache.cache_entries TO viewer@'127.0.0.1'").await;
     assert_eq!(json(&["namespace", &url, "-n", "n"])["keys"], 1);
+    // A read that writes is refused.
+    server.sql("CREATE TABLE written (number BIGINT)").await;
+    server.sql("CREATE FUNCTION written() RETURNS BIGINT BEGIN INSERT INTO written VALUES (1); RETURN 1; END").await;
+    server.sql("CREATE VIEW view_that_writes AS SELECT * FROM cache_entries WHERE written() = 1").await;
+    let of_view = ["namespace", &server.url(), "-n", "n", "--table", "view_that_writes"];
+    assert!(failure(1, &of_view).contains("error 1792"), "{}", failure(1, &of_view));
     server.stop();
     assert!(failure(1, &["namespace", &url, "-n", "n", "--timeout", "0.5"]).contains("within 500ms"));
     server.resume();
@@ -291,6 +297,11 @@ async fn a_user_of_postgres_needs_select_alone() {
     assert!(failure(1, &["namespace", &url, "-n", "n"]).contains("refused the user"));
     server.sql("GRANT SELECT ON cache_entries TO viewer").await;
     assert_eq!(json(&["namespace", &url, "-n", "n"])["keys"], 1);
+    // A read that writes is refused.
+    server.sql("CREATE SEQUENCE written").await;
+    server.sql("CREATE VIEW view_that_writes AS SELECT * FROM cache_entries WHERE nextval('written') > 0").await;
+    let of_view = ["namespace", &server.url(), "-n", "n", "--table", "view_that_writes"];
+    assert!(failure(1, &of_view).contains("error 25006"), "{}", failure(1, &of_view));
     server.stop();
     assert!(failure(1, &["namespace", &url, "-n", "n", "--timeout", "0.5"]).contains("within 500ms"));
     server.resume();

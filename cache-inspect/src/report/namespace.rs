@@ -48,7 +48,7 @@ impl Namespace<'_> {
             State::ALL.iter().map(|state| (state_name(*state), of(&summary.states, state.name()))),
         );
         if let Some(of_other_runs) = summary.of_other_runs() {
-            rows.push(row("other runs", format!("{of_other_runs} records, which readers take for misses")));
+            rows.push(row("other runs", format!("{of_other_runs} records, misses for readers")));
         } else if self.run != Run::Irrelevant {
             rows.push(row("other runs", "unknown: INFO is not permitted, or the server is a replica"));
         }

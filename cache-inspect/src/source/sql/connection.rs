@@ -64,6 +64,8 @@ impl Connection {
     }
 
     async fn connect(dialect: &'static Dialect, url: &str, timeout: Duration) -> Result<Self> {
+        // Only SQLite waits for locks by itself.
+        let _ = timeout;
         let failed = |error: sqlx::Error| error::connecting(dialect, &error);
         match dialect.kind {
             #[cfg(feature = "mysql")]

@@ -2,6 +2,7 @@
 
 mod connection;
 mod error;
+mod glob;
 mod identity;
 mod statements;
 
@@ -23,7 +24,6 @@ use super::{Body, Found, Listed, Page, Reply, Run, Source};
 use crate::{
     arguments::Place,
     error::{Error, Result},
-    glob,
 };
 
 /// The rows of a namespace in a table.

@@ -71,6 +71,8 @@ pub(crate) const SQLITE: &Dialect = &Dialect {
 impl Dialect {
     /// Returns the statements that begin a transaction that only reads.
     pub(super) fn begin(&self, timeout: Duration) -> String {
+        // Only PostgreSQL limits the time by itself.
+        let _ = timeout;
         match self.kind {
             #[cfg(feature = "mysql")]
             Database::MySql => "START TRANSACTION READ ONLY".to_owned(),
@@ -81,10 +83,7 @@ impl Dialect {
             }
             // The connection only reads.
             #[cfg(feature = "sqlite")]
-            Database::Sqlite => {
-                let _ = timeout;
-                "BEGIN".to_owned()
-            }
+            Database::Sqlite => "BEGIN".to_owned(),
         }
     }
 

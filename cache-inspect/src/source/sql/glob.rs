@@ -1,4 +1,4 @@
-//! Patterns of Redis, for backends that do not have them.
+//! Patterns of Redis, which SQL does not have.
 
 /// Returns `true` if the pattern matches all of the bytes. `*`, `?`, `[abc]`, `[^a-z]` and `\` mean
 /// what they mean to SCAN of Redis.
