@@ -15,6 +15,7 @@ mod memory;
 mod message_proxy;
 pub mod operations;
 mod postgres;
+mod prometheus_server;
 mod redis_acl;
 mod redis_server;
 mod server_process;
@@ -37,6 +38,7 @@ pub use crate::{
     memory::{Bound, Memory, Moka, QuickCache, Stretto},
     message_proxy::MessageProxy,
     postgres::{Postgres, PostgresProduct},
+    prometheus_server::{PrometheusServer, promtool},
     redis_acl::{documented_permissions, documented_stream_permissions},
     redis_server::{RedisServer, command_of},
     server_process::free_port,

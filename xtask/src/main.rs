@@ -21,8 +21,8 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   test           installs what is missing (redis-server, mariadb-server, postgresql, openssl,
-                 faketime, chromium, by apt-get), then runs every test: unit, property, integration and
-                 doc tests of all crates, and the model checkers
+                 faketime, chromium, prometheus, by apt-get), then runs every test: unit, property,
+                 integration and doc tests of all crates, and the model checkers
   model          the model checkers alone: shuttle and loom
   ci             everything that CI checks: format, lints, docs, features, tests, packages, licences;
                  installs what `test` installs, and cargo-deny into target/tools if it is missing

@@ -20,7 +20,7 @@ struct Program {
     why: &'static str,
 }
 
-const PROGRAMS: [Program; 7] = [
+const PROGRAMS: [Program; 9] = [
     Program { name: "redis-server", package: "redis-server", why: "private Redis servers" },
     Program { name: "mariadbd", package: "mariadb-server", why: "private MariaDB servers" },
     Program { name: "mariadb-install-db", package: "mariadb-server", why: "their data" },
@@ -28,6 +28,8 @@ const PROGRAMS: [Program; 7] = [
     Program { name: "openssl", package: "openssl", why: "certificates for TLS tests" },
     Program { name: "faketime", package: "faketime", why: "servers whose clocks differ" },
     Program { name: "chromium", package: "chromium", why: "the page of the example service in a browser" },
+    Program { name: "prometheus", package: "prometheus", why: "the dashboard and the alerts" },
+    Program { name: "promtool", package: "prometheus", why: "their checks" },
 ];
 
 /// Installs the missing ones of the programs that the tests start. Returns an error if that fails,

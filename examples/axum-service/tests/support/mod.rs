@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use self::client::Client;
+pub(crate) use self::client::Client;
 
 /// How long anything may take that is only waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
