@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::{
-    prometheus::{Prometheus, shipped, until, whole},
+    prometheus::{Prometheus, is_measured, shipped, until, whole},
     support::{Instance, sqlite},
     totals::Counted,
 };
@@ -40,6 +40,7 @@ async fn each_panel_has_data_and_totals_are_exact() {
         chain.load(load_time()),
         each_panel_has_data(&prometheus, &names),
     );
+    prometheus.scrape("users").await;
     for (instance, responses) in instances.iter().zip([one, other]) {
         the_service_has_counted(&prometheus, &instance.address.to_string(), &responses).await;
     }
@@ -92,43 +93,44 @@ async fn each_panel_has_data(prometheus: &Prometheus, instances: &str) {
     }
 }
 
-/// The responses that the load has counted, by status.
-async fn load(instance: &Instance) -> BTreeMap<u16, u64> {
+/// The number of responses by method and status.
+type Responses = BTreeMap<(String, u16), u64>;
+
+/// Loads an instance, and returns what the load has counted.
+async fn load(instance: &Instance) -> Responses {
     let mut command = Command::new(env!("CARGO_BIN_EXE_load"));
     command.args(["--address", &instance.address.to_string(), "--seconds", &load_time().as_secs().to_string()]);
     command.args(["--users", "500", "--workers", "8", "--rate", "300"]).kill_on_drop(true);
     let output = command.output().await.expect("a load");
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).expect("text");
-    let counts = text.split_once('{').and_then(|(_, rest)| rest.trim().strip_suffix('}')).expect("counts");
-    let counts = counts.split(", ").map(|count| count.split_once(": ").expect("a status and a count"));
-    counts.map(|(status, count)| (status.parse().expect("a status"), count.parse().expect("a count"))).collect()
+    let lines = text.lines().skip(1).map(|line| {
+        let (response, count) = line.split_once(": ").expect("a count");
+        let (method, status) = response.split_once(' ').expect("a status");
+        ((method.to_owned(), status.parse().expect("a status")), count.parse().expect("a count"))
+    });
+    lines.collect()
 }
 
 /// Compares what an instance has counted with the requests that were sent to it.
-async fn the_service_has_counted(prometheus: &Prometheus, instance: &str, responses: &BTreeMap<u16, u64>) {
-    let series = |metric: &str, labels: &str| format!("{metric}{{instance={instance:?}, {labels}}}");
-    let requests = |labels: &str| series("http_request_duration_seconds_count", labels);
-    // The load counts one response for a user who is missing and is created.
-    let counted = format!(
-        "sum by (status) ({} or {})",
-        requests(r#"status!="404""#),
-        requests(r#"method="DELETE", status="404""#)
-    );
-    until("the totals of the service", async || {
-        let shown = prometheus.query(&counted).await.into_iter();
-        let shown: BTreeMap<u16, u64> =
-            shown.map(|(labels, value)| (labels["status"].parse().expect("a status"), whole(value))).collect();
-        println!("{instance}: responses {responses:?}");
-        (shown != *responses).then(|| format!("{instance}: the load counts {responses:?}, Prometheus shows {shown:?}"))
-    })
-    .await;
+async fn the_service_has_counted(prometheus: &Prometheus, instance: &str, responses: &Responses) {
+    println!("{instance}: {responses:?}");
     // Each write deletes its user from the cache once.
-    let (writes, deleted) = (requests(r#"method=~"PUT|DELETE""#), series("cache_writes_total", r#"event="deleted""#));
+    let writes: u64 = responses.iter().filter(|((method, _), _)| method != "GET").map(|(_, count)| count).sum();
+    assert!(writes > 0, "{responses:?}");
+    let deleted = format!("cache_writes_total{{instance={instance:?}, event=\"deleted\"}}");
     until("the totals of the cache", async || {
-        let (writes, deleted) = (whole(prometheus.sum(&writes).await), whole(prometheus.sum(&deleted).await));
-        println!("{instance}: {writes} writes, {deleted} deleted from the cache");
-        (writes == 0 || writes != deleted).then(|| format!("{instance}: {writes} writes, {deleted} deleted"))
+        let deleted = whole(prometheus.sum(&deleted).await);
+        (deleted != writes).then(|| format!("{instance}: {writes} writes, {deleted} deleted"))
     })
     .await;
+    let requests = format!("sum by (method, status) (http_request_duration_seconds_count{{instance={instance:?}}})");
+    let shown = prometheus.query(&requests).await.into_iter();
+    let shown: Responses = shown
+        .map(|(labels, count)| ((labels["method"].clone(), labels["status"].parse().unwrap()), whole(count)))
+        .collect();
+    assert!(shown.keys().eq(responses.keys()), "the load counts {responses:?}, Prometheus shows {shown:?}");
+    for (response, count) in responses {
+        assert!(is_measured(shown[response], *count), "{response:?}: {count} were sent, {} are shown", shown[response]);
+    }
 }
