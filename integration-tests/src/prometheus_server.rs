@@ -5,11 +5,11 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
-use crate::server_process::{ServerProcess, path_text, program};
+use crate::server_process::{ServerProcess, finish, path_text, program};
 
 /// A Prometheus on a free port of the loopback, with its data in a directory of its own. It ends with
 /// this value.
@@ -40,12 +40,13 @@ impl PrometheusServer {
     }
 }
 
-/// Runs `promtool` with these arguments on a file. Returns what it prints, as an error if it fails.
-pub fn promtool(arguments: &[&str], file: &Path) -> Result<String, String> {
-    let mut command = Command::new(program("promtool", "prometheus"));
-    let output = command.args(arguments).arg(file).stdin(Stdio::null()).output().expect("promtool runs");
-    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    if output.status.success() { Ok(text) } else { Err(text) }
+/// Lets `promtool` check a file, such as by `check rules`.
+///
+/// # Panics
+///
+/// If it finds a fault, with what it says.
+pub fn promtool(arguments: &[&str], file: &Path) {
+    finish(Command::new(program("promtool", "prometheus")).args(arguments).arg(file));
 }
 
 fn command(directory: &str, port: u16) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,13 +19,15 @@ const LOADS: &str = "cache_load_duration_seconds";
 #[derive(Clone, Debug)]
 pub(crate) struct Publisher {
     cache: SharedString,
+    /// The mechanisms by which changes have been announced so far.
+    modes: Arc<Mutex<Vec<&'static str>>>,
 }
 
 impl Publisher {
     /// Describes the metrics to the recorder.
     pub(crate) fn new(cache: String) -> Self {
         describe();
-        Self { cache: SharedString::from_shared(Arc::from(cache)) }
+        Self { cache: SharedString::from_shared(Arc::from(cache)), modes: Arc::default() }
     }
 
     pub(crate) fn is_named(&self) -> bool {
@@ -70,11 +72,27 @@ impl Publisher {
         }
         self.count_each("cache_coherence_total", "event", coherence.counts());
         counter!("cache_coherence_epochs_total", vec![self.cache()]).absolute(coherence.epoch);
+        self.publish_mode(coherence.mode);
         self.gauge("cache_coherence_trusted", f64::from(u8::from(coherence.trusted)));
         self.gauge("cache_coherence_window_seconds", coherence.window.as_secs_f64());
         // Infinite before the first proof, so that an alert on the age fires.
         let age = coherence.heartbeat_age.map_or(f64::INFINITY, |age| age.as_secs_f64());
         self.gauge("cache_coherence_heartbeat_age_seconds", age);
+    }
+
+    /// Tells the recorder which mechanism announces changes now, and which does no longer.
+    fn publish_mode(&self, now: Option<&'static str>) {
+        let modes = {
+            let mut modes = self.modes.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(mode) = now.filter(|mode| !modes.contains(mode)) {
+                modes.push(mode);
+            }
+            modes.clone()
+        };
+        for mode in modes {
+            let is_now = f64::from(u8::from(now == Some(mode)));
+            gauge!("cache_coherence_mode", vec![self.cache(), Label::from_static_parts("mode", mode)]).set(is_now);
+        }
     }
 
     fn publish_tier(&self, tier: &TierStats) {
@@ -159,6 +177,7 @@ fn describe() {
         ("cache_backfill_queue_entries", Unit::Count, "Backfills in the queue."),
         ("cache_backfill_queue_bytes", Unit::Bytes, "Bytes in the backfill queue, as the weigher counts them."),
         ("cache_loads_in_flight", Unit::Count, "Keys that are being loaded."),
+        ("cache_coherence_mode", Unit::Count, "1 for the mechanism by which changes are announced now."),
         ("cache_coherence_trusted", Unit::Count, "1 if entries in memory are served without a check."),
         ("cache_coherence_window_seconds", Unit::Seconds, "The longest time for which a changed entry is served."),
         ("cache_coherence_heartbeat_age_seconds", Unit::Seconds, "Time since the stream has proven to be alive."),

@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use crate::support::Client;
 
 /// How long anything may take that is only waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The time between two looks at Prometheus: that between two evaluations of the rules, since no one
 /// is told of them.
@@ -83,7 +83,8 @@ impl Prometheus {
     /// Waits until all targets of a job have been scraped after this call.
     pub(crate) async fn scrape(&self, job: &str) {
         let called = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs_f64();
-        let query = format!("min(timestamp(up{{job={job:?}}} == 1))");
+        // Zero for a target that did not answer.
+        let query = format!("min(timestamp(up{{job={job:?}}}) * up{{job={job:?}}})");
         until(&format!("a scrape of {job}"), async || {
             let last = self.query(&query).await;
             last.iter().all(|(_, at)| *at <= called).then(|| format!("{last:?}"))
