@@ -92,8 +92,10 @@ fn privilege() -> Option<&'static [&'static str]> {
 }
 
 fn apt_get(privilege: &[&str], arguments: &[&str]) -> Command {
-    // RUNLEVEL=1 keeps the packages from starting services: the tests start servers of their own.
-    let words = [privilege, &["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"], arguments].concat();
+    // RUNLEVEL=1, and under systemd SYSTEMD_OFFLINE=1, keep the packages from starting services: the tests
+    // start servers of their own.
+    let quiet = ["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "SYSTEMD_OFFLINE=1", "apt-get"];
+    let words = [privilege, &quiet, arguments].concat();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]);
     command
