@@ -31,6 +31,7 @@ impl Spans {
     pub(crate) fn lookup(&self, keys: &[Key]) -> Active {
         self.start(keys, |cache, keys| {
             info_span!(
+                target: "cache_chain",
                 "cache_lookup",
                 cache,
                 keys,
@@ -46,7 +47,15 @@ impl Spans {
     /// it has brought.
     pub(crate) fn load(&self, keys: &[Key]) -> Active {
         self.start(keys, |cache, keys| {
-            info_span!("cache_load", cache, keys, key = field::Empty, outcome = field::Empty, error = field::Empty)
+            info_span!(
+                target: "cache_chain",
+                "cache_load",
+                cache,
+                keys,
+                key = field::Empty,
+                outcome = field::Empty,
+                error = field::Empty
+            )
         })
     }
 
@@ -55,6 +64,7 @@ impl Spans {
     pub(crate) fn background_load(&self, keys: &[Key]) -> Active {
         let load = self.start(keys, |cache, keys| {
             info_span!(
+                target: "cache_chain",
                 parent: None,
                 "cache_load",
                 cache,
@@ -73,7 +83,14 @@ impl Spans {
     /// A load of several keys whose number is known [later](Active::keys).
     pub(crate) fn batch_load(&self) -> Active {
         self.start(&[], |cache, _| {
-            info_span!("cache_load", cache, keys = field::Empty, outcome = field::Empty, error = field::Empty)
+            info_span!(
+                target: "cache_chain",
+                "cache_load",
+                cache,
+                keys = field::Empty,
+                outcome = field::Empty,
+                error = field::Empty
+            )
         })
     }
 
@@ -81,6 +98,7 @@ impl Spans {
     pub(crate) fn write(&self, operation: &'static str, keys: &[Key]) -> Active {
         self.start(keys, |cache, keys| {
             info_span!(
+                target: "cache_chain",
                 "cache_write",
                 cache,
                 operation,
@@ -95,7 +113,7 @@ impl Spans {
     /// A call to the store of a tier that is not in this process.
     pub(crate) fn tier_call(&self, tier: &str, operation: &'static str, keys: usize) -> Active {
         self.start(&[], |cache, _| {
-            info_span!("cache_tier_call", cache, tier, operation, keys, outcome = field::Empty, error = field::Empty)
+            info_span!(target: "cache_chain", "cache_tier_call", cache, tier, operation, keys, outcome = field::Empty, error = field::Empty)
         })
     }
 
@@ -140,7 +158,7 @@ impl Active {
         }
     }
 
-    /// Records how the work has ended. The text of an error names no value of the cache.
+    /// Records how the work has ended.
     pub(crate) fn outcome<T>(&self, result: Result<&T, &Error>, ok: &'static str) {
         let Some(span) = &self.0 else { return };
         match result {

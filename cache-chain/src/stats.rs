@@ -229,7 +229,7 @@ statistics! {
         unknown,
         /// Losses of events that the stream has noticed without ending.
         gaps,
-        /// Runs of the stream that have ended.
+        /// Runs of the stream that have ended, and attempts to begin one that have failed.
         ended,
         /// Checks of suspect entries that the shared tier has confirmed.
         checks_unchanged,

@@ -210,7 +210,7 @@ async fn batches_have_one_span() {
     chain.get_many(["a", "b"]).instrument(info_span!("request")).await.unwrap();
     let spans = log.take();
     assert_eq!(spans.len(), 3, "{spans:#?}");
-    assert!(spans[1].starts_with(r#"request > cache_lookup: cache="users" keys=2"#), "{spans:#?}");
+    assert_eq!(spans[1], r#"request > cache_lookup: cache="users" keys=2 outcome="miss""#, "{spans:#?}");
     let load = |ids: Vec<&'static str>| async move {
         Ok::<_, io::Error>(ids.into_iter().map(|id| (id, id.to_owned())).collect::<Vec<_>>())
     };

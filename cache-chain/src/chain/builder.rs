@@ -167,7 +167,7 @@ impl<V: Clone + Send + Sync + 'static> ChainBuilder<V> {
     ///
     /// The spans are `cache_lookup`, `cache_load` and `cache_write`, within the span of the caller
     /// that started them, and within these `cache_tier_call` for each call to a store that is not in
-    /// this process. Their level is `INFO`, their target begins with `cache_chain`. A hit in the first
+    /// this process. Their level is `INFO`, their target `cache_chain`. A hit in the first
     /// tier has none. They show no keys, unless [`tracing_with_keys`](Self::tracing_with_keys) is used,
     /// and never a value. The README of this crate lists the fields.
     #[cfg(feature = "tracing")]

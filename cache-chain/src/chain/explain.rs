@@ -40,8 +40,8 @@ impl<V: Clone + Send + Sync + 'static> ChainCache<V> {
     ///     assert_eq!(explanation.get.action, Action::Serve { tier: "L1 stretto".to_owned() });
     ///     // L1 stretto: a value, age 0ns, does not expire
     ///     // L2 stretto: a value, age 0ns, does not expire
-    ///     // get: a hit in L1 stretto: its value is fresh
-    ///     // get_or_load: a hit in L1 stretto: its value is fresh
+    ///     // get: returns what L1 stretto holds: its value is fresh
+    ///     // get_or_load: returns what L1 stretto holds: its value is fresh
     ///     println!("{explanation}");
     ///     Ok(())
     /// }

@@ -2,11 +2,13 @@
 
 use cache_core::{Entry, Key, backend::Content};
 
-use super::{Action, Decision, Finding, Held};
+use super::{Action, Decision, Finding, Held, Trust};
 use crate::{
     load::{Loader, ServeStale},
     read::Reader,
 };
+
+const NOTHING: &str = "no tier holds a value that may be served";
 
 fn decision(action: Action, reason: impl Into<String>) -> Decision {
     Decision { action, reason: reason.into() }
@@ -21,10 +23,10 @@ pub(super) fn get<V: Clone + Send + Sync + 'static>(
     if let Some(served) = hit(reader, findings, key) {
         return served;
     }
-    // Without a tier that fails, "not found" would be a guess.
-    let failed = findings.iter().find(|finding| finding.answer.is_err() && !finding.is_repaired);
-    if let Some(error) = failed.and_then(|finding| finding.answer.as_ref().err()) {
-        return decision(Action::Fail(error.kind()), error.to_string());
+    // While a tier fails, "not found" would be a guess.
+    let failure = |finding: &Finding<V>| finding.answer.as_ref().err().filter(|_| !finding.is_repaired).cloned();
+    if let Some(error) = findings.iter().find_map(failure) {
+        return decision(Action::Fail(error.kind()), format!("{error:#}{}", notes(findings)));
     }
     if let Some(Finding { explained, answer: Err(error), .. }) = findings.iter().find(|finding| finding.is_repaired) {
         return decision(Action::Repair { tier: explained.name.clone() }, error.to_string());
@@ -35,7 +37,7 @@ pub(super) fn get<V: Clone + Send + Sync + 'static>(
             let reason = format!("the value in {tier} is stale, and `get` returns no stale value");
             decision(Action::Miss, reason)
         }
-        None => decision(Action::Miss, "no tier holds a value that may be served"),
+        None => decision(Action::Miss, format!("{NOTHING}{}", notes(findings))),
     }
 }
 
@@ -57,6 +59,9 @@ pub(super) fn get_or_load<V: Clone + Send + Sync + 'static>(
     let tier = findings[stale].explained.name.clone();
     let reason = format!("the value in {tier} is stale");
     let waits = match loader.serves_stale(key) {
+        Some(ServeStale::After(_) | ServeStale::IfLoadFails) if loader.is_loading(key) => {
+            return decision(Action::Join, format!("{reason}, and a load of the key goes on in this process"));
+        }
         None => {
             return decision(Action::ServeStale { tier }, format!("{reason}, and a load has failed a moment ago"));
         }
@@ -76,17 +81,18 @@ fn load<V: Clone + Send + Sync + 'static>(loader: &Loader<V>, findings: &[Findin
         return decision(Action::Join, "a load of the key goes on in this process");
     }
     let failed = findings.iter().find_map(|finding| finding.answer.as_ref().err());
-    let reason = match failed {
-        Some(error) => format!("no other tier holds a value that may be served, and {error}"),
-        None => "no tier holds a value that may be served".to_owned(),
-    };
+    let failure = failed.map_or_else(String::new, |error| format!(", and {error:#}"));
+    let reason = format!("{NOTHING}{failure}{}", notes(findings));
     let is_claimed = |finding: &&Finding<V>| {
         finding.answer.is_ok() && matches!(finding.explained.held, Held::Marker(Content::Claim))
     };
     match findings.iter().find(is_claimed) {
         Some(claimed) if loader.waits_for_peers() => {
             let tier = claimed.explained.name.clone();
-            decision(Action::Wait { tier }, format!("{reason}, and another process is loading it"))
+            decision(
+                Action::Wait { tier },
+                format!("{reason}; another process is loading it, or storing what it has loaded"),
+            )
         }
         _ => decision(Action::Load, reason),
     }
@@ -95,20 +101,35 @@ fn load<V: Clone + Send + Sync + 'static>(loader: &Loader<V>, findings: &[Findin
 /// Returns the decision for a fresh entry, if there is one.
 fn hit<V: Clone + Send + Sync + 'static>(reader: &Reader<V>, findings: &[Finding<V>], key: &Key) -> Option<Decision> {
     let is_fresh = |entry: &Entry<V>| !entry.is_stale(reader.clock.now()) && !reader.has_expired(entry);
-    let serve = |finding: &Finding<V>, entry: &Entry<V>, reason: &str| {
-        let what = if entry.is_absent() { "it holds that there is no value, which" } else { "its value" };
-        decision(Action::Serve { tier: finding.explained.name.clone() }, format!("{what} {reason}"))
+    let serve = |at: usize, entry: &Entry<V>, reason: &str| {
+        let what = if entry.is_absent() { "the absence that it holds" } else { "its value" };
+        let notes = notes(&findings[..at]);
+        decision(Action::Serve { tier: findings[at].explained.name.clone() }, format!("{what} {reason}{notes}"))
     };
-    for finding in findings {
+    for (at, finding) in findings.iter().enumerate() {
         if let Ok(Some(entry)) = &finding.answer
             && is_fresh(entry)
         {
-            return Some(serve(finding, entry, "is fresh"));
+            return Some(serve(at, entry, "is fresh"));
         }
     }
     let at = in_grace(reader, findings, key)?;
     let entry = findings[at].held.as_ref().filter(|entry| is_fresh(entry))?;
-    Some(serve(&findings[at], entry, "is served in grace"))
+    Some(serve(at, entry, "is served in grace, because the shared tier fails"))
+}
+
+/// Tells which tiers hold something that is not served, and why not.
+fn notes<V>(findings: &[Finding<V>]) -> String {
+    let note = |finding: &Finding<V>| {
+        let why = match (&finding.explained.held, finding.explained.trust) {
+            (Held::Value | Held::Absence, Trust::Suspect { .. }) => "what it holds is suspect",
+            (Held::Undecodable(_), _) => "what it holds does not decode",
+            (Held::Void, _) => "its record is no longer valid",
+            _ => return None,
+        };
+        Some(format!("; {}: {why}", finding.explained.name))
+    };
+    findings.iter().filter_map(note).collect()
 }
 
 /// Returns the place of the tier whose suspect entry is served while the shared tier fails.

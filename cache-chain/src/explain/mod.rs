@@ -27,7 +27,7 @@ pub struct Explanation {
     pub get_or_load: Decision,
 }
 
-/// What a tier holds of a key.
+/// One tier in an [`Explanation`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ExplainedTier {
@@ -87,7 +87,7 @@ pub enum Trust {
     AwaitsDelete,
 }
 
-/// What a read would do.
+/// What a read would do, and why.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Decision {
@@ -168,14 +168,15 @@ async fn find<V: Clone + Send + Sync + 'static>(reader: &Reader<V>, place: usize
     let name = tier.title().to_string();
     let awaits_delete = tier.awaits_delete(key);
     let refusal = tier.refusal();
-    let is_repaired = awaits_delete && refusal.is_none() && tier.may_repair();
+    let has_answered = observed.entry.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::Codec);
+    let is_repaired = awaits_delete && refusal.is_none() && has_answered && tier.may_repair();
     let answer = match (&observed.entry, refusal) {
         (_, Some(refusal)) => Err(refusal),
+        (Err(error), None) if !has_answered => Err(error.clone()),
         _ if awaits_delete => {
             let message = format!("tier {name} may hold an older value of the key after a failed write");
             Err(Error::new(ErrorKind::Unavailable, message))
         }
-        (Err(error), None) if error.kind() != ErrorKind::Codec => Err(error.clone()),
         _ => Ok(held.clone().filter(|_| trust == Trust::Trusted)),
     };
     let now = reader.clock.now();

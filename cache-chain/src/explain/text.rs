@@ -58,10 +58,12 @@ impl fmt::Display for Held {
         match self {
             Self::Nothing => f.write_str("nothing"),
             Self::Value => f.write_str("a value"),
-            Self::Absence => f.write_str("the fact that there is no value"),
-            Self::Marker(Content::Claim) => f.write_str("the marker of a claim: a process is loading the value"),
+            Self::Absence => f.write_str("an absence (a loader has found no value)"),
+            Self::Marker(Content::Claim) => {
+                f.write_str("the marker of a claim: a process is loading the value, or storing it")
+            }
             Self::Marker(_) => f.write_str("the marker of a lease"),
-            Self::Void => f.write_str("a record that is no longer valid"),
+            Self::Void => f.write_str("a record that has expired, or is of an earlier run of the server"),
             Self::Undecodable(error) => write!(f, "bytes that do not decode ({error})"),
             Self::Unknown(error) => write!(f, "unknown ({error})"),
         }
@@ -71,14 +73,16 @@ impl fmt::Display for Held {
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.action {
-            Action::Serve { tier } => write!(f, "a hit in {tier}: {}", self.reason),
-            Action::ServeStale { tier } => write!(f, "the stale value of {tier}: {}", self.reason),
-            Action::Miss => write!(f, "nothing: {}", self.reason),
-            Action::Repair { tier } => write!(f, "deletes the key from {tier}, then nothing: {}", self.reason),
+            Action::Serve { tier } => write!(f, "returns what {tier} holds: {}", self.reason),
+            Action::ServeStale { tier } => write!(f, "returns the stale value of {tier}: {}", self.reason),
+            Action::Miss => write!(f, "returns nothing: {}", self.reason),
+            Action::Repair { tier } => {
+                write!(f, "deletes the key from {tier}, and returns nothing, or the error of that: {}", self.reason)
+            }
             Action::Join => write!(f, "waits for a load: {}", self.reason),
             Action::Wait { tier } => write!(f, "waits for the load that is claimed in {tier}: {}", self.reason),
             Action::Load => write!(f, "calls the loader: {}", self.reason),
-            Action::Fail(kind) => write!(f, "an error of kind {kind:?}: {}", self.reason),
+            Action::Fail(kind) => write!(f, "returns an error of kind {kind:?}: {}", self.reason),
         }
     }
 }

@@ -312,14 +312,23 @@ impl<V: Clone + Send + Sync + 'static> Reader<V> {
         let (reader, query, span) = (Arc::clone(self), query.clone(), self.spans.lookup(&keys));
         let mut waiter = self.flights.batch_lookup(Box::pin(async move {
             let lookups = span.enclose(pin!(reader.descend(&keys, peeked, deadline, &query))).await;
-            if let [lookup] = &lookups[..] {
-                reader.trace(&span, lookup);
-            }
+            reader.trace_all(&span, &lookups);
             Mutex::new(lookups)
         }));
         waiter.begin_wait()?;
         // No other caller waits for it.
         Ok(std::mem::take(&mut *lock(&*waiter.await?)))
+    }
+
+    /// Records how the lookup of several keys has ended: a hit if all were found.
+    fn trace_all(&self, span: &Active, lookups: &[Lookup<V>]) {
+        if let [lookup] = lookups {
+            return self.trace(span, lookup);
+        }
+        let missing = lookups.iter().filter(|lookup| lookup.hit.is_none());
+        let failed = missing.clone().find_map(|lookup| lookup.failed.first());
+        let outcome = if missing.count() == 0 { "hit" } else { "miss" };
+        span.outcome(failed.map_or(Ok(&()), |(_, error)| Err(error)), outcome);
     }
 
     /// Records how a lookup has ended.

@@ -90,8 +90,11 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             Ok((answer, verdict)) => (Ok(answer), verdict),
             Err(error) => (Err(error.clone()), Some(Err(error))),
         };
+        span.outcome(
+            verdict.as_ref().map_or(Ok(&()), Result::as_ref),
+            if verdict.is_some() { "ok" } else { "not_asked" },
+        );
         if let Some(verdict) = verdict {
-            span.outcome(verdict.as_ref(), "ok");
             if let Some(pass) = pass {
                 pass.report(&verdict, self.title());
             }

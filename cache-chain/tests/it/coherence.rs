@@ -464,6 +464,7 @@ async fn a_grace_serves_what_cannot_be_checked_but_nothing_that_has_changed() {
     let suspect = instance.chain.explain("kept").await.unwrap();
     assert_eq!(suspect.tiers[0].trust, Trust::Suspect { in_grace: true });
     assert_eq!(suspect.get.action, Action::Serve { tier: "L2 map".to_owned() }, "{}", suspect.get.reason);
+    assert_eq!(suspect.get.reason, "its value is fresh; memory: what it holds is suspect");
     fails.store(true, SeqCst);
     let in_grace = instance.chain.explain("kept").await.unwrap();
     assert_eq!(in_grace.get.action, Action::Serve { tier: "memory".to_owned() }, "{}", in_grace.get.reason);

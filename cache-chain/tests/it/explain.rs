@@ -182,10 +182,13 @@ async fn a_tier_is_described() {
     let text = explanation.to_string();
     assert!(text.starts_with("memory: a value, stale, expires in 480s\nremote: unknown ("), "{text}");
     assert!(
-        text.contains("breaker open\nget: an error of kind Unavailable: circuit breaker open for tier remote"),
+        text.contains("breaker open\nget: returns an error of kind Unavailable: circuit breaker open for tier remote"),
         "{text}"
     );
-    assert!(text.contains("get_or_load: the stale value of memory: the value in memory is stale; a new one"), "{text}");
+    assert!(
+        text.contains("get_or_load: returns the stale value of memory: the value in memory is stale; a new one"),
+        "{text}"
+    );
     assert!(!text.contains("of memory\n") && !format!("{explanation:?}").contains("of memory\""), "no value: {text}");
 }
 
@@ -212,6 +215,25 @@ async fn what_a_failed_delete_has_left_is_deleted_by_the_next_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tier_that_fails_is_not_repaired() {
+    let rig = Rig::of(State::Nothing, State::Fresh, ServeStale::AtOnce).await;
+    for operation in [Operation::Del, Operation::Get] {
+        rig.remote.fail(operation, ErrorKind::Backend);
+    }
+    rig.chain.del("k").await.unwrap_err();
+    let explanation = rig.chain.explain("k").await.unwrap();
+    assert_eq!(explanation.get.action, Action::Fail(ErrorKind::Backend), "{explanation}");
+    assert_eq!(rig.chain.get("k").await.unwrap_err().kind(), ErrorKind::Backend);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_passed_over_is_named() {
+    let rig = Rig::of(State::Nothing, State::Undecodable, ServeStale::AtOnce).await;
+    let reason = rig.chain.explain("k").await.unwrap().get.reason;
+    assert_eq!(reason, "no tier holds a value that may be served; remote: what it holds does not decode");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_open_breaker_lets_a_probe_through() {
     let rig = Rig::of(State::Nothing, State::Fresh, ServeStale::AtOnce).await;
     rig.remote.fail(Operation::Get, ErrorKind::Unavailable);
@@ -231,7 +253,12 @@ async fn an_open_breaker_lets_a_probe_through() {
 
 #[tokio::test(start_paused = true)]
 async fn a_load_in_progress_is_joined() {
-    let rig = Rig::of(State::Nothing, State::Nothing, ServeStale::AtOnce).await;
+    for in_memory in [State::Nothing, State::Stale] {
+        joined(Rig::of(in_memory, State::Nothing, ServeStale::IfLoadFails).await).await;
+    }
+}
+
+async fn joined(rig: Rig) {
     let (began, has_begun) = oneshot::channel();
     let (end, ends) = oneshot::channel();
     let load = || async move {
