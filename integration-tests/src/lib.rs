@@ -17,7 +17,9 @@ pub mod operations;
 mod postgres;
 mod prometheus_server;
 mod redis_acl;
+mod redis_cluster;
 mod redis_server;
+mod redis_wire;
 mod server_process;
 mod shown;
 mod skew;
@@ -40,6 +42,7 @@ pub use crate::{
     postgres::{Postgres, PostgresProduct},
     prometheus_server::{PrometheusServer, promtool},
     redis_acl::{documented_permissions, documented_stream_permissions},
+    redis_cluster::RedisCluster,
     redis_server::{RedisServer, command_of},
     server_process::free_port,
     shown::shown,

@@ -2,18 +2,25 @@
 
 use std::{
     env,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use crate::server_process::{ServerProcess, path_text, program};
+use crate::{
+    redis_wire::{Reply, request},
+    server_process::{ServerProcess, free_port, path_text, program},
+};
 
 /// A Redis server on a free port of the loopback, in a directory of its own. It ends with this
 /// value.
 #[derive(Debug)]
-pub struct RedisServer(ServerProcess);
+pub struct RedisServer {
+    process: ServerProcess,
+    /// The password that [`cli`](Self::cli) and its like log in with.
+    password: Option<String>,
+}
 
 impl RedisServer {
     /// Starts a server that persists nothing.
@@ -21,13 +28,15 @@ impl RedisServer {
         Self::start_with(&[]).await
     }
 
-    /// Starts a server with these additional arguments. `{dir}` in them is its directory.
+    /// Starts a server with these additional arguments. `{dir}` in them is its directory, and each
+    /// `{free_port}` another free port of the loopback.
     pub async fn start_with(arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         tokio::task::spawn_blocking(move || {
             let directory = tempfile::tempdir().expect("a temporary directory");
             let path = path_text(directory.path()).to_owned();
-            Self(ServerProcess::start(directory, |port| command(&path, port, &arguments), answers))
+            let process = ServerProcess::start(directory, |port| command(&path, port, &arguments), answers);
+            Self { process, password: None }
         })
         .await
         .expect("a server")
@@ -35,7 +44,7 @@ impl RedisServer {
 
     /// Returns the port that it listens on without TLS.
     pub fn port(&self) -> u16 {
-        self.0.port()
+        self.process.port()
     }
 
     /// Returns `redis://127.0.0.1:<port>/`.
@@ -51,27 +60,32 @@ impl RedisServer {
 
     /// Returns its directory.
     pub fn directory(&self) -> &Path {
-        self.0.directory()
+        self.process.directory()
+    }
+
+    /// Whether it runs: it has neither ended nor been [stopped](Self::stop).
+    pub fn is_running(&self) -> bool {
+        self.process.is_running()
     }
 
     /// Suspends it, as a server that hangs (`SIGSTOP`): it accepts connections and answers nothing.
     pub fn stop(&self) {
-        self.0.stop();
+        self.process.stop();
     }
 
     /// Resumes it after [`stop`](Self::stop).
     pub fn resume(&self) {
-        self.0.resume();
+        self.process.resume();
     }
 
     /// Kills it (`SIGKILL`).
     pub fn kill(&mut self) {
-        self.0.kill();
+        self.process.kill();
     }
 
     /// Starts it again on the same port after [`kill`](Self::kill).
     pub fn restart(&mut self) {
-        self.0.restart();
+        self.process.restart();
     }
 
     /// The reply to a command as text, as an operator would see it who typed it into `redis-cli`.
@@ -82,32 +96,16 @@ impl RedisServer {
 
     /// The reply to a command of any bytes, as it comes over the wire without its type.
     pub fn raw(&self, arguments: &[&[u8]]) -> Vec<u8> {
-        let mut wire = TcpStream::connect(("127.0.0.1", self.port())).expect("the server listens");
-        wire.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-        let mut command = format!("*{}\r\n", arguments.len()).into_bytes();
-        for argument in arguments {
-            command.extend(format!("${}\r\n", argument.len()).into_bytes());
-            command.extend_from_slice(argument);
-            command.extend_from_slice(b"\r\n");
-        }
-        wire.write_all(&command).expect("the server reads");
-        let mut line = Vec::new();
-        while !line.ends_with(b"\r\n") {
-            let mut byte = [0];
-            wire.read_exact(&mut byte).expect("the server answers");
-            line.push(byte[0]);
-        }
-        let text = String::from_utf8_lossy(&line[1..line.len() - 2]).into_owned();
-        match line[0] {
-            b'$' if text == "-1" => b"(nil)".to_vec(),
-            b'$' => {
-                let mut bytes = vec![0; text.parse().expect("a length")];
-                wire.read_exact(&mut bytes).expect("the whole reply");
-                bytes
-            }
-            b'-' => format!("({text})").into_bytes(),
-            _ => text.into_bytes(),
-        }
+        self.request(arguments).expect("the server answers").into_bytes()
+    }
+
+    /// Sends a command and returns its reply.
+    ///
+    /// # Errors
+    ///
+    /// If the server is not there, or does not answer within 10 s.
+    pub(crate) fn request(&self, arguments: &[&[u8]]) -> io::Result<Reply> {
+        request(self.port(), self.password.as_deref(), arguments)
     }
 
     /// How often each of these commands ran since the last `CONFIG RESETSTAT`.
@@ -132,11 +130,22 @@ pub fn command_of(command: &str) -> &str {
 /// variable `CACHE_TEST_REDIS_SERVER` names the program; without it, the command runs
 /// `redis-server`.
 fn command(directory: &str, port: u16, arguments: &[String]) -> Vec<String> {
-    let server =
-        env::var_os("CACHE_TEST_REDIS_SERVER").map_or_else(|| program("redis-server", "redis-server"), PathBuf::from);
+    let server = server_program();
     let own = [path_text(&server), "--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", directory];
     let own = own.into_iter().chain(["--save", "", "--appendonly", "no"]).map(str::to_owned);
-    own.chain(arguments.iter().map(|argument| argument.replace("{dir}", directory))).collect()
+    own.chain(arguments.iter().map(|argument| filled_in(argument, directory))).collect()
+}
+
+fn filled_in(argument: &str, directory: &str) -> String {
+    let mut argument = argument.replace("{dir}", directory);
+    while argument.contains("{free_port}") {
+        argument = argument.replacen("{free_port}", &free_port().to_string(), 1);
+    }
+    argument
+}
+
+fn server_program() -> PathBuf {
+    env::var_os("CACHE_TEST_REDIS_SERVER").map_or_else(|| program("redis-server", "redis-server"), PathBuf::from)
 }
 
 /// Whether a Redis on this port answers, be it that one must log in. It has closed the connection,

@@ -3,8 +3,13 @@
 use std::{
     fs,
     net::TcpListener,
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -44,6 +49,11 @@ impl ServerProcess {
 
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Whether the server has neither ended nor been stopped.
+    pub(crate) fn is_running(&self) -> bool {
+        !stands_still(self.child.id())
     }
 
     /// Stops the server and the processes that it has forked, and waits until the last of their
@@ -151,10 +161,23 @@ fn stands_still(pid: u32) -> bool {
     })
 }
 
-/// A port of the loopback that nothing listens at.
+/// The ports that servers get. Linux takes those of outgoing connections from 32768 on: such a
+/// connection can hold the port of a server that is down, and one to that very port connects to
+/// itself.
+const PORTS: Range<u16> = 12_000..32_000;
+
+/// A port of the loopback that nothing uses, and that this process has not been given before.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
+    static FIRST: LazyLock<u16> = LazyLock::new(|| fastrand::u16(PORTS));
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    for _ in PORTS {
+        let offset = (*FIRST - PORTS.start).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + offset % (PORTS.end - PORTS.start);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free");
 }
 
 /// Runs a program to its end.
