@@ -18,6 +18,7 @@ mod postgres;
 mod prometheus_server;
 mod redis_acl;
 mod redis_cluster;
+mod redis_sentinels;
 mod redis_server;
 mod redis_wire;
 mod server_process;
@@ -43,6 +44,7 @@ pub use crate::{
     prometheus_server::{PrometheusServer, promtool},
     redis_acl::{documented_permissions, documented_stream_permissions},
     redis_cluster::RedisCluster,
+    redis_sentinels::{RedisSentinels, SentinelSettings},
     redis_server::{RedisServer, command_of},
     server_process::free_port,
     shown::shown,

@@ -1,7 +1,7 @@
 //! A Redis server that a test has for itself.
 
 use std::{
-    env,
+    env, fs,
     io::{self, Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
@@ -12,6 +12,9 @@ use crate::{
     redis_wire::{Reply, request},
     server_process::{ServerProcess, free_port, path_text, program},
 };
+
+/// The file with the settings of a server that reads them from one.
+const FILE: &str = "redis.conf";
 
 /// A Redis server on a free port of the loopback, in a directory of its own. It ends with this
 /// value.
@@ -40,6 +43,25 @@ impl RedisServer {
         })
         .await
         .expect("a server")
+    }
+
+    /// Starts a server that reads its settings, one a line, from a file in its directory, and may
+    /// change the file. `{dir}` and `{free_port}` in them are filled in. With `--sentinel` as the mode it is a
+    /// sentinel. The password is the one that the settings require.
+    pub(crate) async fn start_from_file(settings: &[String], mode: Option<&str>, password: Option<&str>) -> Self {
+        let (settings, mode) = (settings.join("\n"), mode.map(str::to_owned));
+        let process = tokio::task::spawn_blocking(move || {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let path = path_text(directory.path()).to_owned();
+            let command = |port| {
+                let file = format!("{path}/{FILE}");
+                let own = format!("port {port}\nbind 127.0.0.1\ndir {path}\n");
+                fs::write(&file, own + &filled_in(&settings, &path)).expect("a file");
+                [path_text(&server_program()).to_owned(), file].into_iter().chain(mode.clone()).collect()
+            };
+            ServerProcess::start(directory, command, replies)
+        });
+        Self { process: process.await.expect("a server"), password: password.map(str::to_owned) }
     }
 
     /// Returns the port that it listens on without TLS.
@@ -108,6 +130,46 @@ impl RedisServer {
         request(self.port(), self.password.as_deref(), arguments)
     }
 
+    /// Returns a setting of a server that [reads it from a file](Self::start_from_file).
+    pub(crate) fn setting_in_file(&self, name: &str) -> String {
+        let file = fs::read_to_string(self.directory().join(FILE)).expect("a file with settings");
+        let value = file.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("the file has no setting {name}")).to_owned()
+    }
+
+    /// Returns a setting of a server that runs.
+    pub(crate) fn setting(&self, name: &str) -> String {
+        let reply = self.request(&[b"CONFIG", b"GET", name.as_bytes()]).expect("the server answers");
+        let value = reply.into_elements().pop().unwrap_or_else(|| panic!("the server has no setting {name}"));
+        String::from_utf8(value).expect("a setting is text")
+    }
+
+    /// Sends a command. Returns its reply if the server runs and answers.
+    pub(crate) fn answer(&self, arguments: &[&str]) -> Option<Reply> {
+        let arguments: Vec<&[u8]> = arguments.iter().map(|argument| argument.as_bytes()).collect();
+        self.is_running().then(|| self.request(&arguments).ok()).flatten()
+    }
+
+    /// Whether it is a replica and has all that this primary has.
+    pub(crate) fn has_data_of(&self, primary: &RedisServer) -> bool {
+        // A primary holds back the writes after the snapshot until the replica acknowledges that, up to a second
+        // later: https://github.com/redis/redis/blob/7.0.15/src/replication.c (replicaStartCommandStream).
+        // The wait for more replicas than there are is itself one of those writes.
+        let sent = primary.answer(&["WAIT", "99", "1"]).and_then(|_| primary.replication("master_repl_offset"));
+        let offset = |text: String| text.parse::<u64>().ok();
+        let (sent, got) = (sent.and_then(offset), self.replication("slave_repl_offset").and_then(offset));
+        got.is_some_and(|got| sent.is_some_and(|sent| got >= sent))
+            && self.replication("master_link_status").is_some_and(|status| status == "up")
+            && self.replication("master_sync_in_progress").is_some_and(|status| status == "0")
+    }
+
+    /// Returns a field of `INFO replication`, if the server runs, answers and has it.
+    pub(crate) fn replication(&self, field: &str) -> Option<String> {
+        let info = self.answer(&["INFO", "replication"])?.into_bytes();
+        let info = String::from_utf8_lossy(&info);
+        info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned))
+    }
+
     /// How often each of these commands ran since the last `CONFIG RESETSTAT`.
     pub fn calls(&self, commands: &[&str]) -> Vec<u64> {
         let statistics = self.cli(&["INFO", "commandstats"]);
@@ -157,4 +219,14 @@ fn answers(port: u16) -> bool {
     wire.write_all(b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nQUIT\r\n").is_ok()
         && wire.read_to_end(&mut replies).is_ok()
         && (replies.starts_with(b"+PONG") || replies.starts_with(b"-NOAUTH"))
+}
+
+/// Whether a Redis or a sentinel on this port answers, be it that one must log in. Newer sentinels do not
+/// know `QUIT`.
+fn replies(port: u16) -> bool {
+    request(port, None, &[b"PING"]).is_ok_and(|reply| match reply {
+        Reply::Text(text) => text == b"PONG",
+        Reply::Error(error) => error.starts_with("NOAUTH"),
+        Reply::Nothing | Reply::Array(_) => false,
+    })
 }

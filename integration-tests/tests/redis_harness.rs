@@ -1,6 +1,6 @@
 //! The Redis Cluster and the Redis Sentinels of the tests do what other tests rely on.
 
-use integration_tests::RedisCluster;
+use integration_tests::{Certificates, RedisCluster, RedisSentinels, SentinelSettings};
 
 /// Keys of one slot.
 fn tagged(at: u32) -> String {
@@ -86,4 +86,48 @@ async fn the_replica_of_a_primary_that_is_gone_is_elected() {
     cluster.restart(0);
     cluster.wait_until_whole().await;
     assert_eq!((cluster.primaries(), cluster.replica_of(3), cluster.replica_of(4)), (vec![2, 3, 4], 0, 1));
+}
+
+#[tokio::test]
+async fn sentinels_replace_a_primary() {
+    let mut redis = RedisSentinels::start().await;
+    assert_eq!((redis.name(), redis.sentinel_urls().len(), redis.primary()), ("cache", 3, 0));
+    assert_eq!(redis.server(0).cli(&["SET", "key", "1"]), "OK");
+    redis.wait_until_whole().await;
+
+    let second = redis.fail_over().await;
+    assert_eq!((redis.primary(), redis.server(second).cli(&["GET", "key"])), (second, "1".to_owned()));
+
+    redis.kill(second);
+    let third = redis.wait_until_replaced(second).await;
+    assert_eq!((redis.primary(), redis.server(third).cli(&["GET", "key"])), (third, "1".to_owned()));
+    redis.restart(second);
+    redis.kill_sentinel(0);
+    redis.wait_until_whole().await;
+    assert_eq!((redis.primary(), redis.server(second).cli(&["GET", "key"])), (third, "1".to_owned()));
+
+    redis.restart_sentinel(0);
+    redis.stop(third);
+    assert_ne!(redis.wait_until_replaced(third).await, third);
+    redis.resume(third);
+    redis.wait_until_whole().await;
+}
+
+#[tokio::test]
+async fn sentinels_and_servers_have_passwords_and_certificates() {
+    let settings = SentinelSettings {
+        password: Some("s3rver".to_owned()),
+        sentinel_password: Some("s3ntinel".to_owned()),
+        certificates: Some(Certificates::new()),
+        ..SentinelSettings::default()
+    };
+    let redis = RedisSentinels::start_with(settings).await;
+    for (server, password) in [(redis.server(0), "s3rver"), (redis.sentinel(0), "s3ntinel")] {
+        // `cli` has logged in.
+        assert_eq!(server.cli(&["PING"]), "PONG");
+        assert_eq!(server.cli(&["AUTH", "wrong"]), "(WRONGPASS invalid username-password pair or user is disabled.)");
+        assert_eq!(server.cli(&["AUTH", password]), "OK");
+    }
+    assert_eq!((redis.sentinel_tls_urls().len(), redis.certificates().is_some()), (3, true));
+    assert_ne!(redis.fail_over().await, 0);
 }

@@ -95,7 +95,7 @@ impl RedisCluster {
     fn introduce(&self, index: usize, others: impl Iterator<Item = usize>) {
         for other in others {
             let port = self.port_for_nodes(other);
-            let bus = self.setting(other, "cluster-port");
+            let bus = self.nodes[other].setting("cluster-port");
             self.command(index, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
         }
     }

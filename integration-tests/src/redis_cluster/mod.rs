@@ -60,8 +60,7 @@ impl RedisCluster {
     ///
     /// Panics if a node does not run.
     pub fn tls_urls(&self) -> Vec<String> {
-        let port = |index| self.setting(index, "tls-port");
-        (0..self.nodes.len()).map(|index| format!("rediss://127.0.0.1:{}/", port(index))).collect()
+        self.nodes.iter().map(|node| format!("rediss://127.0.0.1:{}/", node.setting("tls-port"))).collect()
     }
 
     /// Suspends a node, as a server that hangs (`SIGSTOP`). The others notice it after their
@@ -86,16 +85,10 @@ impl RedisCluster {
         self.nodes[index].restart();
     }
 
-    /// Returns a setting of a node.
-    fn setting(&self, index: usize, name: &str) -> String {
-        let reply = self.nodes[index].request(&[b"CONFIG", b"GET", name.as_bytes()]).expect("the node answers");
-        let value = reply.into_elements().pop().unwrap_or_else(|| panic!("a node has no setting {name}"));
-        String::from_utf8(value).expect("a setting is text")
-    }
-
     /// Returns the port at which other nodes reach this one.
     fn port_for_nodes(&self, index: usize) -> String {
-        self.setting(index, if self.setting(index, "tls-cluster") == "yes" { "tls-port" } else { "port" })
+        let node = &self.nodes[index];
+        node.setting(if node.setting("tls-cluster") == "yes" { "tls-port" } else { "port" })
     }
 
     /// Sends a command that returns OK.

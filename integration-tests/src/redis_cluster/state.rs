@@ -43,7 +43,7 @@ impl RedisCluster {
     }
 
     /// Waits until the nodes that run agree on the owners of all slots, serve them and reach each other, and
-    /// each replica among them has the data of its primary.
+    /// each replica among them has the data of its primary. What was written before survives the primary.
     pub async fn wait_until_whole(&self) {
         self.wait("a whole cluster", || {
             let running = self.running();
@@ -112,12 +112,10 @@ impl RedisCluster {
         report
     }
 
-    /// The reply of a node, if it runs and answers.
+    /// The reply of a node as text, if it runs and answers.
     fn answer(&self, index: usize, arguments: &[&str]) -> Option<String> {
-        let node = &self.nodes[index];
-        let arguments: Vec<&[u8]> = arguments.iter().map(|argument| argument.as_bytes()).collect();
-        let reply = node.is_running().then(|| node.request(&arguments).ok()).flatten()?;
-        Some(String::from_utf8_lossy(&reply.into_bytes()).into_owned())
+        let reply = self.nodes[index].answer(arguments)?.into_bytes();
+        Some(String::from_utf8_lossy(&reply).into_owned())
     }
 
     /// Returns the owner of each slot as the nodes that run know them together.
@@ -148,13 +146,10 @@ impl RedisCluster {
         view.nodes().len() == self.nodes.len() && others.iter().all(is_reached)
     }
 
-    /// Whether a node is a primary, or a replica in sync with its primary.
+    /// Whether a node is a primary, or a replica that has the data of its primary.
     fn has_data_of_primary(&self, index: usize) -> bool {
-        self.own_line(index).is_some_and(|line| line.is_primary())
-            || self.answer(index, &["INFO", "replication"]).is_some_and(|info| {
-                ["master_link_status:up", "master_sync_in_progress:0"]
-                    .iter()
-                    .all(|wanted| info.lines().any(|line| line == *wanted))
-            })
+        let Some(line) = self.own_line(index) else { return false };
+        let primary = self.ids.iter().position(|id| line.primary.as_ref() == Some(id));
+        line.is_primary() || primary.is_some_and(|primary| self.nodes[index].has_data_of(&self.nodes[primary]))
     }
 }
