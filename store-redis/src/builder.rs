@@ -10,7 +10,7 @@ use cache_core::{
 use crate::{
     codec::DefaultCodec,
     connection::{
-        RedisConnection, builder::RedisConnectionBuilder, call::connect_all, invalidations::Invalidations,
+        RedisConnection, Servers, builder::RedisConnectionBuilder, error, invalidations::Invalidations,
         target::RedisTarget,
     },
     record::{layout::Layout, namespace::Namespace},
@@ -150,7 +150,11 @@ impl<V, C, On> RedisStoreBuilder<V, C, On> {
         let schema = Envelope::shaped_tag(schema, self.codec.shape());
         let layout =
             if self.plain { Layout::Plain(self.codec) } else { Layout::Record(Envelope::new(self.codec, schema)) };
-        Ok(RedisStore::new(connect(self.on)?, namespace, layout, lease_millis, self.invalidations))
+        let connection = connect(self.on)?;
+        if self.invalidations == Invalidations::PubSub && matches!(connection.shared().servers, Servers::Cluster(_)) {
+            return Err(error::no_pubsub_in_cluster());
+        }
+        Ok(RedisStore::new(connection, namespace, layout, lease_millis, self.invalidations))
     }
 }
 
@@ -160,7 +164,8 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnection> {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if the namespace or the lease's TTL is invalid.
+    /// Returns an error of kind `InvalidInput` if the namespace or the lease's TTL is invalid, or for
+    /// [`Invalidations::PubSub`] on a cluster.
     pub fn build(self) -> Result<RedisStore<V, C>>
     where
         C: Codec<V>,
@@ -194,6 +199,12 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
         self
     }
 
+    /// See [`RedisConnectionBuilder::wait_for_replicas`].
+    pub fn wait_for_replicas(mut self, replicas: usize) -> Self {
+        self.on = self.on.wait_for_replicas(replicas);
+        self
+    }
+
     /// See [`RedisConnectionBuilder::root_certificate`].
     #[cfg(feature = "tls")]
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
@@ -217,7 +228,7 @@ impl<V, C> RedisStoreBuilder<V, C, RedisConnectionBuilder> {
         C: Codec<V>,
     {
         let store = self.connect_lazy()?;
-        connect_all(store.connection().shared()).await?;
+        store.connection().shared().connect().await?;
         store.check_permissions().await?;
         Ok(store)
     }

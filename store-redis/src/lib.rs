@@ -6,8 +6,11 @@ mod record;
 
 mod connection;
 
-mod inspect;
+mod route;
+
 mod keyspace;
+
+mod inspect;
 
 mod clear;
 mod lease;

@@ -1,9 +1,15 @@
 //! Checks the permissions that a store needs.
 
+use std::sync::Arc;
+
 use cache_core::{ErrorKind, Key, Result, backend::write_id};
 use redis::{Cmd, cmd};
 
-use crate::{connection::error, keyspace::Keyspace, record::scripts};
+use crate::{
+    connection::{Servers, call::Call, cluster::slots::slot_of, error, node::Node},
+    keyspace::Keyspace,
+    record::scripts,
+};
 
 /// Runs every command that a store may need, on an unused key. `plain` tells whether the store
 /// keeps plain values.
@@ -12,21 +18,48 @@ use crate::{connection::error, keyspace::Keyspace, record::scripts};
 ///
 /// Returns an error of kind `Denied` that names all commands that are not permitted.
 pub(crate) async fn check(keyspace: &Keyspace, plain: bool) -> Result<()> {
-    let key = Key::new(&write_id::next().to_string())?;
-    let mut denied = find_denied(keyspace, &key, needed_commands(keyspace, &key, plain)).await?;
-    // EXEC alone is refused for one of two reasons, so it is asked for first: only a user who may run
-    // it is let begin a transaction, which must not stay open on a connection that others share.
-    if plain {
-        denied.extend(find_denied(keyspace, &key, vec![("EXEC", cmd("EXEC"))]).await?);
-        if denied.last() != Some(&"EXEC") {
-            let transaction = vec![("MULTI", cmd("MULTI")), ("EXEC", cmd("EXEC"))];
-            denied.extend(find_denied(keyspace, &key, transaction).await?);
+    let mut denied = Vec::new();
+    for node in keyspace.connection.shared().nodes().await? {
+        for command in check_node(keyspace, &node, plain).await? {
+            if !denied.contains(&command) {
+                denied.push(command);
+            }
         }
     }
     if denied.is_empty() { Ok(()) } else { Err(error::denied(&denied, keyspace.namespace.name())) }
 }
 
-fn needed_commands(keyspace: &Keyspace, key: &Key, plain: bool) -> Vec<(&'static str, Cmd)> {
+/// Returns the commands that one server does not permit.
+async fn check_node(keyspace: &Keyspace, node: &Arc<Node>, plain: bool) -> Result<Vec<&'static str>> {
+    let key = unused_key(keyspace, node)?;
+    let mut denied = find_denied(node, &key, needed_commands(keyspace, &key, plain, node.is_shard())).await?;
+    // EXEC alone is refused for one of two reasons, so it is asked for first: only a user who may run
+    // it is let begin a transaction, which must not stay open on a connection that others share.
+    if plain {
+        denied.extend(find_denied(node, &key, vec![("EXEC", cmd("EXEC"))]).await?);
+        if denied.last() != Some(&"EXEC") {
+            let transaction = vec![("MULTI", cmd("MULTI")), ("EXEC", cmd("EXEC"))];
+            denied.extend(find_denied(node, &key, transaction).await?);
+        }
+    }
+    Ok(denied)
+}
+
+/// Returns an unused key that the server holds.
+fn unused_key(keyspace: &Keyspace, node: &Arc<Node>) -> Result<Key> {
+    loop {
+        let key = Key::new(&write_id::next().to_string())?;
+        let is_held = match &keyspace.connection.shared().servers {
+            Servers::One(_) => true,
+            Servers::Cluster(cluster) => cluster.holds(node, slot_of(&keyspace.namespace.key(&key))),
+        };
+        if is_held {
+            return Ok(key);
+        }
+    }
+}
+
+fn needed_commands(keyspace: &Keyspace, key: &Key, plain: bool, shard: bool) -> Vec<(&'static str, Cmd)> {
     let name = keyspace.namespace.key(key);
     let on_key = |command: &'static str, arguments: &[&str]| {
         let mut on_key = cmd(command);
@@ -59,6 +92,19 @@ fn needed_commands(keyspace: &Keyspace, key: &Key, plain: bool) -> Vec<(&'static
         ("SCAN", scan),
         ("PING", cmd("PING")),
     ]);
+    if shard {
+        let on_cluster = |subcommand: &str| {
+            let mut command = cmd("CLUSTER");
+            command.arg(subcommand);
+            command
+        };
+        needed.push(("CLUSTER INFO", on_cluster("INFO")));
+        needed.push(("CLUSTER NODES", on_cluster("NODES")));
+        needed.push(("CLUSTER SLOTS", on_cluster("SLOTS")));
+        // The next command is one on the key.
+        needed.push(("ASKING", cmd("ASKING")));
+        needed.push(on_key("GET", &[]));
+    }
     if plain {
         needed.extend([on_key("PTTL", &[]), on_key("PEXPIREAT", &["1"])]);
     } else {
@@ -77,10 +123,11 @@ fn needed_commands(keyspace: &Keyspace, key: &Key, plain: bool) -> Vec<(&'static
 }
 
 /// Returns the commands that are not permitted.
-async fn find_denied(keyspace: &Keyspace, key: &Key, commands: Vec<(&'static str, Cmd)>) -> Result<Vec<&'static str>> {
-    let link = keyspace.link_of(key);
+async fn find_denied(node: &Arc<Node>, key: &Key, commands: Vec<(&'static str, Cmd)>) -> Result<Vec<&'static str>> {
+    let call = Call::new(node);
+    let link = call.link_of(key);
     let (names, commands): (Vec<_>, Vec<_>) = commands.into_iter().map(|(name, cmd)| (name, (link, cmd))).unzip();
-    let replies = keyspace.call().send_all(&[], None, commands).await;
+    let replies = call.send_all(&[], None, commands).await;
     let mut denied = Vec::new();
     for (name, reply) in names.into_iter().zip(replies) {
         match reply.map_err(|error| (error.kind(), error)) {

@@ -6,7 +6,7 @@ use cache_core::{
     Codec, Entry, Expiry, Key, Moment, Result, Ttl,
     backend::{ETag, Envelope, Opened},
 };
-use redis::{Pipeline, Value, cmd};
+use redis::{Pipeline, Value};
 
 use crate::{
     connection::{call::Call, error::unexpected, reply, server::ServerSnapshot},
@@ -20,10 +20,11 @@ const LARGE: usize = 512;
 /// Reads a record.
 pub(crate) async fn read_record<V, C: Codec<V>>(
     keyspace: &Keyspace,
+    call: Call,
     envelope: &Envelope<C>,
     key: &Key,
 ) -> Result<Option<Entry<V>>> {
-    let (call, link) = (keyspace.call(), keyspace.link_of(key));
+    let link = call.link_of(key);
     let name = keyspace.namespace.key(key);
     let asked = keyspace.now();
     let reply = call.get(link, name.clone()).await?;
@@ -33,21 +34,17 @@ pub(crate) async fn read_record<V, C: Codec<V>>(
 /// Reads records.
 pub(crate) async fn read_records<V, C: Codec<V>>(
     keyspace: &Keyspace,
+    call: Call,
     envelope: &Envelope<C>,
-    keys: &[Key],
+    keys: Vec<&Key>,
 ) -> Result<Vec<Result<Option<Entry<V>>>>> {
     let Some(first) = keys.first() else { return Ok(Vec::new()) };
-    let (call, link) = (keyspace.call(), keyspace.link_of(first));
+    let link = call.link_of(first);
     let names: Vec<Vec<u8>> = keys.iter().map(|key| keyspace.namespace.key(key)).collect();
-    let mut read = cmd("MGET");
-    read.arg(&names);
     let asked = keyspace.now();
-    let replies = match call.ask(link, read).await? {
-        Value::Array(replies) if replies.len() == keys.len() => replies,
-        _ => return Err(unexpected()),
-    };
+    let replies = call.get_all(link, &names).await?;
     // One look at the server is enough for all records that have come by now.
-    let has_record = replies.iter().any(|reply| *reply != Value::Nil);
+    let has_record = replies.iter().any(|reply| matches!(reply, Value::BulkString(_)));
     let server = if has_record { Some(call.take_snapshot(link).await?) } else { None };
     let records = Records { keyspace, envelope, call, link, asked, server };
     let mut entries = Vec::with_capacity(keys.len());
@@ -61,7 +58,7 @@ pub(crate) async fn read_records<V, C: Codec<V>>(
 pub(crate) struct Records<'a, C> {
     pub(crate) keyspace: &'a Keyspace,
     pub(crate) envelope: &'a Envelope<C>,
-    pub(crate) call: Call<'a>,
+    pub(crate) call: Call,
     pub(crate) link: usize,
     /// The time before the request was sent.
     pub(crate) asked: Moment,
@@ -99,8 +96,9 @@ impl<C> Records<'_, C> {
 /// otherwise the two might not belong together.
 pub(crate) async fn read_plain<V, C: Codec<V>>(
     keyspace: &Keyspace,
+    call: Call,
     codec: &C,
-    keys: &[Key],
+    keys: Vec<&Key>,
 ) -> Result<Vec<Result<Option<Entry<V>>>>> {
     let Some(first) = keys.first() else { return Ok(Vec::new()) };
     let names: Vec<Vec<u8>> = keys.iter().map(|key| keyspace.namespace.key(key)).collect();
@@ -109,7 +107,7 @@ pub(crate) async fn read_plain<V, C: Codec<V>>(
         read.cmd("GET").arg(name).cmd("PTTL").arg(name);
     }
     let asked = keyspace.now();
-    let Value::Array(replies) = keyspace.call().transact(keyspace.link_of(first), read).await? else {
+    let Value::Array(replies) = call.transact(call.link_of(first), read).await? else {
         return Err(unexpected());
     };
     if replies.len() != 2 * keys.len() {

@@ -8,22 +8,26 @@ use cache_core::{
 };
 use redis::cmd;
 
-use crate::{connection::reply, keyspace::Keyspace, read::read_records};
+use crate::{
+    connection::{call::Call, reply},
+    keyspace::Keyspace,
+    read::read_records,
+};
 
 /// Returns the entries of the keys, or that the version which the caller has is current. Reads only
 /// the heads of large records; those that have changed are read in a second round trip.
 pub(crate) async fn revalidate<V, C: Codec<V>>(
     keyspace: &Keyspace,
+    call: Call,
     envelope: &Envelope<C>,
-    keys: &[(Key, Option<ETag>)],
+    keys: Vec<&(Key, Option<ETag>)>,
 ) -> Result<Vec<Result<Revalidated<V>>>> {
     let large: Vec<(&Key, ETag)> =
         keys.iter().filter_map(|(key, etag)| Some((key, etag.filter(|etag| etag.is_large())?))).collect();
-    let current = find_current(keyspace, envelope, &large).await?;
-    let changed: Vec<Key> =
-        keys.iter().map(|(key, _)| key).filter(|key| !current.contains_key(*key)).cloned().collect();
-    let mut read = read_records(keyspace, envelope, &changed).await?.into_iter();
-    let answer = |(key, etag): &(Key, Option<ETag>)| match current.get(key) {
+    let current = find_current(keyspace, &call, envelope, &large).await?;
+    let changed: Vec<&Key> = keys.iter().map(|(key, _)| key).filter(|key| !current.contains_key(*key)).collect();
+    let mut read = read_records(keyspace, call, envelope, changed).await?.into_iter();
+    let answer = |(key, etag): &&(Key, Option<ETag>)| match current.get(key) {
         Some(Ok(())) => Some(Ok(Revalidated::NotModified)),
         Some(Err(error)) => Some(Err(error.clone())),
         None => read.next().map(|entry| match entry? {
@@ -38,6 +42,7 @@ pub(crate) async fn revalidate<V, C: Codec<V>>(
 /// failed.
 async fn find_current<'a, V, C: Codec<V>>(
     keyspace: &Keyspace,
+    call: &Call,
     envelope: &Envelope<C>,
     keys: &[(&'a Key, ETag)],
 ) -> Result<HashMap<&'a Key, Result<()>>> {
@@ -45,11 +50,10 @@ async fn find_current<'a, V, C: Codec<V>>(
     if keys.is_empty() {
         return Ok(current);
     }
-    let call = keyspace.call();
     let head = |(key, _): &(&Key, ETag)| {
         let mut head = cmd("GETRANGE");
         head.arg(keyspace.namespace.key(key)).arg(0).arg(Envelope::MAX_HEAD - 1);
-        (keyspace.link_of(key), head)
+        (call.link_of(key), head)
     };
     let asked = keyspace.now();
     let heads = call.send_all(&[], None, keys.iter().map(head).collect()).await;
@@ -59,7 +63,7 @@ async fn find_current<'a, V, C: Codec<V>>(
                 return Ok(false);
             };
             let Peeked::Value(peeked) = envelope.peek::<V>(&head, head.len()) else { return Ok(false) };
-            let server = call.take_snapshot(keyspace.link_of(key)).await?;
+            let server = call.take_snapshot(call.link_of(key)).await?;
             Ok(server.admits(Envelope::epoch(&head), peeked.life(), server.latest(asked)))
         };
         match checked.await {

@@ -11,7 +11,8 @@ use crate::{
     clear,
     codec::DefaultCodec,
     connection::{
-        RedisConnection,
+        RedisConnection, Servers,
+        call::Call,
         invalidations::{Invalidations, Stream},
         publication::Publication,
     },
@@ -19,7 +20,9 @@ use crate::{
     keyspace::Keyspace,
     lease, permissions, read,
     record::{layout::Layout, namespace::Namespace},
-    revalidate, take, touch, write,
+    revalidate,
+    route::Grouping,
+    take, touch, write,
 };
 
 /// A store of values of type `V` in Redis, encoded by the codec `C`.
@@ -106,6 +109,20 @@ impl<V, C> RedisStore<V, C> {
     }
 }
 
+impl<V, C> RedisStore<V, C> {
+    /// Removes the markers with these ids.
+    async fn release_markers(&self, markers: &[(&Key, u64)]) -> Result<()> {
+        let keyspace = &self.0.keyspace;
+        let release = |call, markers: Vec<_>| lease::release(keyspace, call, markers);
+        all(keyspace.at_all(markers, |(key, _)| key, Grouping::Node, release).await)
+    }
+}
+
+/// Returns the first error.
+fn all(results: Vec<Result<()>>) -> Result<()> {
+    results.into_iter().collect()
+}
+
 impl<V, C> Clone for RedisStore<V, C> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
@@ -136,12 +153,13 @@ where
             .claims(records)
             .markers(records)
             .domain(self.0.domain)
-            .ttl_resolution(self.0.keyspace.connection.shared().timeout())
+            .ttl_resolution(self.0.keyspace.connection.shared().timeout)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry<V>>> {
-        match &self.0.layout {
-            Layout::Record(envelope) => read::read_record(&self.0.keyspace, envelope, key).await,
+        let Inner { keyspace, layout, .. } = &*self.0;
+        match layout {
+            Layout::Record(envelope) => keyspace.at(key, |call| read::read_record(keyspace, call, envelope, key)).await,
             Layout::Plain(_) => only(Box::pin(self.get_many(slice::from_ref(key))).await),
         }
     }
@@ -162,12 +180,15 @@ where
         if self.0.layout.is_plain() {
             return Ok(());
         }
-        lease::renew(&self.0.keyspace, write_id::of_claims(claims), life, self.0.lease_millis).await
+        let Inner { keyspace, lease_millis, .. } = &*self.0;
+        let claims: Vec<_> = write_id::of_claims(claims).collect();
+        let renew = |call, claims: Vec<_>| lease::renew(keyspace, call, claims, life, *lease_millis);
+        all(keyspace.at_all(&claims, |(key, _)| key, Grouping::Node, renew).await)
     }
 
     async fn release(&self, key: &Key, ticket: Ticket) -> Result<()> {
         match write_id::of_claim(ticket) {
-            Some(id) if !self.0.layout.is_plain() => lease::release(&self.0.keyspace, [(key, id)].into_iter()).await,
+            Some(id) if !self.0.layout.is_plain() => self.release_markers(&[(key, id)]).await,
             _ => Ok(()),
         }
     }
@@ -180,7 +201,8 @@ where
         if self.0.layout.is_plain() {
             return Ok(());
         }
-        lease::release(&self.0.keyspace, write_id::of_plain_leases(leases)).await
+        let leases: Vec<_> = write_id::of_plain_leases(leases).collect();
+        self.release_markers(&leases).await
     }
 
     async fn fill(&self, write: Write<V>) -> Result<bool> {
@@ -196,20 +218,28 @@ where
     }
 
     async fn take(&self, key: &Key) -> Result<Option<Entry<V>>> {
-        match &self.0.layout {
-            Layout::Record(envelope) => take::take_record(&self.0.keyspace, envelope, key).await,
-            Layout::Plain(codec) => take::take_plain(&self.0.keyspace, codec, key).await,
-        }
+        let Inner { keyspace, layout, .. } = &*self.0;
+        let take = |call| async move {
+            match layout {
+                Layout::Record(envelope) => take::take_record(keyspace, call, envelope, key).await,
+                Layout::Plain(codec) => take::take_plain(keyspace, call, codec, key).await,
+            }
+        };
+        keyspace.at(key, take).await
     }
 
     async fn touch(&self, key: &Key, lifetime: Lifetime, now: Moment) -> Result<bool> {
         if lifetime.expiry.is_past(now) {
             return Ok(false);
         }
-        match &self.0.layout {
-            Layout::Record(envelope) => touch::touch_record(&self.0.keyspace, envelope, key, lifetime, now).await,
-            Layout::Plain(_) => touch::touch_plain(&self.0.keyspace, key, lifetime).await,
-        }
+        let Inner { keyspace, layout, .. } = &*self.0;
+        let touch = |call| async move {
+            match layout {
+                Layout::Record(envelope) => touch::touch_record(keyspace, call, envelope, key, lifetime, now).await,
+                Layout::Plain(_) => touch::touch_plain(keyspace, call, key, lifetime).await,
+            }
+        };
+        keyspace.at(key, touch).await
     }
 
     async fn clear(&self) -> Result<()> {
@@ -221,41 +251,55 @@ where
     }
 
     async fn get_many(&self, keys: &[Key]) -> Vec<Result<Option<Entry<V>>>> {
-        let read = match &self.0.layout {
-            Layout::Record(envelope) => read::read_records(&self.0.keyspace, envelope, keys).await,
-            Layout::Plain(codec) => read::read_plain(&self.0.keyspace, codec, keys).await,
-        };
-        read.unwrap_or_else(|error| vec![Err(error); keys.len()])
+        let Inner { keyspace, layout, .. } = &*self.0;
+        match layout {
+            Layout::Record(envelope) => {
+                let read = |call, keys: Vec<_>| read::read_records(keyspace, call, envelope, keys);
+                keyspace.at_all(keys, |key| key, Grouping::Node, read).await
+            }
+            Layout::Plain(codec) => {
+                let read = |call, keys: Vec<_>| read::read_plain(keyspace, call, codec, keys);
+                keyspace.at_all(keys, |key| key, Grouping::Key, read).await
+            }
+        }
     }
 
     async fn revalidate_many(&self, keys: &[(Key, Option<ETag>)]) -> Vec<Result<Revalidated<V>>> {
-        let revalidated = match &self.0.layout {
-            Layout::Record(envelope) => revalidate::revalidate(&self.0.keyspace, envelope, keys).await,
-            Layout::Plain(codec) => {
-                let keys: Vec<Key> = keys.iter().map(|(key, _)| key.clone()).collect();
-                let read = read::read_plain(&self.0.keyspace, codec, &keys).await;
-                read.map(|read| read.into_iter().map(|entry| entry.map(Revalidated::Modified)).collect())
+        let Inner { keyspace, layout, .. } = &*self.0;
+        match layout {
+            Layout::Record(envelope) => {
+                let check = |call, keys: Vec<_>| revalidate::revalidate(keyspace, call, envelope, keys);
+                keyspace.at_all(keys, |(key, _)| key, Grouping::Node, check).await
             }
-        };
-        revalidated.unwrap_or_else(|error| keys.iter().map(|_| Err(error.clone())).collect())
+            Layout::Plain(_) => {
+                let keys: Vec<Key> = keys.iter().map(|(key, _)| key.clone()).collect();
+                let read = self.get_many(&keys).await;
+                read.into_iter().map(|entry| entry.map(Revalidated::Modified)).collect()
+            }
+        }
     }
 
     async fn server_time(&self) -> Result<Option<ServerTime>> {
-        self.0.keyspace.call().server_time().await
+        match &self.0.keyspace.connection.shared().servers {
+            Servers::One(node) => Call::new(node).server_time().await,
+            // Each node has a clock of its own.
+            Servers::Cluster(_) => Ok(None),
+        }
     }
 
     async fn inspect(&self, key: &Key) -> Result<Option<Inspection>> {
-        inspect::inspect(&self.0.keyspace, self.0.layout.is_plain(), key).await
+        let Inner { keyspace, layout, .. } = &*self.0;
+        keyspace.at(key, |call| inspect::inspect(keyspace, call, layout.is_plain(), key)).await
     }
 
     fn invalidations(&self) -> Option<Arc<dyn InvalidationStream>> {
-        let Keyspace { connection, namespace, publication } = &self.0.keyspace;
+        let Keyspace { connection, publication, .. } = &self.0.keyspace;
         let is_tracking = match self.0.invalidations {
             Invalidations::Off => return None,
             Invalidations::Tracking => true,
             Invalidations::PubSub => false,
         };
-        Some(Arc::new(Stream::new(connection, namespace.prefix(), publication, is_tracking)))
+        Some(Arc::new(Stream::new(connection, publication, is_tracking)))
     }
 
     async fn lease_many(&self, keys: &[Key]) -> Vec<Result<Ticket>> {
@@ -267,8 +311,8 @@ where
             return vec![Ok(Ticket::unconditional()); keys.len()];
         }
         let Inner { keyspace, lease_millis, .. } = &*self.0;
-        let leases = lease::lease(keyspace, keys, life, *lease_millis).await;
-        leases.unwrap_or_else(|error| vec![Err(error); keys.len()])
+        let lease = |call, keys: Vec<_>| lease::lease(keyspace, call, keys, life, *lease_millis);
+        keyspace.at_all(keys, |key| key, Grouping::Node, lease).await
     }
 
     async fn claim_many_within(&self, keys: &[Key], life: Duration) -> Vec<Result<Claim>> {
@@ -276,27 +320,25 @@ where
             return vec![Ok(Claim::granted(Ticket::unconditional())); keys.len()];
         }
         let Inner { keyspace, lease_millis, .. } = &*self.0;
-        let claims = lease::claim(keyspace, keys, life, *lease_millis).await;
-        claims.unwrap_or_else(|error| vec![Err(error); keys.len()])
+        let claim = |call, keys: Vec<_>| lease::claim(keyspace, call, keys, life, *lease_millis);
+        keyspace.at_all(keys, |key| key, Grouping::Node, claim).await
     }
 
     async fn fill_many(&self, writes: Vec<Write<V>>) -> Vec<Result<bool>> {
         let Inner { keyspace, layout, .. } = &*self.0;
-        let results = write::fill(keyspace, layout, &writes).await;
-        results.unwrap_or_else(|error| vec![Err(error); writes.len()])
+        let fill = |call, writes: Vec<_>| write::fill(keyspace, call, layout, writes);
+        keyspace.at_all(&writes, |write| &write.key, Grouping::Node, fill).await
     }
 
     async fn set_many(&self, writes: Vec<Write<V>>) -> Vec<Result<()>> {
         let Inner { keyspace, layout, .. } = &*self.0;
-        let results = write::set(keyspace, layout, &writes).await;
-        results.unwrap_or_else(|error| vec![Err(error); writes.len()])
+        let set = |call, writes: Vec<_>| write::set(keyspace, call, layout, writes);
+        keyspace.at_all(&writes, |write| &write.key, Grouping::Node, set).await
     }
 
     async fn del_many(&self, keys: &[Key]) -> Vec<Result<()>> {
         let keyspace = &self.0.keyspace;
-        let writing = keyspace.publication.writing();
-        let unlinks = keys.iter().map(|key| keyspace.unlink(&writing, key)).collect();
-        let replies = keyspace.call().send_all(&writing.scripts(None), None, unlinks).await;
-        replies.into_iter().map(|reply| reply.map(drop)).collect()
+        let del = |call, keys: Vec<_>| write::del(keyspace, call, keys);
+        keyspace.at_all(keys, |key| key, Grouping::Node, del).await
     }
 }

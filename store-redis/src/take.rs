@@ -7,7 +7,7 @@ use cache_core::{
 use redis::Pipeline;
 
 use crate::{
-    connection::reply,
+    connection::{call::Call, reply},
     keyspace::Keyspace,
     read::{Records, plain_entry},
     record::scripts,
@@ -15,10 +15,12 @@ use crate::{
 
 pub(crate) async fn take_record<V, C: Codec<V>>(
     keyspace: &Keyspace,
+    call: Call,
     envelope: &Envelope<C>,
     key: &Key,
 ) -> Result<Option<Entry<V>>> {
-    let (call, link) = (keyspace.call(), keyspace.link_of(key));
+    let link = call.link_of(key);
+    let call = call.confirmed();
     // The snapshot is taken first, and no other is taken afterwards: if that fails, the record must
     // still be there.
     let server = call.take_snapshot(link).await?;
@@ -30,9 +32,15 @@ pub(crate) async fn take_record<V, C: Codec<V>>(
     Records { keyspace, envelope, call, link, asked, server: Some(server) }.open(&name, taken).await
 }
 
-pub(crate) async fn take_plain<V, C: Codec<V>>(keyspace: &Keyspace, codec: &C, key: &Key) -> Result<Option<Entry<V>>> {
+pub(crate) async fn take_plain<V, C: Codec<V>>(
+    keyspace: &Keyspace,
+    call: Call,
+    codec: &C,
+    key: &Key,
+) -> Result<Option<Entry<V>>> {
     let name = keyspace.namespace.key(key);
-    let (call, link) = (keyspace.call(), keyspace.link_of(key));
+    let link = call.link_of(key);
+    let call = call.confirmed();
     let writing = keyspace.publication.writing();
     let asked = keyspace.now();
     let taken = if writing.is_announced {

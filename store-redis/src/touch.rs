@@ -7,7 +7,7 @@ use cache_core::{
 use redis::{Pipeline, Value, cmd};
 
 use crate::{
-    connection::{reply, server::ServerSnapshot},
+    connection::{call::Call, reply, server::ServerSnapshot},
     keyspace::Keyspace,
     read::Records,
     record::scripts,
@@ -19,14 +19,15 @@ const NO_KEY: i64 = -2;
 /// Changes the lifetime of a record.
 pub(crate) async fn touch_record<V, C: Codec<V>>(
     keyspace: &Keyspace,
+    call: Call,
     envelope: &Envelope<C>,
     key: &Key,
     lifetime: Lifetime,
     now: Moment,
 ) -> Result<bool> {
-    match replace_head(keyspace, envelope, key, lifetime, now).await? {
+    match replace_head(keyspace, call.clone(), envelope, key, lifetime, now).await? {
         Some(touched) => Ok(touched),
-        None => replace_record(keyspace, envelope, key, lifetime, now).await,
+        None => replace_record(keyspace, call, envelope, key, lifetime, now).await,
     }
 }
 
@@ -34,12 +35,13 @@ pub(crate) async fn touch_record<V, C: Codec<V>>(
 /// the record must be read and replaced as a whole.
 async fn replace_head<V, C: Codec<V>>(
     keyspace: &Keyspace,
+    call: Call,
     envelope: &Envelope<C>,
     key: &Key,
     lifetime: Lifetime,
     now: Moment,
 ) -> Result<Option<bool>> {
-    let (call, link) = (keyspace.call(), keyspace.link_of(key));
+    let link = call.link_of(key);
     let server = call.take_snapshot(link).await?;
     let name = keyspace.namespace.key(key);
     let asked = keyspace.now();
@@ -79,12 +81,13 @@ async fn replace_head<V, C: Codec<V>>(
 /// which must not be undone.
 async fn replace_record<V, C: Codec<V>>(
     keyspace: &Keyspace,
+    call: Call,
     envelope: &Envelope<C>,
     key: &Key,
     lifetime: Lifetime,
     now: Moment,
 ) -> Result<bool> {
-    let (call, link) = (keyspace.call(), keyspace.link_of(key));
+    let link = call.link_of(key);
     let server = call.take_snapshot(link).await?;
     let name = keyspace.namespace.key(key);
     let asked = keyspace.now();
@@ -119,14 +122,14 @@ async fn replace_record<V, C: Codec<V>>(
 }
 
 /// Changes the TTL of the key of a plain value. It does not look at the value.
-pub(crate) async fn touch_plain(keyspace: &Keyspace, key: &Key, lifetime: Lifetime) -> Result<bool> {
-    let (call, link) = (keyspace.call(), keyspace.link_of(key));
+pub(crate) async fn touch_plain(keyspace: &Keyspace, call: Call, key: &Key, lifetime: Lifetime) -> Result<bool> {
+    let link = call.link_of(key);
     let server = call.take_snapshot(link).await?;
     let Some(life) = life_of(keyspace, lifetime, server) else { return Ok(false) };
     let writing = keyspace.publication.writing();
     if life.stale == Some(life.created) {
         // A plain value cannot tell that it is stale, so it is removed, as by a set.
-        let unlink = vec![keyspace.unlink(&writing, key)];
+        let unlink = vec![keyspace.unlink(&call, &writing, key)];
         only(call.send_all(&writing.scripts(None), Some(server), unlink).await)?;
         return Ok(false);
     }

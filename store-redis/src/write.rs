@@ -1,7 +1,7 @@
-//! Fills and sets entries.
+//! Fills, sets and deletes entries.
 
 use cache_core::{
-    Codec, Moment, Result, Write,
+    Codec, Key, Moment, Result, Write,
     backend::{Life, refused_for_room, with_removal},
 };
 use redis::{Cmd, Value};
@@ -17,11 +17,12 @@ use crate::{
 
 pub(crate) async fn fill<V, C: Codec<V>>(
     keyspace: &Keyspace,
+    call: Call,
     layout: &Layout<C>,
-    writes: &[Write<V>],
+    writes: Vec<&Write<V>>,
 ) -> Result<Vec<Result<bool>>> {
     let Some(first) = writes.first() else { return Ok(Vec::new()) };
-    let batch = Batch::start(keyspace, layout, first).await?;
+    let batch = Batch::start(keyspace, call, layout, first).await?;
     let mut results: Vec<Result<bool>> = writes.iter().map(|_| Ok(false)).collect();
     let (mut positions, mut commands) = (Vec::new(), Vec::new());
     let mut removed = vec![false; writes.len()];
@@ -37,7 +38,7 @@ pub(crate) async fn fill<V, C: Codec<V>>(
             Ok(None) => {
                 removed[at] = true;
                 positions.push(at);
-                commands.push(keyspace.unlink(&batch.writing, &write.key));
+                commands.push(keyspace.unlink(&batch.call, &batch.writing, &write.key));
             }
             Err(error) => results[at] = Err(error),
         }
@@ -55,21 +56,22 @@ pub(crate) async fn fill<V, C: Codec<V>>(
 
 pub(crate) async fn set<V, C: Codec<V>>(
     keyspace: &Keyspace,
+    call: Call,
     layout: &Layout<C>,
-    writes: &[Write<V>],
+    writes: Vec<&Write<V>>,
 ) -> Result<Vec<Result<()>>> {
     let Some(first) = writes.first() else { return Ok(Vec::new()) };
-    let batch = Batch::start(keyspace, layout, first).await?;
+    let batch = Batch::start(keyspace, call.confirmed(), layout, first).await?;
     let mut errors = Vec::with_capacity(writes.len());
     let mut commands = Vec::with_capacity(writes.len());
-    for write in writes {
+    for write in &writes {
         let install = Life::of_set(&write.entry, batch.now, batch.server_now)
             .map_or(Ok(None), |life| batch.install(&scripts::SET, write, life, None));
         // If the new entry cannot be written, the older one is removed.
         let (command, error) = match install {
             Ok(Some(command)) => (command, None),
-            Ok(None) => (keyspace.unlink(&batch.writing, &write.key), None),
-            Err(error) => (keyspace.unlink(&batch.writing, &write.key), Some(error)),
+            Ok(None) => (keyspace.unlink(&batch.call, &batch.writing, &write.key), None),
+            Err(error) => (keyspace.unlink(&batch.call, &batch.writing, &write.key), Some(error)),
         };
         commands.push(command);
         errors.push(error);
@@ -78,8 +80,15 @@ pub(crate) async fn set<V, C: Codec<V>>(
     let replies = batch.send(has_ticket.then_some(&scripts::SET), commands).await;
     let mut results: Vec<Result<()>> =
         replies.into_iter().zip(errors).map(|(reply, error)| error.map_or_else(|| reply.map(drop), Err)).collect();
-    batch.remove_refused(writes, &mut results).await;
+    batch.remove_refused(&writes, &mut results).await;
     Ok(results)
+}
+
+pub(crate) async fn del(keyspace: &Keyspace, call: Call, keys: Vec<&Key>) -> Result<Vec<Result<()>>> {
+    let (call, writing) = (call.confirmed(), keyspace.publication.writing());
+    let unlinks = keys.into_iter().map(|key| keyspace.unlink(&call, &writing, key)).collect();
+    let replies = call.send_all(&writing.scripts(None), None, unlinks).await;
+    Ok(replies.into_iter().map(|reply| reply.map(drop)).collect())
 }
 
 /// The most bytes of the arguments that set a TTL: `PXAT` and a number.
@@ -89,7 +98,7 @@ const MAX_TTL_ARGUMENTS: usize = 24;
 struct Batch<'a, C> {
     keyspace: &'a Keyspace,
     layout: &'a Layout<C>,
-    call: Call<'a>,
+    call: Call,
     writing: Writing<'a>,
     server: ServerSnapshot,
     now: Moment,
@@ -98,9 +107,8 @@ struct Batch<'a, C> {
 }
 
 impl<'a, C> Batch<'a, C> {
-    async fn start<V>(keyspace: &'a Keyspace, layout: &'a Layout<C>, first: &Write<V>) -> Result<Self> {
-        let call = keyspace.call();
-        let server = call.take_snapshot(keyspace.link_of(&first.key)).await?;
+    async fn start<V>(keyspace: &'a Keyspace, call: Call, layout: &'a Layout<C>, first: &Write<V>) -> Result<Self> {
+        let server = call.take_snapshot(call.link_of(&first.key)).await?;
         let (writing, now) = (keyspace.publication.writing(), keyspace.now());
         Ok(Self { keyspace, layout, call, writing, server, now, server_now: server.earliest_micros(now) })
     }
@@ -140,7 +148,7 @@ impl<'a, C> Batch<'a, C> {
         } else if let Some(millis) = life.ttl_millis() {
             install.arg("PX").arg(millis);
         }
-        Ok(Some((self.keyspace.link_of(&write.key), install)))
+        Ok(Some((self.call.link_of(&write.key), install)))
     }
 
     async fn send(&self, script: Option<&WriteScript>, commands: Vec<(usize, Cmd)>) -> Vec<Result<Value>> {
@@ -149,12 +157,13 @@ impl<'a, C> Batch<'a, C> {
 
     /// Removes the older entries of the keys whose new entries Redis had no room for. It accepts a
     /// removal even then.
-    async fn remove_refused<V>(&self, writes: &[Write<V>], results: &mut [Result<()>]) {
+    async fn remove_refused<V>(&self, writes: &[&Write<V>], results: &mut [Result<()>]) {
         let refused = refused_for_room(results);
         if refused.is_empty() {
             return;
         }
-        let unlinks = refused.iter().map(|&at| self.keyspace.unlink(&self.writing, &writes[at].key)).collect();
+        let unlinks =
+            refused.iter().map(|&at| self.keyspace.unlink(&self.call, &self.writing, &writes[at].key)).collect();
         let removed = self.call.send_all(&self.writing.scripts(None), None, unlinks).await;
         for (at, removed) in refused.iter().zip(removed) {
             if let Err(error) = &results[*at] {

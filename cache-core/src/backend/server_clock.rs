@@ -29,7 +29,12 @@ impl ServerClock {
 
     /// Returns `true` if the reading is recent enough to be used.
     pub fn is_fresh(&self, now: Moment) -> bool {
-        now.since(self.received) < Self::FRESH
+        self.age(now) < Self::FRESH
+    }
+
+    /// Returns the time since the reading.
+    pub fn age(&self, now: Moment) -> Duration {
+        now.since(self.received)
     }
 
     /// Returns the earliest possible time by the server's clock, in Unix *micro*seconds.

@@ -20,6 +20,8 @@ pub(super) enum Request {
     /// These commands as a transaction. Boxed, because every call has room for a request several
     /// times.
     Transaction(Box<Pipeline>),
+    /// A request for keys that are on their way to this server. The others refuse it.
+    Asking(Box<Request>),
 }
 
 /// The replies, one per command; for a transaction one.
@@ -36,48 +38,77 @@ pub(super) struct Queued {
 /// The commands of a request.
 struct Commands {
     commands: Vec<Cmd>,
-    is_transaction: bool,
+    shape: Shape,
+}
+
+/// The meaning of the replies to the commands of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shape {
+    /// Each is one.
+    Commands,
+    /// The last one is that of the transaction.
+    Transaction,
+    /// Each second one is one.
+    Asking,
+    /// As for a transaction.
+    AskingTransaction,
 }
 
 impl Request {
     fn into_commands(self) -> Commands {
         match self {
-            Self::Get(key) => Commands { commands: vec![get(key)], is_transaction: false },
-            Self::Commands(commands) => Commands { commands, is_transaction: false },
+            Self::Get(key) => Commands { commands: vec![get(key)], shape: Shape::Commands },
+            Self::Commands(commands) => Commands { commands, shape: Shape::Commands },
             Self::Transaction(pipeline) => {
                 let commands = pipeline.cmd_iter().cloned();
                 let commands = [cmd("MULTI")].into_iter().chain(commands).chain([cmd("EXEC")]).collect();
-                Commands { commands, is_transaction: true }
+                Commands { commands, shape: Shape::Transaction }
             }
+            Self::Asking(request) => asking(request.into_commands()),
         }
     }
 }
 
-fn get(key: Vec<u8>) -> Cmd {
+/// Puts ASKING before each command. The server forgets it after the next command, or after the
+/// transaction that follows.
+fn asking(Commands { commands, shape }: Commands) -> Commands {
+    if shape == Shape::Transaction {
+        let commands = [cmd("ASKING")].into_iter().chain(commands).collect();
+        return Commands { commands, shape: Shape::AskingTransaction };
+    }
+    let commands = commands.into_iter().flat_map(|command| [cmd("ASKING"), command]).collect();
+    Commands { commands, shape: Shape::Asking }
+}
+
+pub(super) fn get(key: Vec<u8>) -> Cmd {
     let mut get = cmd("GET");
     get.arg(key);
     get
 }
 
 /// Returns the replies to a request from those to its `count` commands.
-fn replies(mut values: Vec<Value>, count: usize, is_transaction: bool) -> Replies {
+fn replies(mut values: Vec<Value>, count: usize, shape: Shape) -> Replies {
     if values.len() != count {
         return Err(error::unexpected());
     }
-    if is_transaction {
-        // The replies before the last one tell only whether the command is part of it.
-        let refused = values.iter().position(|value| matches!(value, Value::ServerError(_)));
-        values.swap(0, refused.unwrap_or(count - 1));
-        values.truncate(1);
+    match shape {
+        Shape::Commands => {}
+        Shape::Transaction | Shape::AskingTransaction => {
+            // The replies before the last one tell only whether the command is part of it.
+            let refused = values.iter().position(|value| matches!(value, Value::ServerError(_)));
+            values.swap(0, refused.unwrap_or(count - 1));
+            values.truncate(1);
+        }
+        Shape::Asking => values = values.into_iter().skip(1).step_by(2).collect(),
     }
     Ok(values)
 }
 
 /// Sends one request and returns the replies.
 pub(super) async fn send_alone(request: Request, connection: MultiplexedConnection) -> Replies {
-    let Commands { commands, is_transaction } = request.into_commands();
+    let Commands { commands, shape } = request.into_commands();
     let count = commands.len();
-    replies(send(commands, connection).await?, count, is_transaction)
+    replies(send(commands, connection).await?, count, shape)
 }
 
 async fn send(commands: Vec<Cmd>, mut connection: MultiplexedConnection) -> Replies {
@@ -91,9 +122,9 @@ async fn send(commands: Vec<Cmd>, mut connection: MultiplexedConnection) -> Repl
 
 /// Requests that go to the driver as one message.
 pub(super) enum Message {
-    /// Commands, and for each request how many of them it has, whether they are a transaction, and
+    /// Commands, and for each request how many of them it has, the meaning of their replies, and
     /// where the replies go.
-    Commands(Vec<Cmd>, Vec<(usize, bool, Sender)>),
+    Commands(Vec<Cmd>, Vec<(usize, Shape, Sender)>),
     /// Single reads: the keys, and where the values go.
     Reads(Vec<Vec<u8>>, Vec<Sender>),
 }
@@ -109,11 +140,11 @@ pub(super) fn messages(requests: impl Iterator<Item = Queued>) -> Vec<Message> {
             keys.push(key);
             readers.push(reply);
         } else {
-            let Commands { commands: mut added, is_transaction } = request.into_commands();
+            let Commands { commands: mut added, shape } = request.into_commands();
             if commands.len() + added.len() > MAX_TOGETHER && !parts.is_empty() {
                 messages.push(Message::Commands(std::mem::take(&mut commands), std::mem::take(&mut parts)));
             }
-            parts.push((added.len(), is_transaction, reply));
+            parts.push((added.len(), shape, reply));
             commands.append(&mut added);
         }
         if keys.len() == MAX_TOGETHER {
@@ -149,15 +180,15 @@ impl Message {
 
 async fn send_commands(
     commands: Vec<Cmd>,
-    parts: Vec<(usize, bool, Sender)>,
+    parts: Vec<(usize, Shape, Sender)>,
     connection: MultiplexedConnection,
 ) -> bool {
     let sent = send(commands, connection).await;
     let is_answered = sent.is_ok();
     let mut values = sent.map(Vec::into_iter);
-    for (count, is_transaction, reply) in parts {
+    for (count, shape, reply) in parts {
         let part = match &mut values {
-            Ok(values) => replies(values.by_ref().take(count).collect(), count, is_transaction),
+            Ok(values) => replies(values.by_ref().take(count).collect(), count, shape),
             Err(error) => Err(error.clone()),
         };
         // The receiver may be gone.

@@ -1,14 +1,25 @@
 //! The builder of a connection.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use cache_core::{Error, ErrorKind, Result, SharedClock, SystemClock};
 use redis::{
-    AsyncConnectionConfig, Client,
+    AsyncConnectionConfig, Client, ConnectionInfo,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
-use super::{RedisConnection, call::connect_all, error, link::Target, runtime, server::Server, target::RedisTarget};
+use super::{
+    RedisConnection, Servers, Shared,
+    cluster::{Cluster, Settings},
+    error,
+    link::{Role, Target},
+    node::Node,
+    runtime,
+    sentinels::Sentinels,
+    server::Server,
+    source::Source,
+    target::{Parsed, RedisTarget},
+};
 
 /// Configures a [`RedisConnection`].
 #[derive(Clone)]
@@ -18,14 +29,16 @@ pub struct RedisConnectionBuilder {
     timeout: Duration,
     clock: SharedClock,
     trust_restarts: bool,
+    replicas: usize,
     #[cfg(feature = "tls")]
     root_certificate: Option<Vec<u8>>,
 }
 
 impl RedisConnection {
     /// Returns a builder for a connection to a URL,
-    /// `redis://[user:password@]host[:port][/database]`, or with the settings of the application's
-    /// own [`redis::Client`] or [`redis::ConnectionInfo`].
+    /// `redis://[user:password@]host[:port][/database]`, with the settings of the application's own
+    /// [`redis::Client`] or [`redis::ConnectionInfo`], or to a [cluster](RedisTarget::cluster) or the
+    /// primary that [sentinels](RedisTarget::sentinel) name.
     ///
     /// `rediss://` needs the feature `tls`. `unix://` is a socket. With `?protocol=resp3`, a broken
     /// connection is noticed at once instead of at the next call.
@@ -67,12 +80,14 @@ impl RedisConnectionBuilder {
             timeout: Duration::from_millis(500),
             clock: SystemClock::shared(),
             trust_restarts: false,
+            replicas: 0,
             #[cfg(feature = "tls")]
             root_certificate: None,
         }
     }
 
-    /// Sets the number of TCP connections, 1 to 64, over which the keys are spread. Default: 1. A
+    /// Sets the number of TCP connections, 1 to 64, over which the keys are spread, to each primary
+    /// of a cluster. Default: 1. A
     /// connection carries all calls concurrently, and one is enough until its driver keeps a core
     /// busy, at about 100,000 calls per second.
     pub fn connections(mut self, connections: usize) -> Self {
@@ -106,6 +121,23 @@ impl RedisConnectionBuilder {
         self
     }
 
+    /// Sets the number of replicas that must confirm a `set`, `del`, `take` or `clear` before it
+    /// succeeds (`WAIT`). Default: 0. If too few do so before the timeout, the call fails with
+    /// `Timeout`, although the primary has applied it.
+    ///
+    /// Redis replicates asynchronously, so a replica that takes over may lack the latest writes. The
+    /// store binds each entry to its primary, and after a failover serves no entry from before, so no
+    /// deletion is undone. With [`plain`](crate::RedisStoreBuilder::plain) values and
+    /// [`trust_restarts`](Self::trust_restarts), which cannot or do not bind entries, it is, unless
+    /// every replica that may take over has confirmed it.
+    ///
+    /// Each wait holds up the other calls of its connection for up to two milliseconds at a time;
+    /// several [`connections`](Self::connections) help.
+    pub fn wait_for_replicas(mut self, replicas: usize) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
     /// Sets the root certificates, in PEM, that the server's certificate is checked against,
     /// instead of the roots of webpki. If the target is a [`redis::Client`] with certificates of its
     /// own, they replace all of these.
@@ -127,7 +159,7 @@ impl RedisConnectionBuilder {
     /// If dropped, it leaves no connection.
     pub async fn connect(self) -> Result<RedisConnection> {
         let connection = self.connect_lazy()?;
-        connect_all(connection.shared()).await?;
+        connection.shared().connect().await?;
         Ok(connection)
     }
 
@@ -144,19 +176,59 @@ impl RedisConnectionBuilder {
             let message = "a connection to Redis needs a timeout above zero and 1 to 64 connections";
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        let client = self.client()?;
         let connect_timeout = self.timeout.max(Duration::from_secs(1));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(connect_timeout))
             // The call enforces the timeout, which includes the wait for a connection.
             .set_response_timeout(None)
             .set_pipeline_buffer_size(1024);
-        let server = Server::new(self.clock, self.trust_restarts);
-        Ok(RedisConnection::new(Target { client, config, connect_timeout, server }, self.connections, self.timeout))
+        let one = |source, role| {
+            let server = Server::new(Arc::clone(&self.clock), self.trust_restarts);
+            let (config, replicas) = (config.clone(), self.replicas);
+            let target = Target { source, config, connect_timeout, role, replicas, server };
+            Servers::One(Node::new(target, self.connections, self.timeout))
+        };
+        let (servers, address, database) = match self.target.parse()? {
+            Parsed::One(info) => {
+                let client = self.client(info)?;
+                let info = client.get_connection_info();
+                let (address, database) = (info.addr().to_string(), info.redis_settings().db());
+                (one(Source::Fixed(client), Role::Any), address, database)
+            }
+            Parsed::Sentinel { name, sentinels, login } => {
+                let login = self.client(login)?.get_connection_info().clone();
+                let sentinels = self.clients(sentinels)?;
+                let (address, database) = (format!("{name} of {}", addresses(&sentinels)), login.redis_settings().db());
+                let sentinels = Sentinels::new(name, sentinels, login, config.clone(), connect_timeout);
+                (one(Source::Sentinels(sentinels), Role::Primary), address, database)
+            }
+            Parsed::Cluster(nodes) => {
+                if nodes.iter().any(|node| node.redis_settings().db() != 0) {
+                    return Err(error::wrong_target("a Redis cluster has only database 0; leave it out of the URL"));
+                }
+                let seeds = self.clients(nodes)?;
+                let address = addresses(&seeds);
+                let settings = Settings {
+                    config: config.clone(),
+                    connect_timeout,
+                    timeout: self.timeout,
+                    links: self.connections,
+                    clock: Arc::clone(&self.clock),
+                    trust_restarts: self.trust_restarts,
+                    replicas: self.replicas,
+                };
+                (Servers::Cluster(Cluster::new(seeds, settings)), address, 0)
+            }
+        };
+        let (timeout, clock) = (self.timeout, self.clock);
+        Ok(RedisConnection(Arc::new(Shared { servers, timeout, clock, address, database })))
     }
 
-    fn client(&self) -> Result<Client> {
-        let info = self.target.connection_info()?;
+    fn clients(&self, servers: Vec<ConnectionInfo>) -> Result<Vec<Client>> {
+        servers.into_iter().map(|server| self.client(server)).collect()
+    }
+
+    fn client(&self, info: ConnectionInfo) -> Result<Client> {
         // The system notices a peer that has vanished, whether calls are in flight or not.
         let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
@@ -178,6 +250,14 @@ impl RedisConnectionBuilder {
         }
         Client::open(info).map_err(|error| error::invalid("the address", &error))
     }
+}
+
+/// Returns the addresses in a text that does not depend on their order.
+fn addresses(clients: &[Client]) -> String {
+    let mut addresses: Vec<String> =
+        clients.iter().map(|client| client.get_connection_info().addr().to_string()).collect();
+    addresses.sort();
+    addresses.join(", ")
 }
 
 /// Does not show the target, which may hold a password.

@@ -1,61 +1,93 @@
 //! One call: the commands that it sends, under one timeout.
 
-use std::{collections::BTreeMap, pin::pin, sync::Arc};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use cache_core::{
-    Error, Result,
+    Error, Key, Moment, Result,
     backend::{ServerClock, ServerTime},
 };
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value, cmd};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
-    Shared,
-    batch::Request,
+    batch::{Request, get},
     error,
     link::Connected,
-    reply::{check, unix_micros},
+    node::Node,
+    reply::{check, integer, unix_micros},
     runtime,
-    server::ServerSnapshot,
+    server::{Identity, ServerSnapshot},
 };
 use crate::record::scripts::Script;
 
-pub(crate) struct Call<'a> {
-    connection: &'a Shared,
+/// A call to one server.
+#[derive(Clone)]
+pub(crate) struct Call {
+    node: Arc<Node>,
     started: Instant,
+    /// `true` if the server is asked for keys that are on their way to it.
+    is_asking: bool,
+    /// The number of replicas that must confirm what is sent by [`send_all`](Self::send_all).
+    replicas: usize,
 }
 
 /// Connects all links, and reads the server's clock.
-pub(crate) async fn connect_all(connection: &Shared) -> Result<()> {
-    for link in 0..connection.links() {
-        Call::new(connection).connect(link).await?;
+pub(crate) async fn connect_all(node: &Arc<Node>) -> Result<()> {
+    for link in 0..node.links() {
+        Call::new(node).connect(link).await?;
     }
     Ok(())
 }
 
-impl<'a> Call<'a> {
+impl Call {
     /// Starts a call. Everything that it sends shares one deadline.
-    pub(crate) fn new(connection: &'a Shared) -> Self {
-        Self { connection, started: Instant::now() }
+    pub(crate) fn new(node: &Arc<Node>) -> Self {
+        Self::since(node, Instant::now())
+    }
+
+    /// Returns a call that was started at this time, perhaps to another server.
+    pub(crate) fn since(node: &Arc<Node>, started: Instant) -> Self {
+        Self { node: Arc::clone(node), started, is_asking: false, replicas: 0 }
+    }
+
+    /// Returns the call for keys that are on their way to this server.
+    pub(crate) fn asking(self) -> Self {
+        Self { is_asking: true, ..self }
+    }
+
+    /// Returns the call whose writes fail unless as many replicas have confirmed them as the
+    /// connection is set to.
+    pub(crate) fn confirmed(self) -> Self {
+        let replicas = self.node.replicas();
+        Self { replicas, ..self }
+    }
+
+    /// Returns the link of a key.
+    pub(crate) fn link_of(&self, key: &Key) -> usize {
+        self.node.link_of(key)
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        self.node.clock().now()
     }
 
     /// Returns the connection of a link and its generation; waits until it is set up.
     async fn connect(&self, link: usize) -> Result<(Arc<Connected>, u64)> {
-        if let Some(connected) = self.connection.connected(link) {
+        if let Some(connected) = self.node.connected(link) {
             return Ok(connected);
         }
         let runtime = runtime::current()?;
-        let (connecting, generation) = self.connection.connecting(link);
+        let (connecting, generation) = self.node.connecting(link);
         if connecting.peek().is_none() && runtime::has_ended(&runtime) {
             // A runtime that has ended has no timers.
             return Err(runtime::ended());
         }
-        let late = || error::connect_timed_out(self.connection.timeout, self.connection.address());
+        let late = || error::connect_timed_out(self.node.timeout(), self.node.address());
         match self.before_deadline(link, generation, connecting, late).await? {
             Ok(connected) => Ok((connected, generation)),
             Err(error) => {
-                self.connection.replace(link, generation);
+                self.node.replace(link, generation);
                 Err(error)
             }
         }
@@ -71,9 +103,9 @@ impl<'a> Call<'a> {
         future: F,
         late: impl FnOnce() -> Error,
     ) -> Result<F::Output> {
-        let output = tokio::time::timeout_at(self.started + self.connection.timeout, future).await;
+        let output = tokio::time::timeout_at(self.started + self.node.timeout(), future).await;
         output.map_err(|_| {
-            self.connection.replace_unresponsive(link, generation);
+            self.node.replace_unresponsive(link, generation);
             late()
         })
     }
@@ -86,15 +118,35 @@ impl<'a> Call<'a> {
     /// now.
     async fn send(&self, link: usize, server: Option<ServerSnapshot>, request: Request) -> Result<Vec<Value>> {
         let (connected, generation) = self.connect(link).await?;
-        if server.is_some_and(|server| server.validity != self.connection.server().validity()) {
-            return Err(error::restarted());
-        }
-        let late = || error::timed_out(self.connection.timeout);
+        self.check_server(server)?;
+        self.exchange(link, &connected, generation, request).await
+    }
+
+    fn check_server(&self, server: Option<ServerSnapshot>) -> Result<()> {
+        let has_changed = server.is_some_and(|server| server.validity != self.node.server().validity());
+        if has_changed { Err(error::restarted()) } else { Ok(()) }
+    }
+
+    /// Sends a request on this connection and returns the replies.
+    async fn exchange(
+        &self,
+        link: usize,
+        connected: &Connected,
+        generation: u64,
+        request: Request,
+    ) -> Result<Vec<Value>> {
+        let request = if self.is_asking { Request::Asking(Box::new(request)) } else { request };
+        let late = || error::timed_out(self.node.timeout());
         let replies = self.before_deadline(link, generation, pin!(connected.queue.ask(request)), late).await?;
-        replies.map_err(|error| {
-            self.connection.replace(link, generation);
+        let replies = replies.map_err(|error| {
+            self.node.replace(link, generation);
             if runtime::has_ended(&connected.runtime) { runtime::ended() } else { error }
-        })
+        })?;
+        if self.node.needs_primary() && replies.iter().any(error::is_read_only) {
+            // It was a primary when the link was set up.
+            self.node.replace(link, generation);
+        }
+        Ok(replies)
     }
 
     /// Sends one command and returns the reply.
@@ -104,7 +156,23 @@ impl<'a> Call<'a> {
 
     /// Reads the string at a key.
     pub(crate) async fn get(&self, link: usize, key: Vec<u8>) -> Result<Value> {
-        self.one(link, Request::Get(key)).await
+        // Reads are put together in an MGET, for which a shard must hold all keys in one slot.
+        let request = if self.node.is_shard() { Request::Commands(vec![get(key)]) } else { Request::Get(key) };
+        self.one(link, request).await
+    }
+
+    /// Reads the strings at keys. The replies include error replies.
+    pub(crate) async fn get_all(&self, link: usize, keys: &[Vec<u8>]) -> Result<Vec<Value>> {
+        if self.node.is_shard() {
+            let gets = keys.iter().map(|key| get(key.clone())).collect();
+            return self.send(link, None, Request::Commands(gets)).await;
+        }
+        let mut read = cmd("MGET");
+        read.arg(keys);
+        match self.ask(link, read).await? {
+            Value::Array(replies) if replies.len() == keys.len() => Ok(replies),
+            _ => Err(error::unexpected()),
+        }
     }
 
     /// Sends a transaction and returns the reply.
@@ -158,21 +226,7 @@ impl<'a> Call<'a> {
         commands: Vec<Cmd>,
     ) -> Vec<Result<Value>> {
         let count = commands.len();
-        let load = || scripts.iter().map(|script| script.load());
-        let result = match (scripts, &commands[..]) {
-            // A single command loads the scripts only after the server has reported its own missing.
-            ([_, ..], [command]) => {
-                let command = command.clone();
-                let result = self.send(link, server, Request::Commands(commands)).await;
-                if matches!(result.as_deref(), Ok([Value::ServerError(error)]) if error.code() == "NOSCRIPT") {
-                    self.send(link, server, Request::Commands(load().chain([command]).collect())).await
-                } else {
-                    result
-                }
-            }
-            _ => self.send(link, server, Request::Commands(load().chain(commands).collect())).await,
-        };
-        match result {
+        match self.try_send_on(link, scripts, server, commands).await {
             // The replies to loading the scripts come first.
             Ok(replies) => {
                 let loaded = replies.len().saturating_sub(count);
@@ -180,6 +234,61 @@ impl<'a> Call<'a> {
             }
             Err(error) => vec![Err(error); count],
         }
+    }
+
+    async fn try_send_on(
+        &self,
+        link: usize,
+        scripts: &[&Script],
+        server: Option<ServerSnapshot>,
+        commands: Vec<Cmd>,
+    ) -> Result<Vec<Value>> {
+        let (connected, generation) = self.connect(link).await?;
+        self.check_server(server)?;
+        let exchange = async |commands: Vec<Cmd>| {
+            let wait = (self.replicas > 0).then(|| wait(self.replicas));
+            let request = Request::Commands(commands.into_iter().chain(wait).collect());
+            self.exchange(link, &connected, generation, request).await
+        };
+        let load = || scripts.iter().map(|script| script.load());
+        let mut replies = match (scripts, &commands[..]) {
+            // A single command loads the scripts only after the server has reported its own missing.
+            ([_, ..], [command]) => {
+                let command = command.clone();
+                let replies = exchange(commands).await?;
+                if matches!(replies.first(), Some(Value::ServerError(error)) if error.code() == "NOSCRIPT") {
+                    exchange(load().chain([command]).collect()).await?
+                } else {
+                    replies
+                }
+            }
+            _ => exchange(load().chain(commands).collect()).await?,
+        };
+        if self.replicas > 0 {
+            let confirmed = replies.pop().ok_or_else(error::unexpected).and_then(integer)?;
+            if !replies.iter().all(|reply| matches!(reply, Value::ServerError(_))) {
+                Box::pin(self.confirm(link, &connected, generation, confirmed)).await?;
+            }
+        }
+        Ok(replies)
+    }
+
+    /// Waits until enough replicas have confirmed what was sent on this connection.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind `Timeout` if they have not before the deadline.
+    async fn confirm(&self, link: usize, connected: &Connected, generation: u64, mut confirmed: i64) -> Result<()> {
+        let needed = i64::try_from(self.replicas).unwrap_or(i64::MAX);
+        while confirmed < needed {
+            if self.started.elapsed() + WAIT_PAUSE >= self.node.timeout() {
+                return Err(error::unconfirmed(confirmed, needed));
+            }
+            sleep(WAIT_PAUSE).await;
+            let replies = self.exchange(link, connected, generation, Request::Commands(vec![wait(self.replicas)]));
+            confirmed = replies.await?.pop().ok_or_else(error::unexpected).and_then(integer)?;
+        }
+        Ok(())
     }
 
     /// Returns a snapshot of the server that this link leads to. Reads the server's clock if the
@@ -197,15 +306,19 @@ impl<'a> Call<'a> {
     /// Returns the time of the server that the first link leads to.
     pub(crate) async fn server_time(&self) -> Result<Option<ServerTime>> {
         let server = self.take_snapshot(0).await?;
-        let now = self.connection.clock().now();
+        let now = self.now();
         let time = |run| ServerTime { run, earliest: server.earliest_micros(now) / 1000, latest: server.latest(now) };
         Ok(server.validity.run().map(time))
     }
 
-    /// Returns a snapshot if the clock need not be read again.
+    /// Returns a snapshot if the server need not be asked again.
     fn fresh_snapshot(&self) -> Option<ServerSnapshot> {
-        let (validity, clock) = self.connection.server().view();
-        let clock = clock.filter(|clock| clock.is_fresh(self.connection.clock().now()))?;
+        let (validity, clock) = self.node.server().view();
+        let now = self.now();
+        let is_fresh = |clock: &ServerClock| {
+            clock.is_fresh(now) && (!self.node.needs_primary() || clock.age(now) < IDENTIFIED_FOR)
+        };
+        let clock = clock.filter(is_fresh)?;
         Some(ServerSnapshot { validity, clock })
     }
 
@@ -215,14 +328,44 @@ impl<'a> Call<'a> {
             // A new connection reads the clock as well.
             return Ok(());
         }
-        let server = self.connection.server();
+        let server = self.node.server();
         let validity = server.validity();
-        let sent = self.connection.clock().now();
-        let stamp = unix_micros(self.ask(link, cmd("TIME")).await?)?;
+        let sent = self.now();
+        let mut questions = vec![cmd("TIME"), cmd("INFO"), cmd("INFO")];
+        questions[1].arg("server");
+        questions[2].arg("replication");
+        let replies = self.send(link, None, Request::Commands(questions)).await?;
+        let received = self.now();
+        let [time, info, replication] = replies.try_into().map_err(|_| error::unexpected())?;
+        let stamp = unix_micros(time)?;
+        let identity = Identity::parse(&info, &replication);
+        let is_refused = identity.is_replica && self.node.needs_primary();
+        if is_refused || identity.run.is_some_and(|run| !server.may_be(&run)) {
+            // It was a replica meanwhile, or is one.
+            self.node.replace_all();
+            return Ok(());
+        }
         // A link that was replaced meanwhile may lead to another server.
         if server.validity() == validity {
-            server.set_clock(ServerClock::new(stamp, sent, self.connection.clock().now()));
+            server.set_clock(ServerClock::new(stamp, sent, received));
         }
         Ok(())
     }
+}
+
+/// How long a server that may fail over is known to be the same: one that was a replica meanwhile may
+/// have deleted entries again, and its connections stay open.
+const IDENTIFIED_FOR: Duration = Duration::from_secs(1);
+
+/// How long one WAIT lets the connection stand still, in milliseconds: the calls of all tasks are on
+/// it.
+const WAIT_MILLIS: u64 = 2;
+
+/// The pause between two of them.
+const WAIT_PAUSE: Duration = Duration::from_millis(5);
+
+fn wait(replicas: usize) -> Cmd {
+    let mut wait = cmd("WAIT");
+    wait.arg(replicas).arg(WAIT_MILLIS);
+    wait
 }

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use cache_core::{Error, ErrorKind};
-use redis::{ConnectionAddr, RedisError, ServerError};
+use redis::{ConnectionAddr, RedisError, ServerError, Value};
 
-use super::hint;
+use super::{hint, redirection::Redirection};
 
 /// Returns the error for a URL that the driver rejects.
 pub(super) fn invalid_url(error: &RedisError) -> Error {
@@ -26,6 +26,11 @@ pub(super) fn invalid(what: &str, error: &RedisError) -> Error {
 /// Returns the driver's reason, which is a fixed text. The part after it may quote the URL.
 fn reason(error: &RedisError) -> String {
     error.to_string().split(" - ").next().unwrap_or_default().to_owned()
+}
+
+/// Returns the error for a target that cannot be.
+pub(super) fn wrong_target(message: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidInput, message)
 }
 
 /// Returns the error for an address that the driver was built without support for.
@@ -85,6 +90,82 @@ pub(super) fn superseded() -> Error {
     )
 }
 
+/// Returns the error of a connection to a replica, where a primary is needed.
+pub(super) fn not_primary() -> Error {
+    let message =
+        "this Redis server is a replica, but was named as the primary; a failover may be under way, try again";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+/// Returns the error of a write that too few replicas have confirmed.
+pub(super) fn unconfirmed(confirmed: i64, needed: i64) -> Error {
+    let message = format!(
+        "the write was applied, but {confirmed} of {needed} replicas have confirmed it in time, so a failover may \
+         undo it; check the replicas, or write again"
+    );
+    Error::new(ErrorKind::Timeout, message)
+}
+
+/// Returns `true` for the reply of a server that is no primary any more.
+pub(super) fn is_read_only(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.code() == "READONLY")
+}
+
+/// Returns the error for a cluster of which no node tells who holds what.
+pub(super) fn unreachable_cluster(nodes: usize, source: Option<Error>) -> Error {
+    let kind = source.as_ref().map_or(ErrorKind::Unavailable, Error::kind);
+    let message = format!(
+        "none of {nodes} nodes of the Redis cluster that are known tells which node holds which keys; check their \
+         addresses and the network"
+    );
+    match source {
+        Some(source) => Error::with_source(kind, message, source),
+        None => Error::new(kind, message),
+    }
+}
+
+/// Returns the error for a server that was named as a node of a cluster and is none.
+pub(super) fn no_cluster() -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        "this Redis server is no node of a cluster; connect to it by its URL instead of `RedisTarget::cluster`",
+    )
+}
+
+/// Returns the error for a store on a cluster that is to announce its writes.
+pub(crate) fn no_pubsub_in_cluster() -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        "`Invalidations::PubSub` needs a single server; use `Invalidations::Tracking` on a cluster, or `Off`",
+    )
+}
+
+/// Returns the error for a namespace that cannot be cleared.
+pub(crate) fn moving() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "slots of the Redis cluster are on their way to other nodes, so keys may have been missed; clear again when \
+         they have arrived",
+    )
+}
+
+/// Returns the error for a slot without a node.
+pub(crate) fn unowned(slot: u16) -> Error {
+    let message = format!(
+        "no node of the Redis cluster holds slot {slot}; check `redis-cli --cluster check`, and wait for a failover"
+    );
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+/// Returns the error for a slot whose node was not found until the deadline.
+pub(crate) fn not_found_in_time(slot: u16) -> Error {
+    let message = format!(
+        "the nodes of the Redis cluster do not agree which of them holds slot {slot}; it may be on its way to another \
+         node, or a node has an old configuration: check `redis-cli --cluster check`"
+    );
+    Error::new(ErrorKind::Unavailable, message)
+}
+
 /// Returns the error for commands that the server does not let its user run on this namespace.
 pub(crate) fn denied(commands: &[&str], namespace: &str) -> Error {
     let commands = commands.join(", ");
@@ -136,6 +217,9 @@ pub(super) fn rejected(error: &ServerError) -> Error {
         error.code() == code || ["-", "because of: "].iter().any(|before| details.contains(&format!("{before}{code} ")))
     };
     let any = |codes: &[&str]| codes.iter().any(|code| is(code));
+    if let Some(redirection) = redirection_in(error.code(), details) {
+        return Error::with_source(ErrorKind::Backend, SHARD, redirection);
+    }
     let (kind, message) = if any(&["OOM"]) || details.contains("OOM command not allowed") {
         let message = "Redis is out of memory and refused the write; raise maxmemory or set an eviction policy";
         (ErrorKind::Full, message)
@@ -145,15 +229,21 @@ pub(super) fn rejected(error: &ServerError) -> Error {
         (ErrorKind::ReadOnly, "Redis accepts no writes now; check its persistence and its replicas")
     } else if any(&["NOAUTH", "WRONGPASS", "NOPERM"]) {
         (ErrorKind::Denied, DENIED)
-    } else if any(&["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"]) {
+    } else if any(&["CLUSTERDOWN"]) {
+        (
+            ErrorKind::Unavailable,
+            "the Redis cluster serves no keys or not these: most of its primaries are not reachable, or no node holds \
+             the slot; check `redis-cli --cluster check`, and wait for a failover",
+        )
+    } else if any(&["LOADING", "BUSY", "MASTERDOWN"]) {
         (
             ErrorKind::Unavailable,
             "Redis is loading its data, running a script or waiting for its primary; try again later",
         )
     } else if any(&["WRONGTYPE"]) {
         (ErrorKind::Codec, "the key holds a Redis list, hash, set or another type that is not a value of this cache")
-    } else if any(&["MOVED", "ASK", "CROSSSLOT"]) {
-        (ErrorKind::Backend, "this Redis server is a cluster node; store-redis needs a server that holds all keys")
+    } else if any(&["CROSSSLOT"]) {
+        (ErrorKind::Backend, SHARD)
     } else if details.contains("max number of clients") {
         (ErrorKind::Unavailable, "Redis accepts no more clients; raise maxclients or share a RedisConnection")
     } else {
@@ -162,6 +252,17 @@ pub(super) fn rejected(error: &ServerError) -> Error {
     // The reply to an unknown command quotes its arguments, which may be a value.
     let details = details.split(", with args beginning with").next().unwrap_or_default();
     Error::with_source(kind, message, format!("{} {details}", error.code()))
+}
+
+const SHARD: &str = "this Redis server is a node of a cluster; connect to the cluster by `RedisTarget::cluster`";
+
+/// Returns the redirection in an error reply. A transaction and a script quote it.
+fn redirection_in(code: &str, details: &str) -> Option<Redirection> {
+    Redirection::parse(code, details).or_else(|| {
+        let quoted = details.split_once("because of: ").map(|(_, quoted)| quoted)?;
+        let (code, details) = quoted.split_once(' ').unwrap_or((quoted, ""));
+        Redirection::parse(code, details)
+    })
 }
 
 /// Returns the error for a reply of another shape than the command has.

@@ -4,13 +4,13 @@ use std::sync::Mutex;
 
 use cache_core::{
     Result,
-    backend::{Binding, ServerClock, lock},
+    backend::{ServerClock, lock},
 };
 use redis::{Pipeline, RedisError, Value, aio::MultiplexedConnection};
 
 use super::{
     error,
-    reply::{info_field, integer, unix_micros},
+    reply::{integer, unix_micros},
     server::{Identity, Server},
 };
 
@@ -55,6 +55,8 @@ impl LastClient {
 /// A connection of a link that is being set up.
 pub(super) struct Handshake<'a> {
     pub(super) server: &'a Server,
+    /// `true` if a replica is refused.
+    pub(super) needs_primary: bool,
     /// The generation of the link.
     pub(super) generation: u64,
     /// `true` if the link was connected before.
@@ -80,13 +82,13 @@ impl Handshake<'_> {
         let received = self.server.clock.now();
         let [time, info, replication, id] = replies.try_into().map_err(|_| error::unexpected())?;
         let stamp = unix_micros(time)?;
-        let run_id = info_field(info, "run_id:");
-        // The records on a replica are bound to the run of its primary, which it does not know.
-        let is_replica = info_field(replication, "role:").is_some_and(|role| role == "slave");
-        let epoch = run_id.as_deref().filter(|_| !is_replica).map(Binding::epoch_of);
-        let next = run_id.clone().zip(integer(id).ok()).map(|(run_id, id)| ClientId { run_id, id });
+        let identity = Identity::parse(&info, &replication);
+        if identity.is_replica && self.needs_primary {
+            return Err(error::not_primary());
+        }
+        let next = identity.process.clone().zip(integer(id).ok()).map(|(run_id, id)| ClientId { run_id, id });
         self.close_predecessor(connection, next.as_ref()).await?;
-        self.server.identify(Identity { run_id, epoch }, self.reconnected, stamp / 1000, received);
+        self.server.identify(identity, self.reconnected, stamp / 1000, received);
         self.server.set_clock(ServerClock::new(stamp, sent, received));
         Ok(())
     }

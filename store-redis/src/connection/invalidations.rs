@@ -13,7 +13,7 @@ use std::{
 use cache_core::{Error, ErrorKind, InvalidationSink, InvalidationStream};
 
 use super::{
-    RedisConnection,
+    RedisConnection, Servers, cluster_tracking,
     publication::Publication,
     pubsub::PubSub,
     tracking::{Stop, Tracking},
@@ -31,8 +31,8 @@ pub enum Invalidations {
     /// it connects.
     #[default]
     Tracking,
-    /// By pub/sub: the stores that are set to this, and those that have fallen back on it, announce
-    /// their writes. Changes by other programs, by other stores, and evictions by the server are not
+    /// By pub/sub, which a cluster does not support: the stores that are set to this, and those that
+    /// have fallen back on it, announce their writes. Changes by other programs, by other stores, and evictions by the server are not
     /// seen.
     PubSub,
     /// Not at all.
@@ -41,45 +41,45 @@ pub enum Invalidations {
 
 /// The stream of one store.
 pub(crate) struct Stream {
-    tracking: Option<Tracking>,
-    pubsub: PubSub,
+    is_tracking: bool,
     connection: RedisConnection,
     publication: Arc<Publication>,
     is_warned: AtomicBool,
 }
 
 impl Stream {
-    /// The stream of the changes to keys with this prefix, by client tracking first if
-    /// `is_tracking`.
-    pub(crate) fn new(
-        connection: &RedisConnection,
-        prefix: &str,
-        publication: &Arc<Publication>,
-        is_tracking: bool,
-    ) -> Self {
-        Self {
-            tracking: is_tracking.then(|| Tracking::new(connection.clone(), prefix)),
-            pubsub: PubSub::new(connection.clone(), Arc::clone(publication)),
-            connection: connection.clone(),
-            publication: Arc::clone(publication),
-            is_warned: AtomicBool::new(false),
-        }
+    /// The stream of the changes to keys of a namespace, by client tracking first if `is_tracking`.
+    pub(crate) fn new(connection: &RedisConnection, publication: &Arc<Publication>, is_tracking: bool) -> Self {
+        let (connection, publication) = (connection.clone(), Arc::clone(publication));
+        Self { is_tracking, connection, publication, is_warned: AtomicBool::new(false) }
     }
 
     async fn run_either(&self, heartbeat: Duration, sink: Arc<dyn InvalidationSink>) -> Error {
-        let refusal = match &self.tracking {
-            Some(tracking) => match tracking.run(heartbeat, Arc::clone(&sink)).await {
+        let prefix = self.publication.counter();
+        let node = match &self.connection.shared().servers {
+            Servers::One(node) => node,
+            Servers::Cluster(cluster) => {
+                return match cluster_tracking::run(cluster, prefix, heartbeat, sink).await {
+                    Stop::Refused(error) => refused_by_cluster(&error),
+                    Stop::Ended(error) => error,
+                };
+            }
+        };
+        let refusal = if self.is_tracking {
+            match Tracking::new(Arc::clone(node), prefix).run(heartbeat, Arc::clone(&sink)).await {
                 Stop::Refused(error) => Some(error),
                 Stop::Ended(error) => return error,
-            },
-            None => None,
+            }
+        } else {
+            None
         };
         let mut has_begun = false;
         let begun = || {
             has_begun = true;
             self.warn(refusal.as_ref());
         };
-        let Err(error) = self.pubsub.run(heartbeat, sink, begun).await;
+        let pubsub = PubSub::new(Arc::clone(node), Arc::clone(&self.publication));
+        let Err(error) = pubsub.run(heartbeat, sink, begun).await;
         let is_refusal = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Backend);
         if has_begun || !is_refusal { error } else { refused(refusal.as_ref(), &error) }
     }
@@ -100,7 +100,7 @@ impl Stream {
 
 impl InvalidationStream for Stream {
     fn timeout(&self) -> Duration {
-        self.connection.shared().timeout()
+        self.connection.shared().timeout
     }
 
     fn run(
@@ -117,9 +117,17 @@ impl fmt::Debug for Stream {
         f.debug_struct("Stream")
             .field("connection", &self.connection)
             .field("channel", &self.publication.channel())
-            .field("is_tracking", &self.tracking.is_some())
+            .field("is_tracking", &self.is_tracking)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns the error of a stream that a node of a cluster refuses.
+fn refused_by_cluster(error: &Error) -> Error {
+    let message = "a node of the Redis cluster refused CLIENT TRACKING or CLUSTER NODES, which keep tiers in memory \
+                   coherent; grant what the README of store-redis lists, or limit the tiers in memory by \
+                   `Tier::max_ttl` and set `Invalidations::Off`";
+    Error::with_source(error.kind(), message, error.clone())
 }
 
 /// Returns the error of a stream that the server refuses in every way.

@@ -5,12 +5,15 @@ use std::{
     time::Duration,
 };
 
-use cache_core::Result;
+use cache_core::{ErrorKind, Result};
 use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared},
 };
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ProtocolVersion, PushInfo, PushKind, aio::SendError};
+use redis::{
+    AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind,
+    aio::{MultiplexedConnection, SendError},
+};
 use tokio::{
     runtime::Handle,
     time::{sleep, timeout},
@@ -23,20 +26,29 @@ use super::{
     queue::Queue,
     runtime,
     server::Server,
+    source::Source,
 };
 
 /// The server that links lead to, and the settings to connect to it.
 pub(super) struct Target {
-    pub(super) client: Client,
+    pub(super) source: Source,
     pub(super) config: AsyncConnectionConfig,
     pub(super) connect_timeout: Duration,
+    pub(super) role: Role,
+    /// The number of replicas that must confirm a write.
+    pub(super) replicas: usize,
     pub(super) server: Server,
 }
 
-impl Target {
-    pub(super) fn address(&self) -> &ConnectionAddr {
-        self.client.get_connection_info().addr()
-    }
+/// What the server of a node must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// Any server that the user names, be it a replica.
+    Any,
+    /// A primary, for others know where it is.
+    Primary,
+    /// A primary that holds some of the keys.
+    Shard,
 }
 
 /// A connection, and the runtime that its driver runs in.
@@ -104,24 +116,41 @@ impl Attempt {
     ) -> Result<Arc<Connected>> {
         let Self { reconnected, generation, last, last_reply } = self;
         let runtime = runtime::current()?;
-        let mut config = target.config.clone();
-        if target.client.get_connection_info().redis_settings().protocol() == ProtocolVersion::RESP3 {
-            config = config.set_push_sender(move |push: PushInfo| {
-                if push.kind == PushKind::Disconnection {
-                    on_breakage();
-                }
-                Ok::<(), SendError>(())
-            });
-        }
-        let mut connected = target.client.get_multiplexed_async_connection_with_config(&config).await;
-        if connected.as_ref().is_err_and(redis::RedisError::is_io_error) {
+        let on_breakage = Arc::new(on_breakage);
+        let mut connected = connect(&target, &on_breakage).await;
+        if connected.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable) {
             sleep(RETRY_PAUSE).await;
-            connected = target.client.get_multiplexed_async_connection_with_config(&config).await;
+            connected = connect(&target, &on_breakage).await;
         }
-        let mut connection = connected.map_err(|error| error::connect_failed(&error, target.address()))?;
-        let handshake = Handshake { server: &target.server, generation, reconnected, last: &last };
+        let mut connection = connected?;
+        let handshake = Handshake {
+            server: &target.server,
+            needs_primary: target.role != Role::Any,
+            generation,
+            reconnected,
+            last: &last,
+        };
         let completed = timeout(target.connect_timeout, handshake.run(&mut connection)).await;
         completed.unwrap_or_else(|_| Err(error::timed_out(target.connect_timeout)))?;
         Ok(Arc::new(Connected { queue: Queue::start(connection, &runtime, last_reply), runtime }))
     }
+}
+
+async fn connect(
+    target: &Target,
+    on_breakage: &Arc<impl Fn() + Send + Sync + 'static>,
+) -> Result<MultiplexedConnection> {
+    let client = target.source.client().await?;
+    let mut config = target.config.clone();
+    if client.get_connection_info().redis_settings().protocol() == ProtocolVersion::RESP3 {
+        let on_breakage = Arc::clone(on_breakage);
+        config = config.set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                on_breakage();
+            }
+            Ok::<(), SendError>(())
+        });
+    }
+    let connected = client.get_multiplexed_async_connection_with_config(&config).await;
+    connected.map_err(|error| error::connect_failed(&error, client.get_connection_info().addr()))
 }

@@ -1,6 +1,9 @@
 //! The announcement of a store's writes by pub/sub.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+};
 
 use cache_core::{
     Result,
@@ -9,7 +12,7 @@ use cache_core::{
 use redis::{Cmd, Pipeline};
 use tokio::sync::Notify;
 
-use super::{Shared, call::Call};
+use super::{call::Call, node::Node};
 use crate::record::scripts::{self, Script, WriteScript};
 
 /// The announcements of the writes of one store. They begin when the stream of the store falls back
@@ -104,16 +107,16 @@ impl Publication {
     /// # Errors
     ///
     /// Returns the error of an announcement. Call it again then.
-    pub(super) async fn turn_on(&self, connection: &Shared) -> Result<()> {
+    pub(super) async fn turn_on(&self, node: &Arc<Node>) -> Result<()> {
         self.switch_on().await;
         if self.is_complete.load(SeqCst) {
             return Ok(());
         }
         // A call that was dropped may have sent commands, which are applied before those that are
         // sent later on the same link.
-        for link in 0..connection.links() {
+        for link in 0..node.links() {
             let announce = vec![(link, self.clear(&[]))];
-            only(Call::new(connection).send_all(&[&scripts::CLEAR], None, announce).await)?;
+            only(Call::new(node).send_all(&[&scripts::CLEAR], None, announce).await)?;
         }
         self.is_complete.store(true, SeqCst);
         Ok(())

@@ -27,10 +27,11 @@ use redis::{
 use tokio::{sync::Notify, task::unconstrained, time::sleep};
 
 use super::{
-    RedisConnection, error,
+    error,
+    node::Node,
     publication::Publication,
     reply::check,
-    session::{ask, check_primary, client_with, closed, within},
+    session::{ask, check_primary, client_of, closed, within},
 };
 use crate::record::{
     announcement::{Announcement, Numbers},
@@ -39,7 +40,7 @@ use crate::record::{
 
 /// The stream of the changes that stores announce.
 pub(super) struct PubSub {
-    connection: RedisConnection,
+    node: Arc<Node>,
     publication: Arc<Publication>,
 }
 
@@ -53,8 +54,8 @@ struct Session {
 }
 
 impl PubSub {
-    pub(super) fn new(connection: RedisConnection, publication: Arc<Publication>) -> Self {
-        Self { connection, publication }
+    pub(super) fn new(node: Arc<Node>, publication: Arc<Publication>) -> Self {
+        Self { node, publication }
     }
 
     /// Runs the stream until it breaks. Calls `begun` when it has begun.
@@ -65,8 +66,7 @@ impl PubSub {
         begun: impl FnOnce(),
     ) -> Result<Infallible> {
         let heartbeats = format!("{}\\heartbeat/{}", self.publication.counter(), write_id::next());
-        let Session { mut sending, _subscribed, messages } =
-            within(self.connection.shared(), self.connect(&heartbeats)).await?;
+        let Session { mut sending, _subscribed, messages } = within(&self.node, self.connect(&heartbeats)).await?;
         let receiver = Receiver::new(sink, self.publication.channel(), &heartbeats);
         let receiving = pin!(receive(messages, &receiver));
         let beating = pin!(self.keep_beating(&mut sending, &receiver, heartbeat, begun));
@@ -78,17 +78,16 @@ impl PubSub {
 
     /// Connects and subscribes. When this returns, messages are delivered.
     async fn connect(&self, heartbeats: &str) -> Result<Session> {
-        let target = &self.connection.shared().target;
         // Proxies that lack RESP3 are one reason for this stream.
-        let client = client_with(target, ProtocolVersion::RESP2)?;
-        let sending = client.get_multiplexed_async_connection_with_config(&target.config).await;
-        let mut sending = sending.map_err(|error| error::connect_failed(&error, target.address()))?;
+        let client = client_of(&self.node, ProtocolVersion::RESP2).await?;
+        let address = client.get_connection_info().addr();
+        let sending = client.get_multiplexed_async_connection_with_config(&self.node.target.config).await;
+        let mut sending = sending.map_err(|error| error::connect_failed(&error, address))?;
         let mut load = Pipeline::with_capacity(1);
         load.add_command(scripts::BEAT.load());
         ask(&mut sending, &load).await?;
         let subscribed = client.get_async_pubsub().await;
-        let (mut subscribed, messages) =
-            subscribed.map_err(|error| error::connect_failed(&error, target.address()))?.split();
+        let (mut subscribed, messages) = subscribed.map_err(|error| error::connect_failed(&error, address))?.split();
         subscribed.subscribe(&[self.publication.channel(), heartbeats]).await.map_err(|error| error::broken(&error))?;
         Ok(Session { sending, _subscribed: subscribed, messages })
     }
@@ -100,15 +99,15 @@ impl PubSub {
         heartbeat: Duration,
         begun: impl FnOnce(),
     ) -> Result<Infallible> {
-        let connection = self.connection.shared();
+        let node = &self.node;
         // The number of the first one is the one to count from, and it proves that messages arrive.
-        within(connection, self.beat(sending, receiver)).await?;
+        within(node, self.beat(sending, receiver)).await?;
         self.start_publishing(sending).await?;
         receiver.begin();
         begun();
         loop {
             let sent = Instant::now();
-            within(connection, self.beat(sending, receiver)).await?;
+            within(node, self.beat(sending, receiver)).await?;
             receiver.sink.apply(Invalidation::Proven(sent));
             sleep(heartbeat.saturating_sub(sent.elapsed())).await;
         }
@@ -116,10 +115,10 @@ impl PubSub {
 
     /// Lets the store announce its writes.
     async fn start_publishing(&self, sending: &mut MultiplexedConnection) -> Result<()> {
-        let connection = self.connection.shared();
+        let node = &self.node;
         if !self.publication.is_on() {
             // Without the permissions for it, the store must not try.
-            for reply in within(connection, ask(sending, &self.publication.probe())).await? {
+            for reply in within(node, ask(sending, &self.publication.probe())).await? {
                 match check(reply) {
                     // The permission is checked first.
                     Err(error) if !matches!(error.kind(), ErrorKind::Full | ErrorKind::ReadOnly) => return Err(error),
@@ -127,7 +126,7 @@ impl PubSub {
                 }
             }
         }
-        self.publication.turn_on(connection).await
+        self.publication.turn_on(node).await
     }
 
     /// Sends one heartbeat and waits until it has come back. Checks that the server still is the
@@ -145,7 +144,7 @@ impl PubSub {
         let [server, replication, beat] =
             ask(sending, &heartbeat).await?.try_into().map_err(|_| error::unexpected())?;
         check(beat)?;
-        check_primary(self.connection.shared(), server, replication).await?;
+        check_primary(&self.node, &server, &replication).await?;
         receiver.beaten(id).await;
         Ok(())
     }

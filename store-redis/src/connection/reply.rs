@@ -48,13 +48,34 @@ pub(super) fn unix_micros(reply: Value) -> Result<u64> {
 }
 
 /// Returns a field of the reply to INFO, or `None` if the reply is an error or lacks the field.
-pub(super) fn info_field(reply: Value, name: &str) -> Option<String> {
-    let text = match reply {
-        Value::BulkString(bytes) => String::from_utf8(bytes).ok()?,
-        Value::VerbatimString { text, .. } => text,
-        _ => return None,
-    };
-    text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+pub(super) fn info_field(reply: &Value, name: &str) -> Option<String> {
+    text(reply)?.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+}
+
+/// Returns a field of a reply of names and texts, in either protocol.
+pub(super) fn field(reply: &Value, name: &str) -> Option<String> {
+    match reply {
+        Value::Map(fields) => fields.iter().find(|(field, _)| is(field, name)).and_then(|(_, value)| text(value)),
+        Value::Array(parts) => {
+            let mut pairs = parts.chunks_exact(2);
+            pairs.find(|pair| is(&pair[0], name)).and_then(|pair| text(&pair[1]))
+        }
+        _ => None,
+    }
+}
+
+/// Returns the text of a reply.
+pub(super) fn text(reply: &Value) -> Option<String> {
+    match reply {
+        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text.clone()),
+        Value::Int(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn is(reply: &Value, name: &str) -> bool {
+    text(reply).is_some_and(|text| text == name)
 }
 
 #[cfg(test)]
@@ -75,10 +96,10 @@ mod tests {
     #[test]
     fn a_field_is_found_in_both_protocols() {
         let text = "# Server\r\nredis_version:7.0.15\r\nrun_id:0123abc\r\ntcp_port:6379\r\n";
-        assert_eq!(info_field(Value::BulkString(text.into()), "run_id:").as_deref(), Some("0123abc"));
+        assert_eq!(info_field(&Value::BulkString(text.into()), "run_id:").as_deref(), Some("0123abc"));
         let verbatim = Value::VerbatimString { format: redis::VerbatimFormat::Text, text: text.to_owned() };
-        assert_eq!(info_field(verbatim, "run_id:").as_deref(), Some("0123abc"));
-        assert_eq!(info_field(Value::BulkString(b"# Server\r\n".into()), "run_id:"), None);
-        assert_eq!(info_field(Value::Nil, "run_id:"), None);
+        assert_eq!(info_field(&verbatim, "run_id:").as_deref(), Some("0123abc"));
+        assert_eq!(info_field(&Value::BulkString(b"# Server\r\n".into()), "run_id:"), None);
+        assert_eq!(info_field(&Value::Nil, "run_id:"), None);
     }
 }

@@ -6,6 +6,9 @@ use cache_core::{
     Moment, SharedClock,
     backend::{Binding, Life, ServerClock, lock},
 };
+use redis::Value;
+
+use super::reply::info_field;
 
 /// The validity of records: those of the current run of the server are valid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -79,8 +82,9 @@ impl ServerSnapshot {
 /// The state of the server, which all links share.
 ///
 /// A server that restarts from its file, or a replica that takes its place, can hold records again
-/// that were deleted or replaced. It has another run id. Every new connection asks for the run id
-/// before it carries anything else, and every record is bound to one.
+/// that were deleted or replaced. It has another run id or, as a replica that was a primary before,
+/// another replication history. Every new connection asks for both before it carries anything else,
+/// and every record is bound to them.
 pub(crate) struct Server {
     pub(super) clock: SharedClock,
     /// `true` if restarts are trusted to lose nothing.
@@ -90,7 +94,7 @@ pub(crate) struct Server {
 
 #[derive(Default)]
 struct State {
-    run_id: Option<String>,
+    run: Option<String>,
     validity: Validity,
     /// The last reading of a server's clock.
     reading: Option<ServerClock>,
@@ -98,11 +102,34 @@ struct State {
     is_current: bool,
 }
 
-/// The identity that a server reported to a new connection.
+/// The identity that a server reported.
+#[derive(Default)]
 pub(super) struct Identity {
-    /// `None` if the server did not report it; then each connection may lead to another server.
-    pub(super) run_id: Option<String>,
-    pub(super) epoch: Option<u32>,
+    /// The run id of its process. `None` if the server did not report it; then each connection may
+    /// lead to another server.
+    pub(super) process: Option<String>,
+    /// Identifies the time during which this process has been a primary without interruption: the run
+    /// id and the id of its replication history, which changes when a replica becomes the primary.
+    pub(super) run: Option<String>,
+    pub(super) is_replica: bool,
+}
+
+impl Identity {
+    /// Parses the replies to `INFO server` and `INFO replication`, which the user may lack the
+    /// permission for.
+    pub(super) fn parse(server: &Value, replication: &Value) -> Self {
+        let process = info_field(server, "run_id:");
+        let history = info_field(replication, "master_replid:").unwrap_or_default();
+        let run = process.as_ref().map(|process| format!("{process}/{history}"));
+        let is_replica = info_field(replication, "role:").is_some_and(|role| role == "slave");
+        Self { process, run, is_replica }
+    }
+
+    /// Returns the number that records carry. The records on a replica carry that of its primary,
+    /// which it does not know.
+    fn epoch(&self) -> Option<u32> {
+        self.run.as_deref().filter(|_| !self.is_replica).map(Binding::epoch_of)
+    }
 }
 
 impl Server {
@@ -116,9 +143,16 @@ impl Server {
         (state.validity, state.reading.filter(|_| state.is_current))
     }
 
-    /// Returns the run id of the server that the links lead to, as far as it is known.
-    pub(super) fn run_id(&self) -> Option<String> {
-        lock(&self.state).run_id.clone()
+    /// Returns `true` if this may be the run of the server that the links lead to.
+    pub(super) fn may_be(&self, run: &str) -> bool {
+        lock(&self.state).run.as_ref().is_none_or(|known| known == run)
+    }
+
+    /// Returns `true` if the links lead to the process that has reported this identity.
+    pub(super) fn is_process(&self, identity: &Identity) -> bool {
+        let state = lock(&self.state);
+        let process = state.run.as_ref().and_then(|run| run.split('/').next());
+        process.is_some() && process == identity.process.as_deref()
     }
 
     /// Returns which records are valid.
@@ -140,10 +174,10 @@ impl Server {
     /// Stores the identity that the server reported at `millis` by its own clock, `now` by the
     /// local one. `reconnected` tells whether the link was connected before.
     pub(super) fn identify(&self, identity: Identity, reconnected: bool, millis: u64, now: Moment) {
-        let Identity { run_id, epoch } = identity;
+        let epoch = identity.epoch();
         let mut state = lock(&self.state);
-        let has_changed = match (&state.run_id, &run_id) {
-            (Some(known), Some(run_id)) => known != run_id,
+        let has_changed = match (&state.run, &identity.run) {
+            (Some(known), Some(run)) => known != run,
             _ => reconnected,
         };
         if !self.trusted {
@@ -159,8 +193,8 @@ impl Server {
                 };
             }
         }
-        if run_id.is_some() {
-            state.run_id = run_id;
+        if identity.run.is_some() {
+            state.run = identity.run;
         }
     }
 }
@@ -186,7 +220,7 @@ mod tests {
 
     /// Connects to a primary.
     fn identify(server: &Server, run_id: Option<&str>, reconnected: bool, millis: u64, now: Moment) {
-        let identity = Identity { run_id: run_id.map(str::to_owned), epoch: run_id.map(Binding::epoch_of) };
+        let identity = Identity { run: run_id.map(str::to_owned), ..Identity::default() };
         server.identify(identity, reconnected, millis, now);
     }
 

@@ -1,47 +1,48 @@
 //! The connections of invalidation streams, apart from those of the store.
 
+use std::sync::Arc;
+
 use cache_core::{Error, ErrorKind, Result};
 use redis::{Client, Pipeline, ProtocolVersion, RedisError, Value, aio::MultiplexedConnection, cmd};
 use tokio::time::timeout;
 
-use super::{
-    Shared,
-    call::Call,
-    error,
-    link::Target,
-    reply::{check, info_field},
-};
+use super::{call::Call, error, node::Node, reply::check, server::Identity};
 
-/// Returns a client with the settings of the target and this version of the protocol.
-pub(super) fn client_with(target: &Target, protocol: ProtocolVersion) -> Result<Client> {
-    let info = target.client.get_connection_info();
+/// Returns a client of the node's server with this version of the protocol.
+pub(super) async fn client_of(node: &Node, protocol: ProtocolVersion) -> Result<Client> {
+    let client = node.target.source.client().await?;
+    let info = client.get_connection_info();
     let settings = info.redis_settings().clone().set_protocol(protocol);
     let client = Client::open(info.clone().set_redis_settings(settings));
     client.map_err(|error| error::invalid("the address", &error))
 }
 
 /// Returns the output of `work`, or an error after the timeout of a call.
-pub(super) async fn within<T>(connection: &Shared, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let limit = connection.timeout();
+pub(super) async fn within<T>(node: &Node, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let limit = node.timeout();
     timeout(limit, work).await.unwrap_or_else(|_| Err(error::timed_out(limit)))
 }
 
 /// Checks that the server, whose replies to `INFO server` and `INFO replication` these are, is the
 /// primary that the store writes to.
-pub(super) async fn check_primary(connection: &Shared, server: Value, replication: Value) -> Result<()> {
-    if info_field(replication, "role:").is_some_and(|role| role == "slave") {
+pub(super) async fn check_primary(node: &Arc<Node>, server: &Value, replication: &Value) -> Result<()> {
+    let identity = Identity::parse(server, replication);
+    if identity.is_replica {
         return Err(Error::new(ErrorKind::ReadOnly, "the Redis server has become a replica"));
     }
     // INFO may be denied.
-    let Some(run_id) = info_field(server, "run_id:") else { return Ok(()) };
-    let is_same = || connection.server().run_id().is_none_or(|known| known == run_id);
-    if is_same() {
+    let Some(run) = &identity.run else { return Ok(()) };
+    if node.server().may_be(run) {
         return Ok(());
     }
     // The store may not have noticed yet that its server has gone.
-    let _ = Call::new(connection).ask(0, cmd("PING")).await;
-    if is_same() {
+    let _ = Call::new(node).ask(0, cmd("PING")).await;
+    if node.server().may_be(run) {
         return Ok(());
+    }
+    if node.needs_primary() || node.server().is_process(&identity) {
+        // Or that another one is the primary now, or that it was a replica meanwhile.
+        node.replace_all();
     }
     let message = "the invalidation stream and the store are connected to different Redis servers";
     Err(Error::new(ErrorKind::Unavailable, message))

@@ -32,20 +32,44 @@ use redis::{
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    RedisConnection, error,
+    cluster::{
+        Cluster,
+        claims::{Claim, Claims},
+        slots::{SLOTS, slot_of},
+    },
+    error,
+    node::Node,
     reply::check,
-    session::{ask, check_primary, client_with, closed, within},
+    session::{ask, check_primary, client_of, closed, within},
 };
 
-/// The stream of the changes to keys with one prefix.
+/// The stream of the changes to keys with one prefix on one server.
 pub(crate) struct Tracking {
-    connection: RedisConnection,
+    node: Arc<Node>,
     prefix: Arc<str>,
+    shard: Option<Shard>,
 }
 
+/// The place of a server among those of a cluster.
+pub(super) struct Shard {
+    pub(super) cluster: Arc<Cluster>,
+    /// What the servers say of their slots.
+    pub(super) claims: Arc<Claims>,
+    /// The place of this server in `claims`.
+    pub(super) at: usize,
+}
+
+/// The number of heartbeats in a row during which the servers that are followed may not hold all slots.
+const MAX_INCOMPLETE: u32 = 3;
+
 impl Tracking {
-    pub(crate) fn new(connection: RedisConnection, prefix: &str) -> Self {
-        Self { connection, prefix: prefix.into() }
+    pub(crate) fn new(node: Arc<Node>, prefix: &str) -> Self {
+        Self { node, prefix: prefix.into(), shard: None }
+    }
+
+    /// The stream of a server of a cluster.
+    pub(super) fn of_shard(self, shard: Shard) -> Self {
+        Self { shard: Some(shard), ..self }
     }
 
     /// Runs the stream until it breaks.
@@ -63,17 +87,18 @@ impl Tracking {
         sink: Arc<dyn InvalidationSink>,
         has_begun: &mut bool,
     ) -> Result<Infallible> {
-        let connection = self.connection.shared();
-        let events = Arc::new(Events::new(Arc::clone(&self.prefix), Arc::clone(&sink)));
-        let mut session = within(connection, self.connect(&events)).await?;
-        within(connection, check_delivery(&mut session, &events)).await?;
-        within(connection, self.beat(&mut session)).await?;
+        let node = &self.node;
+        let events = Arc::new(Events::new(Arc::clone(&self.prefix), self.canary(), Arc::clone(&sink)));
+        let mut session = within(node, self.connect(&events)).await?;
+        within(node, check_delivery(&mut session, &events)).await?;
+        within(node, self.beat(&mut session)).await?;
         events.begin();
         *has_begun = true;
-        let mut previous = None;
+        let (mut previous, mut incomplete) = (None, 0);
         loop {
             let sent = Instant::now();
-            within(self.connection.shared(), self.beat(&mut session)).await?;
+            within(node, self.beat(&mut session)).await?;
+            incomplete = self.count_incomplete(incomplete)?;
             if let Some(previous) = previous.replace(sent) {
                 sink.apply(Invalidation::Proven(previous));
                 // The first two follow each other at once.
@@ -87,15 +112,15 @@ impl Tracking {
 
     /// Connects, and asks the server to announce changes. When this returns, it does.
     async fn connect(&self, events: &Arc<Events>) -> Result<MultiplexedConnection> {
-        let target = &self.connection.shared().target;
-        let client = client_with(target, ProtocolVersion::RESP3)?;
+        let client = client_of(&self.node, ProtocolVersion::RESP3).await?;
         let receiver = Arc::clone(events);
-        let config = target.config.clone().set_push_sender(move |push| {
+        let config = self.node.target.config.clone().set_push_sender(move |push| {
             receiver.receive(push);
             Ok::<(), SendError>(())
         });
         let connected = client.get_multiplexed_async_connection_with_config(&config).await;
-        let mut session = connected.map_err(|error| error::connect_failed(&error, target.address()))?;
+        let mut session =
+            connected.map_err(|error| error::connect_failed(&error, client.get_connection_info().addr()))?;
         let mut tracking = Pipeline::with_capacity(1);
         tracking.cmd("CLIENT").arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(&*self.prefix);
         ask(&mut session, &tracking).await?;
@@ -104,20 +129,50 @@ impl Tracking {
         Ok(session)
     }
 
+    /// Returns a key by which the delivery is checked, or `None` if the server holds no slot for one.
+    fn canary(&self) -> Option<Box<str>> {
+        let mut candidates = (0..u32::from(SLOTS) * 16).map(|_| format!("{}{}", self.prefix, write_id::next()));
+        let is_held = |key: &String| {
+            self.shard.as_ref().is_none_or(|shard| shard.cluster.holds(&self.node, slot_of(key.as_bytes())))
+        };
+        candidates.find(is_held).map(String::into_boxed_str)
+    }
+
+    /// Counts heartbeats during which the servers that are followed do not hold all slots.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error after several in a row.
+    fn count_incomplete(&self, incomplete: u32) -> Result<u32> {
+        match self.shard.as_ref().map_or(Ok(()), |shard| shard.claims.check()) {
+            Ok(()) => Ok(0),
+            Err(error) if incomplete >= MAX_INCOMPLETE => Err(error),
+            Err(_) => Ok(incomplete + 1),
+        }
+    }
+
     /// Sends one heartbeat, and checks that the server still is the primary that the store writes
     /// to and announces changes.
     async fn beat(&self, session: &mut MultiplexedConnection) -> Result<()> {
-        let mut heartbeat = Pipeline::with_capacity(4);
+        let mut heartbeat = Pipeline::with_capacity(6);
         // PING fails while the server is loading.
         heartbeat.cmd("PING").cmd("INFO").arg("server").cmd("INFO").arg("replication");
         heartbeat.cmd("CLIENT").arg("TRACKINGINFO");
-        let [ping, server, replication, tracking] =
-            ask(session, &heartbeat).await?.try_into().map_err(|_| error::unexpected())?;
+        if self.shard.is_some() {
+            heartbeat.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("NODES");
+        }
+        let mut replies = ask(session, &heartbeat).await?;
+        let claim = replies.split_off(replies.len().min(4));
+        let [ping, server, replication, tracking] = replies.try_into().map_err(|_| error::unexpected())?;
         check(ping)?;
+        if let Some(shard) = &self.shard {
+            let [info, nodes] = claim.try_into().map_err(|_| error::unexpected())?;
+            shard.claims.note(shard.at, Claim::parse(info, nodes)?)?;
+        }
         if !is_on(&check(tracking)?) {
             return Err(Error::new(ErrorKind::Backend, "the Redis server does not track this client any more"));
         }
-        check_primary(self.connection.shared(), server, replication).await
+        check_primary(&self.node, &server, &replication).await
     }
 }
 
@@ -132,9 +187,10 @@ pub(super) enum Stop {
 /// Changes a key and waits for the announcement. A proxy may accept the command and announce
 /// nothing.
 async fn check_delivery(session: &mut MultiplexedConnection, events: &Events) -> Result<()> {
+    let Some(canary) = &events.canary else { return Ok(()) };
     let mut change = Pipeline::with_capacity(2);
     // It leaves nothing behind: an expired key would count in DBSIZE for some time.
-    change.cmd("SET").arg(&*events.canary).arg("").arg("PX").arg(1).cmd("UNLINK").arg(&*events.canary);
+    change.cmd("SET").arg(&**canary).arg("").arg("PX").arg(1).cmd("UNLINK").arg(&**canary);
     let [set, _] = ask(session, &change).await?.try_into().map_err(|_| error::unexpected())?;
     match check(set) {
         Ok(_) => {
@@ -161,15 +217,14 @@ struct Events {
     prefix: Arc<str>,
     sink: Arc<dyn InvalidationSink>,
     /// The key by which the delivery is checked.
-    canary: Box<str>,
+    canary: Option<Box<str>>,
     is_delivered: AtomicBool,
     has_begun: Mutex<bool>,
     disconnected: Notify,
 }
 
 impl Events {
-    fn new(prefix: Arc<str>, sink: Arc<dyn InvalidationSink>) -> Self {
-        let canary = format!("{prefix}{}", write_id::next()).into();
+    fn new(prefix: Arc<str>, canary: Option<Box<str>>, sink: Arc<dyn InvalidationSink>) -> Self {
         Self {
             prefix,
             sink,
@@ -210,7 +265,7 @@ impl Events {
             Value::SimpleString(key) => key.as_bytes(),
             _ => return self.apply(Invalidation::Unknown),
         };
-        if key == self.canary.as_bytes() {
+        if self.canary.as_ref().is_some_and(|canary| key == canary.as_bytes()) {
             return self.is_delivered.store(true, Ordering::SeqCst);
         }
         if key == self.prefix.as_bytes() {

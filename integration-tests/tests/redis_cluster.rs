@@ -1,0 +1,386 @@
+//! The store on a Redis Cluster: which node it asks, while slots move and nodes fail.
+
+use std::time::{Duration, Instant};
+
+use cache_core::{Entry, ErrorKind, Expiry, Key, Lifetime, Moment, Store as _, Ticket};
+use integration_tests::{RedisCluster, RedisServer, all, eventually, key, never, value};
+use store_redis::{Invalidations, RedisConnection, RedisStore, RedisTarget};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn store(cluster: &RedisCluster) -> RedisStore<u64> {
+    RedisStore::builder(RedisTarget::cluster(cluster.urls())).namespace("n").connect().await.unwrap()
+}
+
+/// Three primaries without replicas.
+async fn primaries() -> RedisCluster {
+    RedisCluster::start_with(3, 0, &[]).await
+}
+
+/// Many keys, so that every node has some.
+fn keys() -> Vec<Key> {
+    (0..100_u64).map(key).collect()
+}
+
+fn slot_of(cluster: &RedisCluster, key: &Key) -> u16 {
+    cluster.slot_of(&[b"n:", key.as_bytes()].concat())
+}
+
+/// The number of keys on each node.
+fn sizes(cluster: &RedisCluster) -> Vec<u64> {
+    cluster.nodes().iter().map(|node| node.cli(&["DBSIZE"]).parse().unwrap()).collect()
+}
+
+async fn set_all(store: &RedisStore<u64>, keys: &[Key], value: u64) {
+    all(store.set_many(keys.iter().map(|key| never(key, value, Ticket::unconditional())).collect()).await);
+}
+
+async fn set(store: &RedisStore<u64>, key: &Key, value: u64) {
+    store.set(never(key, value, Ticket::unconditional())).await.unwrap();
+}
+
+async fn values(store: &RedisStore<u64>, keys: &[Key]) -> Vec<Option<u64>> {
+    all(store.get_many(keys).await).into_iter().map(|entry| entry.and_then(Entry::into_value)).collect()
+}
+
+#[tokio::test]
+async fn a_batch_goes_to_all_nodes() {
+    let cluster = primaries().await;
+    let store = store(&cluster).await;
+    let keys = keys();
+    set_all(&store, &keys, 7).await;
+    let sizes_then = sizes(&cluster);
+    assert!(sizes_then.iter().all(|size| *size > 10), "{sizes_then:?}");
+    assert_eq!(sizes_then.iter().sum::<u64>(), 100);
+    assert_eq!(values(&store, &keys).await, vec![Some(7); 100]);
+
+    let tickets = all(store.lease_many(&keys).await);
+    let fills = keys.iter().zip(&tickets).map(|(key, ticket)| never(key, 8, *ticket)).collect();
+    assert!(all(store.fill_many(fills).await).into_iter().all(|filled| filled));
+    let known: Vec<_> = all(store.get_many(&keys).await).into_iter().map(|entry| entry.unwrap().etag()).collect();
+    let checks: Vec<_> = keys.iter().cloned().zip(known).collect();
+    let checked = all(store.revalidate_many(&checks).await);
+    assert!(checked.iter().all(|checked| matches!(checked, cache_core::Revalidated::NotModified)));
+    all(store.del_many(&keys).await);
+    assert_eq!(sizes(&cluster), [0, 0, 0]);
+
+    // Claims are taken and given back on each node.
+    let claims = all(store.claim_many_within(&keys, HOUR).await);
+    assert!(claims.iter().all(|claim| claim.granted));
+    let claims: Vec<_> = keys.iter().cloned().zip(claims.iter().map(|claim| claim.ticket)).collect();
+    store.renew_claims(&claims, HOUR).await.unwrap();
+    for (key, ticket) in &claims {
+        store.release(key, *ticket).await.unwrap();
+    }
+    assert_eq!(sizes(&cluster), [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn plain_values_are_read_on_all_nodes() {
+    let cluster = primaries().await;
+    let target = RedisTarget::cluster(cluster.urls());
+    let store: RedisStore<u64> = RedisStore::builder(target).namespace("n").plain().connect().await.unwrap();
+    let keys = keys();
+    set_all(&store, &keys, 7).await;
+    assert_eq!(values(&store, &keys).await, vec![Some(7); 100]);
+    assert_eq!(store.take(&keys[0]).await.unwrap().and_then(Entry::into_value), Some(7));
+    assert_eq!(values(&store, &keys[..2]).await, [None, Some(7)]);
+}
+
+#[tokio::test]
+async fn clear_empties_all_nodes_and_no_other_namespace() {
+    let cluster = primaries().await;
+    let connection = RedisConnection::builder(RedisTarget::cluster(cluster.urls())).connections(2);
+    let connection = connection.connect().await.unwrap();
+    let [own, other] = ["n", "other"].map(|name| {
+        let store: RedisStore<u64> = RedisStore::builder_on(&connection).namespace(name).build().unwrap();
+        store
+    });
+    let keys = keys();
+    set_all(&own, &keys, 1).await;
+    set_all(&other, &keys, 2).await;
+    own.clear().await.unwrap();
+    assert_eq!(values(&own, &keys).await, vec![None; 100]);
+    assert_eq!(values(&other, &keys).await, vec![Some(2); 100]);
+}
+
+/// Each operation follows a key that is on its way to another node, or that was moved there.
+#[tokio::test]
+async fn every_operation_follows_a_slot_that_moves() {
+    let cluster = primaries().await;
+    let store = store(&cluster).await;
+    let (plain, unmoved) = (key("plain"), key("unmoved"));
+    let target = RedisTarget::cluster(cluster.urls());
+    let plain_store: RedisStore<u64> = RedisStore::builder(target).namespace("p").plain().connect().await.unwrap();
+    set(&store, &unmoved, 5).await;
+    set(&plain_store, &plain, 5).await;
+    let now = || Moment::from_nanos(0);
+    for round in 0..2 {
+        let moving = key(("moving", round));
+        let slot = slot_of(&cluster, &moving);
+        let from = cluster.owner_of(slot);
+        let to = (from + 1) % 3;
+        set(&store, &moving, 1).await;
+        cluster.begin_move(slot, to);
+        // It is still where it was.
+        assert_eq!(value(&store, &moving).await, Some(1));
+        while cluster.migrate_keys(slot, 100) > 0 {}
+        if round == 1 {
+            cluster.finish_move(slot).await;
+        }
+        // What the other node has written reads as a miss at this one.
+        assert_eq!(value(&store, &moving).await, None);
+        assert_eq!(values(&store, &[moving.clone(), unmoved.clone()]).await, [None, Some(5)]);
+        let ticket = store.lease(&moving).await.unwrap();
+        assert!(store.fill(never(&moving, 2, ticket)).await.unwrap());
+        assert_eq!(value(&store, &moving).await, Some(2));
+        set(&store, &moving, 3).await;
+        assert!(store.touch(&moving, Lifetime::new(Expiry::Never), now()).await.unwrap());
+        let etag = store.get(&moving).await.unwrap().unwrap().etag();
+        let checked = all(store.revalidate_many(&[(moving.clone(), etag)]).await);
+        assert!(matches!(checked[..], [cache_core::Revalidated::NotModified]));
+        assert!(store.inspect(&moving).await.unwrap().is_some());
+        assert_eq!(store.take(&moving).await.unwrap().and_then(Entry::into_value), Some(3));
+        assert_eq!(store.take(&moving).await.unwrap().and_then(Entry::into_value), None);
+        let claim = store.claim(&moving).await.unwrap();
+        assert!(claim.granted && !store.claim(&moving).await.unwrap().granted);
+        store.renew_claims(&[(moving.clone(), claim.ticket)], HOUR).await.unwrap();
+        store.release(&moving, claim.ticket).await.unwrap();
+        let lease = store.lease(&moving).await.unwrap();
+        store.release_leases(&[(moving.clone(), lease)]).await.unwrap();
+        set(&store, &moving, 4).await;
+        store.del(&moving).await.unwrap();
+        assert_eq!(value(&store, &moving).await, None);
+        if round == 0 {
+            cluster.finish_move(slot).await;
+        }
+    }
+    // Transactions, too.
+    let slot = cluster.slot_of(b"p:plain");
+    cluster.begin_move(slot, (cluster.owner_of(slot) + 1) % 3);
+    while cluster.migrate_keys(slot, 100) > 0 {}
+    assert_eq!(value(&plain_store, &plain).await, Some(5));
+    assert!(plain_store.touch(&plain, Lifetime::new(Expiry::Never), now()).await.unwrap());
+    assert_eq!(plain_store.take(&plain).await.unwrap().and_then(Entry::into_value), Some(5));
+    assert_eq!(value(&plain_store, &plain).await, None);
+}
+
+#[tokio::test]
+async fn resharding_under_load_is_not_noticed_by_callers() {
+    let cluster = primaries().await;
+    let store = store(&cluster).await;
+    let keys = keys();
+    let load = async {
+        let (mut rounds, started) = (0_u64, Instant::now());
+        while started.elapsed() < Duration::from_secs(3) {
+            rounds += 1;
+            set_all(&store, &keys, rounds).await;
+            // A value that has moved to another node since is missed, and never older.
+            for found in values(&store, &keys).await {
+                assert!(found.is_none_or(|found| found == rounds), "{found:?} instead of {rounds}");
+            }
+            let one = &keys[usize::try_from(rounds % 100).unwrap()];
+            store.del(one).await.unwrap();
+            assert_eq!(value(&store, one).await, None);
+        }
+        rounds
+    };
+    let moves = async {
+        let mut moved = 0;
+        for key in &keys[..40] {
+            let slot = slot_of(&cluster, key);
+            cluster.move_slot(slot, (cluster.owner_of(slot) + 1) % 3).await;
+            moved += 1;
+            tokio::task::yield_now().await;
+        }
+        moved
+    };
+    let (rounds, count) = tokio::join!(load, moves);
+    assert!(rounds > 10 && count == 40, "{rounds} rounds");
+    // In the end it asks the right nodes at once.
+    set_all(&store, &keys, 1).await;
+    let refused = |node: &RedisServer| node.cli(&["INFO", "errorstats"]).contains("errorstat_MOVED:count=1\r");
+    cluster.nodes().iter().for_each(|node| assert_eq!(node.cli(&["CONFIG", "RESETSTAT"]), "OK"));
+    assert_eq!(values(&store, &keys).await, vec![Some(1); 100]);
+    assert!(!cluster.nodes().iter().any(refused));
+}
+
+/// A scan misses a key that moves from a node that is not scanned yet to one that is.
+#[tokio::test]
+async fn clear_does_not_miss_keys_that_move() {
+    let cluster = primaries().await;
+    let store = store(&cluster).await;
+    let keys = keys();
+    set_all(&store, &keys, 1).await;
+    let slot = slot_of(&cluster, &keys[0]);
+    cluster.begin_move(slot, (cluster.owner_of(slot) + 1) % 3);
+    let error = store.clear().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("on their way"), "{error}");
+    while cluster.migrate_keys(slot, 100) > 0 {}
+    cluster.finish_move(slot).await;
+    store.clear().await.unwrap();
+    assert_eq!(sizes(&cluster), [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_replica_takes_over_and_nothing_deleted_returns() {
+    let mut cluster = RedisCluster::start().await;
+    let store = store(&cluster).await;
+    let keys = keys();
+    set_all(&store, &keys, 1).await;
+    cluster.wait_until_whole().await;
+    let dead = cluster.primaries()[0];
+    let of_dead: Vec<Key> =
+        keys.iter().filter(|key| cluster.owner_of(slot_of(&cluster, key)) == dead).cloned().collect();
+    let replica = cluster.replica_of(dead);
+    cluster.kill(dead);
+    // Each call ends within its timeout.
+    let started = Instant::now();
+    let error = store.get(&of_dead[0]).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(2));
+    cluster.wait_until_primary(replica).await;
+    eventually("the new primary", async || store.set(never(&of_dead[0], 2, Ticket::unconditional())).await.ok()).await;
+    assert_eq!(value(&store, &of_dead[0]).await, Some(2));
+    // The others are on the new primary, but of another run.
+    assert_eq!(values(&store, &of_dead[1..]).await, vec![None; of_dead.len() - 1]);
+    cluster.restart(dead);
+    cluster.wait_until_whole().await;
+    assert_eq!(value(&store, &of_dead[0]).await, Some(2));
+}
+
+/// There and back, without a restart: the first primary has again what it has confirmed the deletion
+/// of, and a process that did not notice reads it.
+#[tokio::test]
+async fn a_failover_and_back_does_not_undo_a_deletion() {
+    let cluster = RedisCluster::start_with(1, 1, &[]).await;
+    let (own, asleep) = (store(&cluster).await, store(&cluster).await);
+    let k = key("k");
+    set(&own, &k, 1).await;
+    assert_eq!(value(&asleep, &k).await, Some(1));
+    cluster.wait_until_whole().await;
+    // The replica does not hear of the deletion, and takes over.
+    let log_in_with = |password| assert_eq!(cluster.node(1).cli(&["CONFIG", "SET", "masterauth", password]), "OK");
+    log_in_with("wrong");
+    assert_eq!(cluster.node(0).cli(&["CLIENT", "KILL", "TYPE", "REPLICA"]), "1");
+    own.del(&k).await.unwrap();
+    cluster.take_over(1).await;
+    log_in_with("");
+    cluster.wait_until_whole().await;
+    assert_eq!(cluster.node(1).cli(&["EXISTS", "n:k"]), "1", "it has the value again");
+    cluster.take_over(0).await;
+    cluster.wait_until_whole().await;
+    // So often each process asks whether its primary has been one all the time.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for (who, store) in [("own", &own), ("asleep", &asleep), ("new", &store(&cluster).await)] {
+        assert_eq!(eventually("an answer", async || store.get(&k).await.ok()).await, None, "{who}");
+    }
+}
+
+#[tokio::test]
+async fn one_node_that_answers_is_enough_to_find_the_others() {
+    let mut cluster = RedisCluster::start().await;
+    let replica = cluster.replica_of(0);
+    cluster.kill(1);
+    let dead_and_replica = [cluster.node(1).url(), cluster.node(replica).url()];
+    let target = RedisTarget::cluster(dead_and_replica);
+    let store: RedisStore<u64> = RedisStore::builder(target).namespace("n").connect_lazy().unwrap();
+    let of_first = keys().into_iter().find(|key| cluster.owner_of(slot_of(&cluster, key)) == 0).unwrap();
+    set(&store, &of_first, 1).await;
+    assert_eq!(value(&store, &of_first).await, Some(1));
+}
+
+#[tokio::test]
+async fn what_is_no_cluster_or_needs_one_is_said() {
+    let (cluster, server) = (primaries().await, RedisServer::start().await);
+    let build = |target: RedisTarget| RedisStore::<u64>::builder(target).namespace("n");
+    let fails = async |target: RedisTarget| build(target).connect().await.unwrap_err();
+
+    let error = fails(RedisTarget::cluster([server.url()])).await;
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("no node of a cluster"), "{error}");
+    let error = fails(RedisTarget::cluster([format!("{}3", server.url())])).await;
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("only database 0"), "{error}");
+    for nodes in [vec![], vec!["unix:///tmp/a.sock".to_owned()], vec!["nonsense".to_owned()]] {
+        assert_eq!(fails(RedisTarget::cluster(nodes)).await.kind(), ErrorKind::InvalidInput);
+    }
+    let nested = RedisTarget::cluster([RedisTarget::cluster(cluster.urls())]);
+    assert_eq!(fails(nested).await.kind(), ErrorKind::InvalidInput);
+    let pubsub = build(RedisTarget::cluster(cluster.urls())).invalidations(Invalidations::PubSub).connect().await;
+    assert_eq!(pubsub.unwrap_err().kind(), ErrorKind::InvalidInput);
+
+    // A node by its URL alone.
+    let error = fails(cluster.node(0).url().into()).await;
+    assert!(error.to_string().contains("RedisTarget::cluster"), "{error}");
+}
+
+/// Calls until one fails with this text, and checks that each ends within its timeout.
+async fn fails_with(store: &RedisStore<u64>, key: &Key, text: &str) {
+    eventually(text, async || {
+        let started = Instant::now();
+        let error = store.get(key).await.err();
+        assert!(started.elapsed() < Duration::from_secs(2), "{error:?}");
+        error.filter(|error| error.kind() == ErrorKind::Unavailable && error.to_string().contains(text))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cluster_without_majority_is_said() {
+    let mut cluster = primaries().await;
+    let store = store(&cluster).await;
+    let of_last = keys().into_iter().find(|key| cluster.owner_of(slot_of(&cluster, key)) == 2).unwrap();
+    set(&store, &of_last, 1).await;
+    cluster.kill(0);
+    cluster.kill(1);
+    fails_with(&store, &of_last, "most of its primaries are not reachable").await;
+    // Also one that connects now.
+    let lazy: RedisStore<u64> =
+        RedisStore::builder(RedisTarget::cluster(cluster.urls())).namespace("n").connect_lazy().unwrap();
+    fails_with(&lazy, &of_last, "most of its primaries are not reachable").await;
+    cluster.kill(2);
+    fails_with(&lazy, &of_last, "").await;
+}
+
+#[tokio::test]
+async fn a_slot_without_an_owner_is_said() {
+    let cluster = RedisCluster::start_with(3, 0, &["--cluster-require-full-coverage", "no"]).await;
+    let (k, other) = (key("k"), key("other"));
+    let slot = slot_of(&cluster, &k);
+    assert_ne!(slot, slot_of(&cluster, &other));
+    let before = store(&cluster).await;
+    for node in cluster.nodes() {
+        node.cli(&["CLUSTER", "DELSLOTS", &slot.to_string()]);
+    }
+    fails_with(&before, &k, "no node holds").await;
+    let after: RedisStore<u64> =
+        RedisStore::builder(RedisTarget::cluster(cluster.urls())).namespace("n").connect_lazy().unwrap();
+    fails_with(&after, &k, &format!("holds slot {slot}")).await;
+    set(&after, &other, 1).await;
+    assert_eq!(value(&after, &other).await, Some(1));
+}
+
+/// Each of two nodes holds that the other has the slot.
+#[tokio::test]
+async fn nodes_that_do_not_agree_are_said() {
+    let cluster = primaries().await;
+    let store = store(&cluster).await;
+    let k = key("k");
+    let slot = slot_of(&cluster, &k);
+    let (owner, other) = (cluster.owner_of(slot), (cluster.owner_of(slot) + 1) % 3);
+    let give = |node: usize, holder: usize| {
+        let give = ["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", cluster.node_id(holder)];
+        assert_eq!(cluster.node(node).cli(&give), "OK");
+    };
+    give(owner, other);
+    give(other, owner);
+    let started = Instant::now();
+    let error = store.set(never(&k, 1, Ticket::unconditional())).await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_millis(600), "within the timeout");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("do not agree"), "{error}");
+    give(other, other);
+    eventually("an agreement", async || store.set(never(&k, 2, Ticket::unconditional())).await.ok()).await;
+}

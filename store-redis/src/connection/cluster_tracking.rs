@@ -1,0 +1,129 @@
+//! The invalidation stream of a cluster: client tracking on all primaries, as one stream.
+//!
+//! The stream has begun when all of its parts have, and is proven until the least moment until which
+//! all are. A part ends if its node is not what it was: another process or a replica, or a primary
+//! with another configuration. Then the stream ends, and the next one reads the slots anew.
+//!
+//! A slot may be given to another primary. If the stream follows that one as well, it hears of all
+//! changes: of those before at the old node, where the keys are removed, and of those afterwards at the
+//! new one. A primary that it does not follow could change keys unheard. So nothing is proven while a
+//! slot is on its way to such a node, or with it, as the nodes tell in each heartbeat; and the stream
+//! ends as soon as this process itself calls such a node.
+
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use cache_core::{Error, ErrorKind, Invalidation, InvalidationSink, backend::lock};
+use futures_util::{
+    StreamExt as _,
+    future::{Either, select},
+    stream::FuturesUnordered,
+};
+
+use super::{
+    cluster::{Cluster, claims::Claims, watch::Watch},
+    tracking::{Shard, Stop, Tracking},
+};
+
+/// Runs the stream of the changes to keys with this prefix until it breaks.
+pub(super) async fn run(
+    cluster: &Arc<Cluster>,
+    prefix: &str,
+    heartbeat: Duration,
+    sink: Arc<dyn InvalidationSink>,
+) -> Stop {
+    let watch = match cluster.watch_all(tokio::time::Instant::now()).await {
+        Ok(watch) => watch,
+        Err(error) => return Stop::Ended(error),
+    };
+    let claims = Arc::new(Claims::new(watch.nodes().len()));
+    let whole = Arc::new(Whole::new(watch.nodes().len(), sink, Arc::clone(&claims), Arc::clone(&watch)));
+    let part = |(at, node)| {
+        let shard = Shard { cluster: Arc::clone(cluster), claims: Arc::clone(&claims), at };
+        let tracking = Tracking::new(Arc::clone(node), prefix).of_shard(shard);
+        let sink = Arc::new(Part { at, whole: Arc::clone(&whole) });
+        async move { tracking.run(heartbeat, sink).await }
+    };
+    let mut parts: FuturesUnordered<_> = watch.nodes().iter().enumerate().map(part).collect();
+    let stop = match select(pin!(watch.over()), parts.next()).await {
+        Either::Left(_) => {
+            let message = "calls go to a node of the Redis cluster that the invalidation stream does not follow yet";
+            Stop::Ended(Error::new(ErrorKind::Unavailable, message))
+        }
+        Either::Right((stop, _)) => stop.unwrap_or_else(|| Stop::Ended(super::session::closed())),
+    };
+    cluster.read_slots_soon();
+    stop
+}
+
+/// Joins the parts.
+struct Whole {
+    sink: Arc<dyn InvalidationSink>,
+    claims: Arc<Claims>,
+    watch: Arc<Watch>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// For each part, whether it has begun, and the moment until which it is proven.
+    parts: Vec<(bool, Option<Instant>)>,
+    has_begun: bool,
+    proven: Option<Instant>,
+}
+
+impl Whole {
+    fn new(parts: usize, sink: Arc<dyn InvalidationSink>, claims: Arc<Claims>, watch: Arc<Watch>) -> Self {
+        let state = State { parts: vec![(false, None); parts], has_begun: false, proven: None };
+        Self { sink, claims, watch, state: Mutex::new(state) }
+    }
+
+    fn begin(&self, part: usize, mechanism: &'static str) {
+        let mut state = lock(&self.state);
+        state.parts[part].0 = true;
+        if !state.has_begun && state.parts.iter().all(|(has_begun, _)| *has_begun) {
+            self.sink.apply(Invalidation::Begin(mechanism));
+            state.has_begun = true;
+        }
+    }
+
+    fn prove(&self, part: usize, moment: Instant) {
+        let mut state = lock(&self.state);
+        state.parts[part].1 = Some(moment);
+        if !state.has_begun || self.watch.is_over() || self.claims.check().is_err() {
+            return;
+        }
+        let least = state.parts.iter().map(|(_, proven)| *proven).min().flatten();
+        if let Some(moment) = least.filter(|moment| state.proven.is_none_or(|proven| proven < *moment)) {
+            state.proven = Some(moment);
+            self.sink.apply(Invalidation::Proven(moment));
+        }
+    }
+
+    /// Applies a notice. Before the begin nothing is applied, because nothing that was read until
+    /// then counts.
+    fn apply(&self, notice: Invalidation<'_>) {
+        let has_begun = lock(&self.state).has_begun;
+        if has_begun {
+            self.sink.apply(notice);
+        }
+    }
+}
+
+/// Receives the notices of one node.
+struct Part {
+    at: usize,
+    whole: Arc<Whole>,
+}
+
+impl InvalidationSink for Part {
+    fn apply(&self, notice: Invalidation<'_>) {
+        match notice {
+            Invalidation::Begin(mechanism) => self.whole.begin(self.at, mechanism),
+            Invalidation::Proven(moment) => self.whole.prove(self.at, moment),
+            notice => self.whole.apply(notice),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Where the connections of a node lead to.
+
+use std::borrow::Cow;
+
+use cache_core::Result;
+use redis::{Client, ConnectionAddr, ConnectionInfo};
+
+use super::{error, sentinels::Sentinels};
+
+/// The server of a node, or those who know it.
+pub(super) enum Source {
+    Fixed(Client),
+    Sentinels(Sentinels),
+}
+
+impl Source {
+    /// Returns a client of the server.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if no sentinel names a server.
+    pub(super) async fn client(&self) -> Result<Cow<'_, Client>> {
+        match self {
+            Self::Fixed(client) => Ok(Cow::Borrowed(client)),
+            Self::Sentinels(sentinels) => sentinels.primary().await.map(Cow::Owned),
+        }
+    }
+
+    /// Returns an address of the same kind as that of the server, and its own if it is known.
+    pub(super) fn address(&self) -> &ConnectionAddr {
+        match self {
+            Self::Fixed(client) => client.get_connection_info().addr(),
+            Self::Sentinels(sentinels) => sentinels.login().addr(),
+        }
+    }
+}
+
+/// Returns a client with these settings for another host and port.
+pub(super) fn client_at(settings: &ConnectionInfo, host: &str, port: u16) -> Result<Client> {
+    let address = match settings.addr().clone() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure, tls_params }
+        }
+        _ => ConnectionAddr::Tcp(host.to_owned(), port),
+    };
+    Client::open(settings.clone().set_addr(address)).map_err(|error| error::invalid("the address", &error))
+}
