@@ -70,9 +70,17 @@ async fn clear_node(keyspace: &Keyspace, node: &Arc<Node>) -> Result<()> {
             Servers::Cluster(cluster) => unlink_in(cluster, &keys).await?,
         }
         if is_last {
-            return Ok(());
+            return confirm(node).await;
         }
     }
+}
+
+/// Waits for the replicas that must confirm what was removed, also by an earlier clear that has failed.
+async fn confirm(node: &Arc<Node>) -> Result<()> {
+    if node.replicas() == 0 {
+        return Ok(());
+    }
+    only(Call::new(node).confirmed().send_all(&[], None, vec![(0, cmd("PING"))]).await).map(drop)
 }
 
 /// Removes the keys, and announces that all may have changed. The counter of the announcements may

@@ -32,7 +32,7 @@ pub(crate) async fn check(keyspace: &Keyspace, plain: bool) -> Result<()> {
 /// Returns the commands that one server does not permit.
 async fn check_node(keyspace: &Keyspace, node: &Arc<Node>, plain: bool) -> Result<Vec<&'static str>> {
     let key = unused_key(keyspace, node)?;
-    let mut denied = find_denied(node, &key, needed_commands(keyspace, &key, plain, node.is_shard())).await?;
+    let mut denied = find_denied(node, &key, needed_commands(keyspace, &key, plain, node)).await?;
     // EXEC alone is refused for one of two reasons, so it is asked for first: only a user who may run
     // it is let begin a transaction, which must not stay open on a connection that others share.
     if plain {
@@ -59,7 +59,7 @@ fn unused_key(keyspace: &Keyspace, node: &Arc<Node>) -> Result<Key> {
     }
 }
 
-fn needed_commands(keyspace: &Keyspace, key: &Key, plain: bool, shard: bool) -> Vec<(&'static str, Cmd)> {
+fn needed_commands(keyspace: &Keyspace, key: &Key, plain: bool, node: &Node) -> Vec<(&'static str, Cmd)> {
     let name = keyspace.namespace.key(key);
     let on_key = |command: &'static str, arguments: &[&str]| {
         let mut on_key = cmd(command);
@@ -92,7 +92,7 @@ fn needed_commands(keyspace: &Keyspace, key: &Key, plain: bool, shard: bool) -> 
         ("SCAN", scan),
         ("PING", cmd("PING")),
     ]);
-    if shard {
+    if node.is_shard() {
         let on_cluster = |subcommand: &str| {
             let mut command = cmd("CLUSTER");
             command.arg(subcommand);
@@ -116,7 +116,13 @@ fn needed_commands(keyspace: &Keyspace, key: &Key, plain: bool, shard: bool) -> 
             on_key("PEXPIRE", &["1"]),
         ]);
     }
-    if is_announced || !plain {
+    let is_confirmed = node.replicas() > 0;
+    if is_confirmed {
+        let mut wait = cmd("WAIT");
+        wait.arg(0).arg(1);
+        needed.push(("WAIT", wait));
+    }
+    if is_announced || is_confirmed || !plain {
         needed.extend(script());
     }
     needed

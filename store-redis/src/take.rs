@@ -43,7 +43,7 @@ pub(crate) async fn take_plain<V, C: Codec<V>>(
     let call = call.confirmed();
     let writing = keyspace.publication.writing();
     let asked = keyspace.now();
-    let taken = if writing.is_announced {
+    let taken = if writing.is_announced || call.is_confirmed() {
         let take = vec![(link, writing.run(&scripts::TAKE_PLAIN, &name))];
         only(call.send_all(&[writing.script(&scripts::TAKE_PLAIN)], None, take).await)?
     } else {

@@ -131,8 +131,9 @@ impl RedisConnectionBuilder {
     /// [`trust_restarts`](Self::trust_restarts), which cannot or do not bind entries, it is, unless
     /// every replica that may take over has confirmed it.
     ///
-    /// Each wait holds up the other calls of its connection for up to two milliseconds at a time;
-    /// several [`connections`](Self::connections) help.
+    /// Each wait holds up the other calls of its connection: for a round trip to the replicas or, while
+    /// one does not answer, for up to 100 ms at a time (a period of the server's `hz`). Several
+    /// [`connections`](Self::connections) help.
     pub fn wait_for_replicas(mut self, replicas: usize) -> Self {
         self.replicas = replicas;
         self

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use cache_core::{
-    Error, Key, Moment, Result,
+    Error, ErrorKind, Key, Moment, Result,
     backend::{ServerClock, ServerTime},
 };
 use futures_util::future::join_all;
@@ -61,6 +61,11 @@ impl Call {
     pub(crate) fn confirmed(self) -> Self {
         let replicas = self.node.replicas();
         Self { replicas, ..self }
+    }
+
+    /// Returns `true` if replicas must confirm what this call writes.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.replicas > 0
     }
 
     /// Returns the link of a key.
@@ -285,8 +290,12 @@ impl Call {
                 return Err(error::unconfirmed(confirmed, needed));
             }
             sleep(WAIT_PAUSE).await;
-            let replies = self.exchange(link, connected, generation, Request::Commands(vec![wait(self.replicas)]));
-            confirmed = replies.await?.pop().ok_or_else(error::unexpected).and_then(integer)?;
+            let again = Request::Commands(vec![wait(self.replicas)]);
+            confirmed = match self.exchange(link, connected, generation, again).await {
+                Ok(mut replies) => replies.pop().ok_or_else(error::unexpected).and_then(integer)?,
+                Err(error) if error.kind() == ErrorKind::Timeout => return Err(error::unconfirmed(confirmed, needed)),
+                Err(error) => return Err(error),
+            };
         }
         Ok(())
     }
@@ -357,9 +366,10 @@ impl Call {
 /// have deleted entries again, and its connections stay open.
 const IDENTIFIED_FOR: Duration = Duration::from_secs(1);
 
-/// How long one WAIT lets the connection stand still, in milliseconds: the calls of all tasks are on
-/// it.
-const WAIT_MILLIS: u64 = 2;
+/// The timeout of one WAIT, in milliseconds. It is short, because the server runs no other command of
+/// the connection meanwhile, and those of all tasks are on it. The server notices a timeout when its
+/// timer runs next, ten times a second by default (`hz`).
+const WAIT_MILLIS: u64 = 1;
 
 /// The pause between two of them.
 const WAIT_PAUSE: Duration = Duration::from_millis(5);

@@ -52,7 +52,7 @@ impl Node {
     }
 
     /// Returns the number of replicas that must confirm a write.
-    pub(super) fn replicas(&self) -> usize {
+    pub(crate) fn replicas(&self) -> usize {
         self.target.replicas
     }
 

@@ -1,0 +1,219 @@
+//! First tiers of several instances over one Redis Cluster: none serves what has changed longer ago
+//! than W, while slots move, nodes join and primaries fail.
+
+use std::time::{Duration, Instant};
+
+use cache_chain::{ChainCache, Coherence, Source, Tier};
+use cache_core::testkit::{StreamHarness, broken_stream_clauses};
+use integration_tests::{RedisCluster, RedisServer, eventually};
+use store_redis::{RedisStore, RedisTarget};
+use store_stretto::StrettoStore;
+
+type Chain = ChainCache<String>;
+
+async fn store(cluster: &RedisCluster) -> RedisStore<String> {
+    RedisStore::builder(RedisTarget::cluster(cluster.urls())).namespace("users").connect().await.unwrap()
+}
+
+/// An instance of a service: memory of its own over the cluster of all.
+async fn instance(cluster: &RedisCluster) -> Chain {
+    let memory = Tier::new(StrettoStore::new(10_000).unwrap()).name("memory");
+    let chain = ChainCache::builder().tier(memory).tier(Tier::new(store(cluster).await).name("redis"));
+    chain.coherence(Coherence::new().heartbeat(Duration::from_millis(100))).build().unwrap()
+}
+
+async fn trusted(chain: &Chain) {
+    eventually("trust", async || chain.stats().coherence.trusted.then_some(())).await;
+}
+
+fn window(chain: &Chain) -> Duration {
+    chain.stats().coherence.window
+}
+
+/// Returns `true` if this value is served from memory.
+async fn serves_from_memory(chain: &Chain, key: &str, value: &str) -> bool {
+    let found = chain.get_detailed(key).await;
+    let is_served = |found: cache_chain::Found<String>| {
+        found.source == Source::Tier("memory".into()) && found.value.as_deref() == Some(value)
+    };
+    found.is_ok_and(is_served)
+}
+
+/// Reads until this value is served from memory.
+async fn served_from_memory(chain: &Chain, key: &str, value: &str) {
+    eventually("a hit in memory", async || serves_from_memory(chain, key, value).await.then_some(())).await;
+}
+
+/// Checks that the instance does not serve `old` for longer than W.
+async fn changes_in_time(chain: &Chain, key: &str, old: &str) {
+    let changed = Instant::now();
+    loop {
+        let began = changed.elapsed();
+        // An error is no old value.
+        if !matches!(chain.get(key).await, Ok(Some(found)) if found == old) {
+            return;
+        }
+        assert!(began <= window(chain), "{key}: {old} is served {began:?} later");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn slot_of(cluster: &RedisCluster, key: &str) -> u16 {
+    cluster.slot_of(format!("users:{key}").as_bytes())
+}
+
+/// The node that holds the key.
+fn owner<'a>(cluster: &'a RedisCluster, key: &str) -> &'a RedisServer {
+    cluster.node(cluster.owner_of(slot_of(cluster, key)))
+}
+
+/// A key of this node.
+fn key_of(cluster: &RedisCluster, node: usize) -> String {
+    (0..).map(|n| format!("key-{n}")).find(|key| cluster.owner_of(slot_of(cluster, key)) == node).unwrap()
+}
+
+/// Changes the key by another instance, then by somebody else, and checks that this one sees it.
+async fn sees_changes(cluster: &RedisCluster, writer: &Chain, reader: &Chain, key: &str) {
+    // What was written to a new primary before the reader has noticed it reads as a miss there.
+    eventually("a hit in memory", async || {
+        writer.set(key, "1".into()).await.ok()?;
+        let is_served = async || serves_from_memory(reader, key, "1").await;
+        (is_served().await || is_served().await || is_served().await).then_some(())
+    })
+    .await;
+    writer.set(key, "2".into()).await.unwrap();
+    changes_in_time(reader, key, "1").await;
+    served_from_memory(reader, key, "2").await;
+    let reply = owner(cluster, key).cli(&["DEL", &format!("users:{key}")]);
+    assert_eq!(reply, "1");
+    changes_in_time(reader, key, "2").await;
+}
+
+#[tokio::test]
+async fn g2_an_instance_sees_what_others_change_on_each_node() {
+    let cluster = RedisCluster::start_with(3, 0, &[]).await;
+    let (a, b) = (instance(&cluster).await, instance(&cluster).await);
+    trusted(&b).await;
+    assert_eq!(b.stats().coherence.mode, Some("tracking"));
+    for node in 0..3 {
+        sees_changes(&cluster, &a, &b, &key_of(&cluster, node)).await;
+    }
+    assert_eq!(b.stats().coherence.epoch, 1);
+}
+
+#[tokio::test]
+async fn g2_while_a_slot_moves_and_at_its_new_node() {
+    let cluster = RedisCluster::start_with(3, 0, &[]).await;
+    let (a, b) = (instance(&cluster).await, instance(&cluster).await);
+    trusted(&b).await;
+    let key = key_of(&cluster, 0);
+    let name = format!("users:{key}");
+    a.set(&*key, "1".into()).await.unwrap();
+    served_from_memory(&b, &key, "1").await;
+
+    let slot = slot_of(&cluster, &key);
+    cluster.begin_move(slot, 1);
+    while cluster.migrate_keys(slot, 10) > 0 {}
+    // At the other node already, where a client is sent by ASK.
+    eventually("a write", async || a.set(&*key, "2".into()).await.ok()).await;
+    assert_eq!(cluster.node(0).cli(&["EXISTS", &name]).split(' ').next(), Some("(ASK"));
+    changes_in_time(&b, &key, "1").await;
+    served_from_memory(&b, &key, "2").await;
+    a.del(&*key).await.unwrap();
+    changes_in_time(&b, &key, "2").await;
+    cluster.finish_move(slot).await;
+    sees_changes(&cluster, &a, &b, &key).await;
+}
+
+/// A node that did not exist when the stream began.
+#[tokio::test]
+async fn g2_when_slots_move_to_a_new_node() {
+    let mut cluster = RedisCluster::start_with(3, 0, &[]).await;
+    let (a, b) = (instance(&cluster).await, instance(&cluster).await);
+    trusted(&b).await;
+    let (moved, created) = (key_of(&cluster, 0), key_of(&cluster, 1));
+    a.set(&*moved, "1".into()).await.unwrap();
+    served_from_memory(&b, &moved, "1").await;
+    let new = cluster.add_node().await;
+    for key in [&moved, &created] {
+        let slot = slot_of(&cluster, key);
+        cluster.begin_move(slot, new);
+        while cluster.migrate_keys(slot, 10) > 0 {}
+        if key == &created {
+            // A key that only the new node has ever had, set by somebody else.
+            eventually("a write", async || a.set(&**key, "1".into()).await.ok()).await;
+            served_from_memory(&b, key, "1").await;
+            eventually("a write", async || a.set(&**key, "2".into()).await.ok()).await;
+            changes_in_time(&b, key, "1").await;
+        }
+        cluster.finish_move(slot).await;
+        sees_changes(&cluster, &a, &b, key).await;
+    }
+    assert_eq!(cluster.owner_of(slot_of(&cluster, &moved)), new);
+}
+
+#[tokio::test]
+async fn g2_through_a_failover() {
+    let mut cluster = RedisCluster::start().await;
+    let (a, b) = (instance(&cluster).await, instance(&cluster).await);
+    trusted(&b).await;
+    let key = key_of(&cluster, 0);
+    a.set(&*key, "1".into()).await.unwrap();
+    served_from_memory(&b, &key, "1").await;
+    let replica = cluster.replica_of(0);
+    // In agreement, and back: the same processes.
+    for next in [replica, 0] {
+        cluster.wait_until_whole().await;
+        cluster.fail_over(next).await;
+        sees_changes(&cluster, &a, &b, &key).await;
+    }
+    a.set(&*key, "3".into()).await.unwrap();
+    served_from_memory(&b, &key, "3").await;
+    cluster.wait_until_whole().await;
+    // The primary dies. What it has served is not served for longer than W.
+    cluster.kill(0);
+    tokio::time::sleep(window(&b)).await;
+    let found = b.get_detailed(&*key).await;
+    assert!(!matches!(&found, Ok(found) if found.source == Source::Tier("memory".into())), "{found:?}");
+    cluster.wait_until_primary(replica).await;
+    sees_changes(&cluster, &a, &b, &key).await;
+}
+
+/// A primary that is cut off from the others, but not from this process.
+#[tokio::test]
+async fn g2_when_a_node_takes_over_from_a_primary_that_lives() {
+    let cluster = RedisCluster::start().await;
+    let (a, b) = (instance(&cluster).await, instance(&cluster).await);
+    trusted(&b).await;
+    let key = key_of(&cluster, 0);
+    a.set(&*key, "1".into()).await.unwrap();
+    served_from_memory(&b, &key, "1").await;
+    cluster.wait_until_whole().await;
+    let replica = cluster.replica_of(0);
+    cluster.take_over(replica).await;
+    sees_changes(&cluster, &a, &b, &key).await;
+}
+
+struct ClusterStream(RedisCluster);
+
+impl StreamHarness for ClusterStream {
+    type Store = RedisStore<String>;
+
+    async fn store(&self) -> RedisStore<String> {
+        for node in self.0.nodes() {
+            assert_eq!(node.cli(&["FLUSHALL"]), "OK");
+        }
+        store(&self.0).await
+    }
+
+    /// Of one node only.
+    async fn cut(&self) {
+        assert_ne!(self.0.node(1).cli(&["CLIENT", "KILL", "TYPE", "pubsub"]), "0");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stream_of_a_cluster_keeps_the_contract_of_streams() {
+    let harness = ClusterStream(RedisCluster::start_with(3, 0, &[]).await);
+    assert_eq!(Box::pin(broken_stream_clauses(&harness)).await, []);
+}
