@@ -42,7 +42,10 @@ pub use crate::{
     message_proxy::MessageProxy,
     postgres::{Postgres, PostgresProduct},
     prometheus_server::{PrometheusServer, promtool},
-    redis_acl::{documented_permissions, documented_stream_permissions},
+    redis_acl::{
+        documented_cluster_permissions, documented_permissions, documented_sentinel_permissions,
+        documented_stream_permissions, documented_wait_permissions,
+    },
     redis_cluster::RedisCluster,
     redis_sentinels::{RedisSentinels, SentinelSettings},
     redis_server::{RedisServer, command_of},

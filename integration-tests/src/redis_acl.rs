@@ -1,8 +1,9 @@
 //! The permissions that the README of store-redis documents.
 
-/// The blocks of the README, in their order: what a store needs, what client tracking and pub/sub
-/// need in addition, and what it needs for values without an envelope.
-fn blocks() -> [&'static str; 4] {
+/// The blocks of the README, in their order: what a store needs, what client tracking, pub/sub and
+/// values without an envelope need in addition, what a cluster and confirmed writes do, and what the
+/// user of the sentinels needs.
+fn blocks() -> [&'static str; 7] {
     let readme = include_str!("../../store-redis/README.md");
     let blocks: Vec<&str> = readme.split("```").filter(|block| block.starts_with("text\n+")).collect();
     let count = blocks.len();
@@ -19,7 +20,7 @@ fn rules(block: &str) -> impl Iterator<Item = String> {
 ///
 /// Panics if the README has no such blocks.
 pub fn documented_permissions(plain: bool) -> Vec<String> {
-    let [store, _, _, plain_only] = blocks();
+    let [store, _, _, plain_only, ..] = blocks();
     rules(store).chain(rules(if plain { plain_only } else { "" })).collect()
 }
 
@@ -30,6 +31,36 @@ pub fn documented_permissions(plain: bool) -> Vec<String> {
 ///
 /// Panics if the README has no such blocks.
 pub fn documented_stream_permissions(pubsub: bool, namespace: &str) -> Vec<String> {
-    let [_, by_tracking, by_pubsub, _] = blocks();
+    let [_, by_tracking, by_pubsub, ..] = blocks();
     rules(if pubsub { by_pubsub } else { by_tracking }).map(|rule| rule.replace("<namespace>", namespace)).collect()
+}
+
+/// Returns the rules that a store on a cluster needs in addition.
+///
+/// # Panics
+///
+/// Panics if the README has no such block.
+pub fn documented_cluster_permissions() -> Vec<String> {
+    let [_, _, _, _, cluster, ..] = blocks();
+    rules(cluster).collect()
+}
+
+/// Returns the rules that writes which replicas confirm need in addition.
+///
+/// # Panics
+///
+/// Panics if the README has no such block.
+pub fn documented_wait_permissions() -> Vec<String> {
+    let [_, _, _, _, _, wait, _] = blocks();
+    rules(wait).collect()
+}
+
+/// Returns the rules that the user of the sentinels needs.
+///
+/// # Panics
+///
+/// Panics if the README has no such block.
+pub fn documented_sentinel_permissions() -> Vec<String> {
+    let [_, _, _, _, _, _, sentinel] = blocks();
+    rules(sentinel).collect()
 }

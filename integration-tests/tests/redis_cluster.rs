@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use cache_core::{Entry, ErrorKind, Expiry, Key, Lifetime, Moment, Store as _, Ticket};
-use integration_tests::{RedisCluster, RedisServer, all, eventually, key, never, value};
+use integration_tests::{
+    RedisCluster, RedisServer, all, documented_cluster_permissions, documented_permissions,
+    documented_wait_permissions, eventually, key, never, shown, value,
+};
 use store_redis::{Invalidations, RedisConnection, RedisStore, RedisTarget};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -312,7 +315,9 @@ async fn what_is_no_cluster_or_needs_one_is_said() {
     assert_eq!(pubsub.unwrap_err().kind(), ErrorKind::InvalidInput);
 
     // A node by its URL alone.
-    let error = fails(cluster.node(0).url().into()).await;
+    let node: RedisStore<u64> = build(cluster.node(0).url().into()).connect_lazy().unwrap();
+    let of_another = keys().into_iter().find(|key| cluster.owner_of(slot_of(&cluster, key)) != 0).unwrap();
+    let error = node.get(&of_another).await.unwrap_err();
     assert!(error.to_string().contains("RedisTarget::cluster"), "{error}");
 }
 
@@ -383,4 +388,50 @@ async fn nodes_that_do_not_agree_are_said() {
     assert!(error.to_string().contains("do not agree"), "{error}");
     give(other, other);
     eventually("an agreement", async || store.set(never(&k, 2, Ticket::unconditional())).await.ok()).await;
+}
+
+/// A user of all nodes with these rules, who may access the keys of the namespace.
+fn create_user(cluster: &RedisCluster, rules: &[String]) -> RedisTarget {
+    let rules = rules.iter().map(String::as_str);
+    let user: Vec<_> = ["ACL", "SETUSER", "app", "reset", "on", ">hunter2", "~n:*"].into_iter().chain(rules).collect();
+    cluster.nodes().iter().for_each(|node| assert_eq!(node.cli(&user), "OK"));
+    RedisTarget::cluster(cluster.urls().iter().map(|url| url.replace("redis://", "redis://app:hunter2@")))
+}
+
+/// Each permission that the README lists for a cluster and for confirmed writes is needed.
+#[tokio::test]
+async fn connecting_names_the_permissions_that_are_missing() {
+    let cluster = RedisCluster::start_with(1, 1, &[]).await;
+    cluster.wait_until_whole().await;
+    let (of_cluster, of_wait) = (documented_cluster_permissions(), documented_wait_permissions());
+    let rules = [documented_permissions(true), of_cluster, of_wait].concat();
+    let connect = async |rules: &[String]| {
+        let builder = RedisStore::<u64>::builder(create_user(&cluster, rules)).namespace("n");
+        builder.plain().wait_for_replicas(1).connect().await
+    };
+    let store = connect(&rules).await.unwrap();
+    set(&store, &key("k"), 1).await;
+    assert_eq!(store.take(&key("k")).await.unwrap().and_then(Entry::into_value), Some(1));
+    store.clear().await.unwrap();
+    for missing in ["+cluster|slots", "+cluster|info", "+cluster|nodes", "+asking", "+wait", "+evalsha", "+script|load"]
+    {
+        let rest: Vec<String> = rules.iter().filter(|rule| *rule != missing).cloned().collect();
+        let error = connect(&rest).await.expect_err(missing);
+        assert_eq!(error.kind(), ErrorKind::Denied, "{missing}: {error}");
+        let command = missing[1..].to_uppercase().replace('|', " ");
+        // Without the slots there is nobody to ask for the others.
+        let is_named = error.to_string().contains(&command) || missing == "+cluster|slots";
+        assert!(is_named, "{missing}: {error}");
+        assert!(!shown(&error).contains("hunter2"), "{}", shown(&error));
+    }
+}
+
+/// A user whose permissions differ from node to node.
+#[tokio::test]
+async fn permissions_are_checked_on_each_node() {
+    let cluster = primaries().await;
+    let target = create_user(&cluster, &[documented_permissions(false), documented_cluster_permissions()].concat());
+    assert_eq!(cluster.node(2).cli(&["ACL", "SETUSER", "app", "-getrange"]), "OK");
+    let error = RedisStore::<u64>::builder(target).namespace("n").connect().await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Denied && error.to_string().contains("GETRANGE"), "{error}");
 }

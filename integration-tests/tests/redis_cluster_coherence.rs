@@ -5,20 +5,27 @@ use std::time::{Duration, Instant};
 
 use cache_chain::{ChainCache, Coherence, Source, Tier};
 use cache_core::testkit::{StreamHarness, broken_stream_clauses};
-use integration_tests::{RedisCluster, RedisServer, eventually};
+use integration_tests::{
+    RedisCluster, RedisServer, documented_cluster_permissions, documented_permissions, documented_stream_permissions,
+    eventually,
+};
 use store_redis::{RedisStore, RedisTarget};
 use store_stretto::StrettoStore;
 
 type Chain = ChainCache<String>;
 
-async fn store(cluster: &RedisCluster) -> RedisStore<String> {
-    RedisStore::builder(RedisTarget::cluster(cluster.urls())).namespace("users").connect().await.unwrap()
+async fn store(nodes: Vec<String>) -> RedisStore<String> {
+    RedisStore::builder(RedisTarget::cluster(nodes)).namespace("users").connect().await.unwrap()
 }
 
 /// An instance of a service: memory of its own over the cluster of all.
 async fn instance(cluster: &RedisCluster) -> Chain {
+    instance_at(cluster.urls()).await
+}
+
+async fn instance_at(nodes: Vec<String>) -> Chain {
     let memory = Tier::new(StrettoStore::new(10_000).unwrap()).name("memory");
-    let chain = ChainCache::builder().tier(memory).tier(Tier::new(store(cluster).await).name("redis"));
+    let chain = ChainCache::builder().tier(memory).tier(Tier::new(store(nodes).await).name("redis"));
     chain.coherence(Coherence::new().heartbeat(Duration::from_millis(100))).build().unwrap()
 }
 
@@ -194,6 +201,34 @@ async fn g2_when_a_node_takes_over_from_a_primary_that_lives() {
     sees_changes(&cluster, &a, &b, &key).await;
 }
 
+/// By a user with exactly the documented permissions.
+#[tokio::test]
+async fn the_documented_permissions_are_enough() {
+    let cluster = RedisCluster::start_with(3, 0, &[]).await;
+    let rules = [
+        documented_permissions(false),
+        documented_cluster_permissions(),
+        documented_stream_permissions(false, "users"),
+    ]
+    .concat();
+    let user = ["ACL", "SETUSER", "app", "on", ">hunter2", "~users:*"].into_iter();
+    let user: Vec<_> = user.chain(rules.iter().map(String::as_str)).collect();
+    cluster.nodes().iter().for_each(|node| assert_eq!(node.cli(&user), "OK"));
+    let urls = cluster.urls().iter().map(|url| url.replace("redis://", "redis://app:hunter2@")).collect::<Vec<_>>();
+    let (a, b) = (instance_at(urls.clone()).await, instance_at(urls).await);
+    trusted(&b).await;
+    for node in 0..3 {
+        sees_changes(&cluster, &a, &b, &key_of(&cluster, node)).await;
+    }
+    // Without one of them there is no stream, and each read is checked.
+    cluster.nodes().iter().for_each(|node| assert_eq!(node.cli(&["ACL", "SETUSER", "app", "-cluster|nodes"]), "OK"));
+    eventually("the end of trust", async || (!b.stats().coherence.trusted).then_some(())).await;
+    a.set("k", "1".into()).await.unwrap();
+    assert_eq!(b.get("k").await.unwrap().as_deref(), Some("1"));
+    a.set("k", "2".into()).await.unwrap();
+    assert_eq!(b.get("k").await.unwrap().as_deref(), Some("2"));
+}
+
 struct ClusterStream(RedisCluster);
 
 impl StreamHarness for ClusterStream {
@@ -203,7 +238,7 @@ impl StreamHarness for ClusterStream {
         for node in self.0.nodes() {
             assert_eq!(node.cli(&["FLUSHALL"]), "OK");
         }
-        store(&self.0).await
+        store(self.0.urls()).await
     }
 
     /// Of one node only.

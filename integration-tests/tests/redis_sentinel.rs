@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use cache_chain::{ChainCache, Coherence, Source, Tier};
 use cache_core::{Entry, ErrorKind, Store as _, Ticket};
-use integration_tests::{Certificates, RedisSentinels, RedisServer, SentinelSettings, eventually, key, never, value};
+use integration_tests::{
+    Certificates, RedisSentinels, RedisServer, SentinelSettings, documented_sentinel_permissions, eventually, key,
+    never, value,
+};
 use store_redis::{RedisConnection, RedisStore, RedisTarget};
 use store_stretto::StrettoStore;
 
@@ -125,6 +128,19 @@ async fn what_sentinels_do_not_know_is_said() {
     let store = connect("cache", with_password("swordfish"), "redis://:hunter2@primary/").await.unwrap();
     put(&store, 1).await;
     assert_eq!(found(&store).await, Some(1));
+
+    // A user of the sentinels with the documented permissions.
+    let permissions = documented_sentinel_permissions();
+    let user: Vec<_> =
+        ["ACL", "SETUSER", "app", "on", ">octopus"].into_iter().chain(permissions.iter().map(String::as_str)).collect();
+    (0..3).for_each(|sentinel| assert_eq!(redis.sentinel(sentinel).cli(&user), "OK"));
+    connect(
+        "cache",
+        with_password("octopus").iter().map(|url| url.replace("//:", "//app:")).collect(),
+        "redis://:hunter2@primary/",
+    )
+    .await
+    .unwrap();
 
     let unknown = connect("other", with_password("swordfish"), "redis://:hunter2@primary/").await.unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::Unavailable);
