@@ -1,6 +1,10 @@
 //! The store on a Redis Cluster: which node it asks, while slots move and nodes fail.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
 
 use cache_core::{Entry, ErrorKind, Expiry, Key, Lifetime, Moment, Store as _, Ticket};
 use integration_tests::{
@@ -434,4 +438,64 @@ async fn permissions_are_checked_on_each_node() {
     assert_eq!(cluster.node(2).cli(&["ACL", "SETUSER", "app", "-getrange"]), "OK");
     let error = RedisStore::<u64>::builder(target).namespace("n").connect().await.unwrap_err();
     assert!(error.kind() == ErrorKind::Denied && error.to_string().contains("GETRANGE"), "{error}");
+}
+
+/// The first node tells how to log in to all, also if it does not answer.
+#[tokio::test]
+async fn one_login_is_enough() {
+    let mut cluster = RedisCluster::start().await;
+    let rules = [documented_permissions(false), documented_cluster_permissions()].concat();
+    create_user(&cluster, &rules);
+    // Nobody else may do anything.
+    let with_login = cluster.node(0).url().replace("redis://", "redis://app:hunter2@");
+    let nodes = [with_login, cluster.node(1).url()];
+    let replica = cluster.replica_of(0);
+    cluster.kill(0);
+    cluster.wait_until_primary(replica).await;
+    for node in [1, 2, replica] {
+        assert_eq!(cluster.node(node).cli(&["ACL", "SETUSER", "default", "-@all", "+acl", "+info", "+cluster"]), "OK");
+    }
+    let store: RedisStore<u64> =
+        RedisStore::builder(RedisTarget::cluster(nodes)).namespace("n").connect_lazy().unwrap();
+    eventually("a write", async || store.set(never(&key("k"), 1, Ticket::unconditional())).await.ok()).await;
+}
+
+#[test]
+fn outside_of_a_runtime_and_after_its_end_it_is_an_error_and_no_panic() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let mut cluster = second.block_on(primaries());
+    let target = RedisTarget::cluster(cluster.urls());
+    let outside = RedisStore::<u64>::builder(target.clone()).namespace("n").connect_lazy();
+    assert_eq!(outside.unwrap_err().kind(), ErrorKind::Closed);
+    let store: RedisStore<u64> =
+        first.block_on(async { RedisStore::builder(target).namespace("n").connect_lazy() }).unwrap();
+    let of_last = keys().into_iter().find(|key| cluster.owner_of(slot_of(&cluster, key)) == 2).unwrap();
+    // Nothing is known yet.
+    let unread = block_on(store.get(&of_last));
+    assert_eq!(unread.unwrap_err().kind(), ErrorKind::Closed);
+    // The runtime ends during an attempt to connect, between two tries.
+    first.block_on(store.get(&of_last)).unwrap();
+    cluster.kill(2);
+    for _ in 0..20 {
+        assert!(first.block_on(store.get(&of_last)).is_err());
+    }
+    drop(first);
+    for _ in 0..3 {
+        let error = second.block_on(store.get(&of_last)).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Closed | ErrorKind::Timeout), "{error}");
+    }
+    cluster.restart(2);
+    second.block_on(eventually("an answer", async || store.get(&of_last).await.ok()));
+}
+
+/// Polls a future outside of any runtime.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
 }

@@ -76,21 +76,26 @@ fn owner<'a>(cluster: &'a RedisCluster, key: &str) -> &'a RedisServer {
 
 /// A key of this node.
 fn key_of(cluster: &RedisCluster, node: usize) -> String {
-    (0..).map(|n| format!("key-{n}")).find(|key| cluster.owner_of(slot_of(cluster, key)) == node).unwrap()
+    (0..1000).map(|n| format!("key-{n}")).find(|key| cluster.owner_of(slot_of(cluster, key)) == node).unwrap()
+}
+
+/// Writes until this value is served from the memory of the reader. A record from before the reader has
+/// noticed a new primary, or its first replica, reads as a miss.
+async fn write_until_served(writer: &Chain, reader: &Chain, key: &str, value: &str) {
+    eventually("a hit in memory", async || {
+        writer.set(key, value.into()).await.ok()?;
+        let is_served = async || serves_from_memory(reader, key, value).await;
+        (is_served().await || is_served().await || is_served().await).then_some(())
+    })
+    .await;
 }
 
 /// Changes the key by another instance, then by somebody else, and checks that this one sees it.
 async fn sees_changes(cluster: &RedisCluster, writer: &Chain, reader: &Chain, key: &str) {
-    // What was written to a new primary before the reader has noticed it reads as a miss there.
-    eventually("a hit in memory", async || {
-        writer.set(key, "1".into()).await.ok()?;
-        let is_served = async || serves_from_memory(reader, key, "1").await;
-        (is_served().await || is_served().await || is_served().await).then_some(())
-    })
-    .await;
+    write_until_served(writer, reader, key, "1").await;
     writer.set(key, "2".into()).await.unwrap();
     changes_in_time(reader, key, "1").await;
-    served_from_memory(reader, key, "2").await;
+    write_until_served(writer, reader, key, "2").await;
     let reply = owner(cluster, key).cli(&["DEL", &format!("users:{key}")]);
     assert_eq!(reply, "1");
     changes_in_time(reader, key, "2").await;
@@ -174,8 +179,7 @@ async fn g2_through_a_failover() {
         cluster.fail_over(next).await;
         sees_changes(&cluster, &a, &b, &key).await;
     }
-    a.set(&*key, "3".into()).await.unwrap();
-    served_from_memory(&b, &key, "3").await;
+    write_until_served(&a, &b, &key, "3").await;
     cluster.wait_until_whole().await;
     // The primary dies. What it has served is not served for longer than W.
     cluster.kill(0);
@@ -199,6 +203,94 @@ async fn g2_when_a_node_takes_over_from_a_primary_that_lives() {
     let replica = cluster.replica_of(0);
     cluster.take_over(replica).await;
     sees_changes(&cluster, &a, &b, &key).await;
+}
+
+/// The old primary does not hear that another node has taken over, and goes on.
+#[tokio::test]
+async fn g2_when_a_primary_does_not_know_that_it_was_replaced() {
+    let cluster = RedisCluster::start().await;
+    let (a, b) = (instance(&cluster).await, instance(&cluster).await);
+    trusted(&b).await;
+    let key = key_of(&cluster, 0);
+    a.set(&*key, "1".into()).await.unwrap();
+    served_from_memory(&b, &key, "1").await;
+    cluster.wait_until_whole().await;
+    let replica = cluster.replica_of(0);
+    for node in 1..6 {
+        cluster.node(0).cli(&["CLUSTER", "FORGET", cluster.node_id(node)]);
+    }
+    cluster.node(replica).cli(&["CLUSTER", "FAILOVER", "TAKEOVER"]);
+    // From now on others write there.
+    let name = format!("users:{key}");
+    eventually("the new primary", async || (cluster.node(replica).cli(&["SET", &name, "other"]) == "OK").then_some(()))
+        .await;
+    let changed = Instant::now();
+    loop {
+        let began = changed.elapsed();
+        let found = b.get_detailed(&*key).await;
+        if !found.is_ok_and(|found| found.source == Source::Tier("memory".into())) {
+            break;
+        }
+        assert!(began <= window(&b), "served from memory {began:?} later");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// An operator gives a slot away without its keys, which the old node drops.
+#[tokio::test]
+async fn g2_when_a_slot_moves_without_its_keys() {
+    let cluster = RedisCluster::start_with(3, 0, &[]).await;
+    let (a, b) = (instance(&cluster).await, instance(&cluster).await);
+    trusted(&b).await;
+    let key = key_of(&cluster, 0);
+    // The node with the highest epoch gets no other.
+    let slot = slot_of(&cluster, &key).to_string();
+    a.set(&*key, "1".into()).await.unwrap();
+    served_from_memory(&b, &key, "1").await;
+    for node in [2, 0, 1] {
+        // The old one may refuse while it has keys, and hears of it from the others.
+        cluster.node(node).cli(&["CLUSTER", "SETSLOT", &slot, "NODE", cluster.node_id(2)]);
+    }
+    changes_in_time(&b, &key, "1").await;
+}
+
+/// While a part of the cluster cannot be reached, nothing can be proven, and reads are checked.
+#[tokio::test]
+async fn g2_when_a_primary_is_down_from_the_start() {
+    let mut cluster = RedisCluster::start_with(3, 0, &["--cluster-require-full-coverage", "no"]).await;
+    let key = key_of(&cluster, 0);
+    let nodes = cluster.urls();
+    cluster.kill(1);
+    let instance = async || {
+        let target = RedisTarget::cluster(nodes.clone());
+        let store = RedisStore::<String>::builder(target).namespace("users").connect_lazy().unwrap();
+        let memory = Tier::new(StrettoStore::new(10_000).unwrap()).name("memory");
+        let chain = ChainCache::builder().tier(memory).tier(Tier::new(store).name("redis"));
+        chain.coherence(Coherence::new().heartbeat(Duration::from_millis(100))).build().unwrap()
+    };
+    let (a, b) = (instance().await, instance().await);
+    // The first attempt of the stream has failed, and W is over.
+    eventually("an attempt", async || (b.stats().coherence.epoch > 0).then_some(())).await;
+    eventually("the end of trust", async || (!b.stats().coherence.trusted).then_some(())).await;
+    eventually("a write", async || a.set(&*key, "1".into()).await.ok()).await;
+    assert_eq!(b.get(&*key).await.unwrap().as_deref(), Some("1"));
+    a.set(&*key, "2".into()).await.unwrap();
+    assert_eq!(b.get(&*key).await.unwrap().as_deref(), Some("2"), "checked");
+    assert!(!b.stats().coherence.trusted);
+    cluster.restart(1);
+    trusted(&b).await;
+}
+
+/// A primary without slots that does not answer holds up nothing.
+#[tokio::test]
+async fn g2_when_an_idle_primary_is_down_from_the_start() {
+    let mut cluster = RedisCluster::start_with(3, 0, &["--cluster-node-timeout", "60000"]).await;
+    let idle = cluster.add_node().await;
+    let nodes: Vec<String> = cluster.urls()[..3].to_vec();
+    cluster.kill(idle);
+    let (a, b) = (instance_at(nodes.clone()).await, instance_at(nodes).await);
+    trusted(&b).await;
+    sees_changes(&cluster, &a, &b, &key_of(&cluster, 0)).await;
 }
 
 /// By a user with exactly the documented permissions.

@@ -89,7 +89,9 @@ async fn g1_no_deletion_that_was_confirmed_is_undone_by_a_failover() {
     let started = Instant::now();
     fail_over_again_and_again(&mut cluster, 50).await;
     let took = started.elapsed();
-    observed.iter().for_each(|seen| seen.is_over.store(true, SeqCst));
+    for seen in &observed {
+        seen.is_over.store(true, SeqCst);
+    }
     while let Some(ended) = load.join_next().await {
         ended.unwrap();
     }
@@ -142,6 +144,45 @@ async fn only_a_confirmed_deletion_of_a_plain_value_survives() {
     };
     assert_eq!(read(&records).await, None);
     assert_eq!(read(&plain).await, Some(1), "undone, as the README says");
+}
+
+/// A process that only deletes follows as well.
+#[tokio::test]
+async fn a_deletion_that_must_be_confirmed_follows_a_failover() {
+    let cluster = RedisCluster::start().await;
+    let store = builder(&cluster).wait_for_replicas(1).connect().await.unwrap();
+    let keys: Vec<Key> = (0..30_u64).map(key).collect();
+    store.del(&keys[0]).await.unwrap();
+    for primary in cluster.primaries() {
+        cluster.fail_over(cluster.replica_of(primary)).await;
+    }
+    cluster.wait_until_whole().await;
+    for key in &keys {
+        store.del(key).await.unwrap();
+    }
+    assert!(store.del_many(&keys).await.into_iter().all(|deleted| deleted.is_ok()));
+}
+
+/// Writes that wait for a replica which is gone do not hold up others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_replicas_holds_up_no_read() {
+    let cluster = RedisCluster::start_with(1, 0, &[]).await;
+    let store = builder(&cluster).wait_for_replicas(1).connect().await.unwrap();
+    let mut writes = JoinSet::new();
+    for n in 0..50_u64 {
+        let store = store.clone();
+        writes.spawn(async move { store.set(never(&key(n), n, Ticket::unconditional())).await });
+    }
+    for _ in 0..20 {
+        store.get(&key("other")).await.unwrap();
+    }
+    assert!(!writes.is_empty());
+    while let Some(written) = writes.join_next().await {
+        let error = written.unwrap().unwrap_err();
+        assert!(error.to_string().contains("0 of 1 replicas"), "{error}");
+    }
+    // They were applied.
+    assert_eq!(value(&store, &key(7_u64)).await, Some(7));
 }
 
 /// The same behind sentinels, with values that outlive restarts.

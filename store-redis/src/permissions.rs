@@ -6,7 +6,13 @@ use cache_core::{ErrorKind, Key, Result, backend::write_id};
 use redis::{Cmd, cmd};
 
 use crate::{
-    connection::{Servers, call::Call, cluster::slots::slot_of, error, node::Node},
+    connection::{
+        Servers,
+        call::Call,
+        cluster::slots::{SLOTS, slot_of},
+        error,
+        node::Node,
+    },
     keyspace::Keyspace,
     record::scripts,
 };
@@ -31,7 +37,8 @@ pub(crate) async fn check(keyspace: &Keyspace, plain: bool) -> Result<()> {
 
 /// Returns the commands that one server does not permit.
 async fn check_node(keyspace: &Keyspace, node: &Arc<Node>, plain: bool) -> Result<Vec<&'static str>> {
-    let key = unused_key(keyspace, node)?;
+    // A node without slots has no keys to check the permissions of.
+    let Some(key) = unused_key(keyspace, node)? else { return Ok(Vec::new()) };
     let mut denied = find_denied(node, &key, needed_commands(keyspace, &key, plain, node)).await?;
     // EXEC alone is refused for one of two reasons, so it is asked for first: only a user who may run
     // it is let begin a transaction, which must not stay open on a connection that others share.
@@ -45,18 +52,19 @@ async fn check_node(keyspace: &Keyspace, node: &Arc<Node>, plain: bool) -> Resul
     Ok(denied)
 }
 
-/// Returns an unused key that the server holds.
-fn unused_key(keyspace: &Keyspace, node: &Arc<Node>) -> Result<Key> {
-    loop {
+/// Returns an unused key that the server holds, if it holds any slot.
+fn unused_key(keyspace: &Keyspace, node: &Arc<Node>) -> Result<Option<Key>> {
+    for _ in 0..u32::from(SLOTS) * 16 {
         let key = Key::new(&write_id::next().to_string())?;
         let is_held = match &keyspace.connection.shared().servers {
             Servers::One(_) => true,
             Servers::Cluster(cluster) => cluster.holds(node, slot_of(&keyspace.namespace.key(&key))),
         };
         if is_held {
-            return Ok(key);
+            return Ok(Some(key));
         }
     }
+    Ok(None)
 }
 
 fn needed_commands(keyspace: &Keyspace, key: &Key, plain: bool, node: &Node) -> Vec<(&'static str, Cmd)> {

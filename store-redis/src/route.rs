@@ -122,7 +122,10 @@ impl<'a> Route<'a> {
             return Err(Err(error::not_found_in_time(member.slot)));
         }
         let redirected = match redirection {
-            Redirection::Again => member.redirected,
+            Redirection::Again => {
+                self.cluster.read_slots_soon();
+                member.redirected
+            }
             redirection => self.cluster.follow(redirection, from),
         };
         Ok(Pending { at: member.at, slot: member.slot, redirected })

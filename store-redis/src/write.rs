@@ -1,13 +1,15 @@
 //! Fills, sets and deletes entries.
 
 use cache_core::{
-    Codec, Key, Moment, Result, Write,
+    Codec, Error, Key, Moment, Result, Write,
     backend::{Life, refused_for_room, with_removal},
 };
 use redis::{Cmd, Value};
 
 use crate::{
-    connection::{call::Call, error::unexpected, publication::Writing, server::ServerSnapshot},
+    connection::{
+        call::Call, error::unexpected, publication::Writing, redirection::Redirection, server::ServerSnapshot,
+    },
     keyspace::Keyspace,
     record::{
         layout::Layout,
@@ -79,9 +81,18 @@ pub(crate) async fn set<V, C: Codec<V>>(
     let has_ticket = writes.iter().any(|write| write.ticket.version().is_some());
     let replies = batch.send(has_ticket.then_some(&scripts::SET), commands).await;
     let mut results: Vec<Result<()>> =
-        replies.into_iter().zip(errors).map(|(reply, error)| error.map_or_else(|| reply.map(drop), Err)).collect();
+        replies.into_iter().zip(errors).map(|(reply, error)| result(reply, error)).collect();
     batch.remove_refused(&writes, &mut results).await;
     Ok(results)
+}
+
+/// Returns the result of a set from the reply, and the error that the value could not be written with.
+fn result(reply: Result<Value>, error: Option<Error>) -> Result<()> {
+    match error {
+        // Otherwise the older entry has been removed.
+        Some(error) if Redirection::of(&reply).is_none() => Err(error),
+        _ => reply.map(drop),
+    }
 }
 
 pub(crate) async fn del(keyspace: &Keyspace, call: Call, keys: Vec<&Key>) -> Result<Vec<Result<()>>> {

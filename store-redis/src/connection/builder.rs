@@ -12,11 +12,11 @@ use super::{
     RedisConnection, Servers, Shared,
     cluster::{Cluster, Settings},
     error,
-    link::{Role, Target},
+    link::Target,
     node::Node,
     runtime,
     sentinels::Sentinels,
-    server::Server,
+    server::{Role, Server},
     source::Source,
     target::{Parsed, RedisTarget},
 };
@@ -131,9 +131,8 @@ impl RedisConnectionBuilder {
     /// [`trust_restarts`](Self::trust_restarts), which cannot or do not bind entries, it is, unless
     /// every replica that may take over has confirmed it.
     ///
-    /// Each wait holds up the other calls of its connection: for a round trip to the replicas or, while
-    /// one does not answer, for up to 100 ms at a time (a period of the server's `hz`). Several
-    /// [`connections`](Self::connections) help.
+    /// It costs another round trip to the server, and one from there to the replicas, on a connection
+    /// of its own.
     pub fn wait_for_replicas(mut self, replicas: usize) -> Self {
         self.replicas = replicas;
         self
@@ -194,14 +193,14 @@ impl RedisConnectionBuilder {
                 let client = self.client(info)?;
                 let info = client.get_connection_info();
                 let (address, database) = (info.addr().to_string(), info.redis_settings().db());
-                (one(Source::Fixed(client), Role::Any), address, database)
+                (one(Source::Fixed(Box::new(client)), Role::Any), address, database)
             }
             Parsed::Sentinel { name, sentinels, login } => {
                 let login = self.client(login)?.get_connection_info().clone();
                 let sentinels = self.clients(sentinels)?;
                 let (address, database) = (format!("{name} of {}", addresses(&sentinels)), login.redis_settings().db());
                 let sentinels = Sentinels::new(name, sentinels, login, config.clone(), connect_timeout);
-                (one(Source::Sentinels(sentinels), Role::Primary), address, database)
+                (one(Source::Sentinels(Box::new(sentinels)), Role::Primary), address, database)
             }
             Parsed::Cluster(nodes) => {
                 if nodes.iter().any(|node| node.redis_settings().db() != 0) {
@@ -218,7 +217,7 @@ impl RedisConnectionBuilder {
                     trust_restarts: self.trust_restarts,
                     replicas: self.replicas,
                 };
-                (Servers::Cluster(Cluster::new(seeds, settings)), address, 0)
+                (Servers::Cluster(Cluster::new(&seeds, settings)?), address, 0)
             }
         };
         let (timeout, clock) = (self.timeout, self.clock);

@@ -8,7 +8,7 @@ use cache_core::{
 };
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value, cmd};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{
     batch::{Request, get},
@@ -231,32 +231,37 @@ impl Call {
         commands: Vec<Cmd>,
     ) -> Vec<Result<Value>> {
         let count = commands.len();
-        match self.try_send_on(link, scripts, server, commands).await {
-            // The replies to loading the scripts come first.
-            Ok(replies) => {
-                let loaded = replies.len().saturating_sub(count);
-                replies.into_iter().skip(loaded).map(check).collect()
-            }
-            Err(error) => vec![Err(error); count],
+        let (replies, connected) = match self.try_send_on(link, scripts, server, commands).await {
+            Ok(sent) => sent,
+            Err(error) => return vec![Err(error); count],
+        };
+        // The replies to loading the scripts come first.
+        let loaded = replies.len().saturating_sub(count);
+        let mut results: Vec<Result<Value>> = replies.into_iter().skip(loaded).map(check).collect();
+        if self.replicas > 0
+            && results.iter().any(Result::is_ok)
+            && let Err(error) = Box::pin(self.confirm(link, &connected)).await
+        {
+            // What was refused or redirected keeps its own error.
+            results.iter_mut().filter(|result| result.is_ok()).for_each(|result| *result = Err(error.clone()));
         }
+        results
     }
 
+    /// Sends commands and returns the replies, before them those to loading the scripts, and the
+    /// connection.
     async fn try_send_on(
         &self,
         link: usize,
         scripts: &[&Script],
         server: Option<ServerSnapshot>,
         commands: Vec<Cmd>,
-    ) -> Result<Vec<Value>> {
+    ) -> Result<(Vec<Value>, Arc<Connected>)> {
         let (connected, generation) = self.connect(link).await?;
         self.check_server(server)?;
-        let exchange = async |commands: Vec<Cmd>| {
-            let wait = (self.replicas > 0).then(|| wait(self.replicas));
-            let request = Request::Commands(commands.into_iter().chain(wait).collect());
-            self.exchange(link, &connected, generation, request).await
-        };
+        let exchange = async |commands| self.exchange(link, &connected, generation, Request::Commands(commands)).await;
         let load = || scripts.iter().map(|script| script.load());
-        let mut replies = match (scripts, &commands[..]) {
+        let replies = match (scripts, &commands[..]) {
             // A single command loads the scripts only after the server has reported its own missing.
             ([_, ..], [command]) => {
                 let command = command.clone();
@@ -269,35 +274,48 @@ impl Call {
             }
             _ => exchange(load().chain(commands).collect()).await?,
         };
-        if self.replicas > 0 {
-            let confirmed = replies.pop().ok_or_else(error::unexpected).and_then(integer)?;
-            if !replies.iter().all(|reply| matches!(reply, Value::ServerError(_))) {
-                Box::pin(self.confirm(link, &connected, generation, confirmed)).await?;
-            }
-        }
-        Ok(replies)
+        Ok((replies, connected))
     }
 
-    /// Waits until enough replicas have confirmed what was sent on this connection.
+    /// Waits until enough replicas have confirmed what was answered on `written`, a connection of
+    /// `link`.
+    ///
+    /// The server runs no other command of a connection that waits, so there is one for waiting alone.
+    /// It waits for all that the server had replicated when it ran the PING.
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `Timeout` if they have not before the deadline.
-    async fn confirm(&self, link: usize, connected: &Connected, generation: u64, mut confirmed: i64) -> Result<()> {
+    /// Returns an error of kind `Timeout` if too few have confirmed it before the deadline.
+    async fn confirm(&self, link: usize, written: &Connected) -> Result<()> {
         let needed = i64::try_from(self.replicas).unwrap_or(i64::MAX);
-        while confirmed < needed {
-            if self.started.elapsed() + WAIT_PAUSE >= self.node.timeout() {
-                return Err(error::unconfirmed(confirmed, needed));
+        let mut confirmed = 0;
+        let late = |confirmed| error::unconfirmed(confirmed, needed);
+        // Without the permission for INFO it is not known whether two connections lead to one server.
+        let link = if written.run.is_some() { self.node.waiting_link() } else { link };
+        loop {
+            let remaining = self.node.timeout().saturating_sub(self.started.elapsed());
+            if remaining < MIN_WAIT {
+                return Err(late(confirmed));
             }
-            sleep(WAIT_PAUSE).await;
-            let again = Request::Commands(vec![wait(self.replicas)]);
-            confirmed = match self.exchange(link, connected, generation, again).await {
+            let waiting = async {
+                let (connected, generation) = self.connect(link).await?;
+                if connected.run != written.run {
+                    return Err(error::restarted());
+                }
+                let mut wait = cmd("WAIT");
+                let millis = u64::try_from(remaining.min(MAX_WAIT).as_millis()).unwrap_or(1);
+                wait.arg(self.replicas).arg(millis);
+                self.exchange(link, &connected, generation, Request::Commands(vec![cmd("PING"), wait])).await
+            };
+            confirmed = match waiting.await {
                 Ok(mut replies) => replies.pop().ok_or_else(error::unexpected).and_then(integer)?,
-                Err(error) if error.kind() == ErrorKind::Timeout => return Err(error::unconfirmed(confirmed, needed)),
+                Err(error) if error.kind() == ErrorKind::Timeout => return Err(late(confirmed)),
                 Err(error) => return Err(error),
             };
+            if confirmed >= needed {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Returns a snapshot of the server that this link leads to. Reads the server's clock if the
@@ -347,7 +365,7 @@ impl Call {
         let received = self.now();
         let [time, info, replication] = replies.try_into().map_err(|_| error::unexpected())?;
         let stamp = unix_micros(time)?;
-        let identity = Identity::parse(&info, &replication);
+        let identity = Identity::parse(&info, &replication, self.node.role());
         let is_refused = identity.is_replica && self.node.needs_primary();
         if is_refused || identity.run.is_some_and(|run| !server.may_be(&run)) {
             // It was a replica meanwhile, or is one.
@@ -366,16 +384,6 @@ impl Call {
 /// have deleted entries again, and its connections stay open.
 const IDENTIFIED_FOR: Duration = Duration::from_secs(1);
 
-/// The timeout of one WAIT, in milliseconds. It is short, because the server runs no other command of
-/// the connection meanwhile, and those of all tasks are on it. The server notices a timeout when its
-/// timer runs next, ten times a second by default (`hz`).
-const WAIT_MILLIS: u64 = 1;
-
-/// The pause between two of them.
-const WAIT_PAUSE: Duration = Duration::from_millis(5);
-
-fn wait(replicas: usize) -> Cmd {
-    let mut wait = cmd("WAIT");
-    wait.arg(replicas).arg(WAIT_MILLIS);
-    wait
-}
+/// The longest and the shortest time of one WAIT. Those of all calls follow each other.
+const MAX_WAIT: Duration = Duration::from_millis(100);
+const MIN_WAIT: Duration = Duration::from_millis(2);

@@ -28,16 +28,17 @@ use super::{
     tracking::{Shard, Stop, Tracking},
 };
 
-/// Runs the stream of the changes to keys with this prefix until it breaks.
+/// Runs the stream of the changes to keys with this prefix until it breaks. Also returns whether it has
+/// begun.
 pub(super) async fn run(
     cluster: &Arc<Cluster>,
     prefix: &str,
     heartbeat: Duration,
     sink: Arc<dyn InvalidationSink>,
-) -> Stop {
+) -> (Stop, bool) {
     let watch = match cluster.watch_all(tokio::time::Instant::now()).await {
         Ok(watch) => watch,
-        Err(error) => return Stop::Ended(error),
+        Err(error) => return (Stop::Ended(error), false),
     };
     let claims = Arc::new(Claims::new(watch.nodes().len()));
     let whole = Arc::new(Whole::new(watch.nodes().len(), sink, Arc::clone(&claims), Arc::clone(&watch)));
@@ -56,7 +57,8 @@ pub(super) async fn run(
         Either::Right((stop, _)) => stop.unwrap_or_else(|| Stop::Ended(super::session::closed())),
     };
     cluster.read_slots_soon();
-    stop
+    let has_begun = lock(&whole.state).has_begun;
+    (stop, has_begun)
 }
 
 /// Joins the parts.

@@ -11,7 +11,7 @@ use redis::{Pipeline, RedisError, Value, aio::MultiplexedConnection};
 use super::{
     error,
     reply::{integer, unix_micros},
-    server::{Identity, Server},
+    server::{Identity, Role, Server},
 };
 
 /// The `CLIENT ID` of a connection, with the run of the server that assigned it: ids are unique
@@ -55,8 +55,7 @@ impl LastClient {
 /// A connection of a link that is being set up.
 pub(super) struct Handshake<'a> {
     pub(super) server: &'a Server,
-    /// `true` if a replica is refused.
-    pub(super) needs_primary: bool,
+    pub(super) role: Role,
     /// The generation of the link.
     pub(super) generation: u64,
     /// `true` if the link was connected before.
@@ -68,13 +67,13 @@ pub(super) struct Handshake<'a> {
 
 impl Handshake<'_> {
     /// Asks the server for its identity and its time, before the connection is used for anything
-    /// else, and has it close the previous connection of the link.
+    /// else, and has it close the previous connection of the link. Returns the run of the server.
     ///
     /// # Errors
     ///
     /// Returns the error of the connection, or one of kind `Unavailable` if a later generation of
     /// the link has completed its handshake meanwhile.
-    pub(super) async fn run(&self, connection: &mut MultiplexedConnection) -> Result<()> {
+    pub(super) async fn run(&self, connection: &mut MultiplexedConnection) -> Result<Option<String>> {
         let mut questions = Pipeline::with_capacity(4);
         questions.cmd("TIME").cmd("INFO").arg("server").cmd("INFO").arg("replication").cmd("CLIENT").arg("ID");
         let sent = self.server.clock.now();
@@ -82,15 +81,16 @@ impl Handshake<'_> {
         let received = self.server.clock.now();
         let [time, info, replication, id] = replies.try_into().map_err(|_| error::unexpected())?;
         let stamp = unix_micros(time)?;
-        let identity = Identity::parse(&info, &replication);
-        if identity.is_replica && self.needs_primary {
+        let identity = Identity::parse(&info, &replication, self.role);
+        if identity.is_replica && self.role != Role::Any {
             return Err(error::not_primary());
         }
         let next = identity.process.clone().zip(integer(id).ok()).map(|(run_id, id)| ClientId { run_id, id });
         self.close_predecessor(connection, next.as_ref()).await?;
+        let run = identity.run.clone();
         self.server.identify(identity, self.reconnected, stamp / 1000, received);
         self.server.set_clock(ServerClock::new(stamp, sent, received));
-        Ok(())
+        Ok(run)
     }
 
     /// Has the server close the previous connection, so that its commands in flight do not take

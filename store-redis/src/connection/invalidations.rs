@@ -7,10 +7,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use cache_core::{Error, ErrorKind, InvalidationSink, InvalidationStream};
+use cache_core::{Error, ErrorKind, Invalidation, InvalidationSink, InvalidationStream};
 
 use super::{
     RedisConnection, Servers, cluster_tracking,
@@ -45,13 +45,21 @@ pub(crate) struct Stream {
     connection: RedisConnection,
     publication: Arc<Publication>,
     is_warned: AtomicBool,
+    /// `true` if entries in memory need a proof.
+    is_expected: AtomicBool,
 }
 
 impl Stream {
     /// The stream of the changes to keys of a namespace, by client tracking first if `is_tracking`.
     pub(crate) fn new(connection: &RedisConnection, publication: &Arc<Publication>, is_tracking: bool) -> Self {
         let (connection, publication) = (connection.clone(), Arc::clone(publication));
-        Self { is_tracking, connection, publication, is_warned: AtomicBool::new(false) }
+        Self {
+            is_tracking,
+            connection,
+            publication,
+            is_warned: AtomicBool::new(false),
+            is_expected: AtomicBool::new(false),
+        }
     }
 
     async fn run_either(&self, heartbeat: Duration, sink: Arc<dyn InvalidationSink>) -> Error {
@@ -59,9 +67,13 @@ impl Stream {
         let node = match &self.connection.shared().servers {
             Servers::One(node) => node,
             Servers::Cluster(cluster) => {
-                return match cluster_tracking::run(cluster, prefix, heartbeat, sink).await {
-                    Stop::Refused(error) => refused_by_cluster(&error),
-                    Stop::Ended(error) => error,
+                return match cluster_tracking::run(cluster, prefix, heartbeat, Arc::clone(&sink)).await {
+                    (Stop::Refused(error), _) => refused_by_cluster(&error),
+                    (Stop::Ended(error), true) => error,
+                    (Stop::Ended(error), false) => {
+                        self.expect_proof(&*sink);
+                        error
+                    }
                 };
             }
         };
@@ -82,6 +94,16 @@ impl Stream {
         let Err(error) = pubsub.run(heartbeat, sink, begun).await;
         let is_refusal = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Backend);
         if has_begun || !is_refusal { error } else { refused(refusal.as_ref(), &error) }
+    }
+
+    /// Lets the entries in memory be checked until there is a proof. Otherwise one primary that cannot be
+    /// reached would keep the stream from beginning, and entries of all others would not be checked.
+    fn expect_proof(&self, sink: &dyn InvalidationSink) {
+        if !self.is_expected.swap(true, SeqCst) {
+            sink.apply(Invalidation::Begin("tracking"));
+            // Nothing can have changed between the two.
+            sink.apply(Invalidation::Proven(Instant::now()));
+        }
     }
 
     /// Logs once that the stream has fallen back on pub/sub.

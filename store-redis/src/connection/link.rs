@@ -1,6 +1,7 @@
 //! One connection of the driver, and its replacement when it breaks.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -25,7 +26,7 @@ use super::{
     last_reply::LastReply,
     queue::Queue,
     runtime,
-    server::Server,
+    server::{Role, Server},
     source::Source,
 };
 
@@ -40,21 +41,12 @@ pub(super) struct Target {
     pub(super) server: Server,
 }
 
-/// What the server of a node must be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Role {
-    /// Any server that the user names, be it a replica.
-    Any,
-    /// A primary, for others know where it is.
-    Primary,
-    /// A primary that holds some of the keys.
-    Shard,
-}
-
 /// A connection, and the runtime that its driver runs in.
 pub(super) struct Connected {
     pub(super) queue: Queue,
     pub(super) runtime: Handle,
+    /// The run of its server, if that has reported it.
+    pub(super) run: Option<String>,
 }
 
 /// A connection that is set up or being set up, or the error of the attempt.
@@ -85,7 +77,7 @@ impl Link {
         let (last, last_reply) = (Arc::new(Mutex::default()), LastReply::now());
         let attempt =
             Attempt { reconnected: false, generation: 0, last: Arc::clone(&last), last_reply: last_reply.clone() };
-        let connecting = attempt.connect(Arc::clone(target), on_breakage).boxed().shared();
+        let connecting = attempt.start(target, on_breakage);
         Self { connecting, generation: 0, last_reply, reconnected: false, last }
     }
 
@@ -94,7 +86,7 @@ impl Link {
         let reconnected = self.reconnected || matches!(self.connecting.peek(), Some(Ok(_)));
         let (generation, last, last_reply) = (self.generation + 1, Arc::clone(&self.last), LastReply::now());
         let attempt = Attempt { reconnected, generation, last: Arc::clone(&last), last_reply: last_reply.clone() };
-        let connecting = attempt.connect(Arc::clone(target), on_breakage).boxed().shared();
+        let connecting = attempt.start(target, on_breakage);
         tokio::spawn(connecting.clone().map(drop));
         std::mem::replace(self, Self { connecting, generation, last_reply, reconnected, last })
     }
@@ -109,6 +101,12 @@ struct Attempt {
 }
 
 impl Attempt {
+    /// Returns the attempt. It fails if its runtime ends, whose timers panic then.
+    fn start(self, target: &Arc<Target>, on_breakage: impl Fn() + Send + Sync + 'static) -> Connecting {
+        let connecting = AssertUnwindSafe(self.connect(Arc::clone(target), on_breakage)).catch_unwind();
+        connecting.map(|connected| connected.unwrap_or_else(|_| Err(runtime::ended()))).boxed().shared()
+    }
+
     async fn connect(
         self,
         target: Arc<Target>,
@@ -123,16 +121,10 @@ impl Attempt {
             connected = connect(&target, &on_breakage).await;
         }
         let mut connection = connected?;
-        let handshake = Handshake {
-            server: &target.server,
-            needs_primary: target.role != Role::Any,
-            generation,
-            reconnected,
-            last: &last,
-        };
+        let handshake = Handshake { server: &target.server, role: target.role, generation, reconnected, last: &last };
         let completed = timeout(target.connect_timeout, handshake.run(&mut connection)).await;
-        completed.unwrap_or_else(|_| Err(error::timed_out(target.connect_timeout)))?;
-        Ok(Arc::new(Connected { queue: Queue::start(connection, &runtime, last_reply), runtime }))
+        let run = completed.unwrap_or_else(|_| Err(error::timed_out(target.connect_timeout)))?;
+        Ok(Arc::new(Connected { queue: Queue::start(connection, &runtime, last_reply), runtime, run }))
     }
 }
 

@@ -9,8 +9,8 @@ use cache_core::{Key, SharedClock, backend::lock};
 use redis::ConnectionAddr;
 
 use super::{
-    link::{Connected, Connecting, Link, Role, Target},
-    server::Server,
+    link::{Connected, Connecting, Link, Target},
+    server::{Role, Server},
 };
 
 /// A server, or the place of one that another server may take over.
@@ -31,19 +31,25 @@ impl Node {
         let target = Arc::new(target);
         Arc::new_cyclic(|this: &Weak<Self>| {
             let link = |at| Mutex::new(Link::new(&target, on_breakage(this, at, 0)));
-            let links = (0..links).map(link).collect();
+            // The last one is for waiting.
+            let links = (0..=links).map(link).collect();
             Self { this: Weak::clone(this), target, links, timeout }
         })
     }
 
     pub(crate) fn links(&self) -> usize {
-        self.links.len()
+        self.links.len() - 1
+    }
+
+    /// Returns the link for commands that let their connection wait.
+    pub(super) fn waiting_link(&self) -> usize {
+        self.links()
     }
 
     /// Returns the link of a key. It is always the same, so that a process's own commands on a key
     /// keep their order.
     pub(crate) fn link_of(&self, key: &Key) -> usize {
-        let links = u64::try_from(self.links.len()).unwrap_or(u64::MAX);
+        let links = u64::try_from(self.links()).unwrap_or(u64::MAX);
         usize::try_from(key.fingerprint().0 % links).unwrap_or_default()
     }
 
@@ -54,6 +60,10 @@ impl Node {
     /// Returns the number of replicas that must confirm a write.
     pub(crate) fn replicas(&self) -> usize {
         self.target.replicas
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.target.role
     }
 
     /// Returns `true` if a replica must not be used.
@@ -98,7 +108,7 @@ impl Node {
     /// Replaces all links, because another server may have taken the place of the one that they lead
     /// to.
     pub(super) fn replace_all(&self) {
-        for link in 0..self.links() {
+        for link in 0..self.links.len() {
             let (connecting, generation) = self.connecting(link);
             // One that is being set up will find the server as it is then.
             if connecting.peek().is_some() {

@@ -11,7 +11,8 @@ pub(crate) enum Redirection {
     Moved { slot: u16, to: Address },
     /// The slot is on its way to another node, which already has this key.
     Ask { slot: u16, to: Address },
-    /// The slot is on its way, and the keys of the command are at both nodes.
+    /// The slot is on its way, and the keys of the command are at both nodes. Or the node does not know
+    /// the address of the other.
     Again,
 }
 
@@ -36,16 +37,18 @@ impl fmt::Display for Address {
 }
 
 impl Redirection {
-    /// Parses an error reply. Returns `None` if it is another error, or names no node.
+    /// Parses an error reply. Returns `None` if it is another error.
     pub(crate) fn parse(code: &str, details: &str) -> Option<Self> {
         let place = || {
             let mut words = details.split_ascii_whitespace();
             let slot = words.next()?.parse().ok()?;
             let (host, port) = words.next()?.rsplit_once(':')?;
             let to = Address { host: host.to_owned(), port: port.parse().ok()? };
-            (to.host != "?").then_some((slot, to))
+            Some((slot, to))
         };
+        let is_unknown = details.split_ascii_whitespace().nth(1).is_some_and(|to| to.starts_with("?:"));
         match code {
+            "MOVED" | "ASK" if is_unknown => Some(Self::Again),
             "MOVED" => place().map(|(slot, to)| Self::Moved { slot, to }),
             "ASK" => place().map(|(slot, to)| Self::Ask { slot, to }),
             "TRYAGAIN" => Some(Self::Again),
@@ -89,9 +92,10 @@ mod tests {
         let ask = Redirection::Ask { slot: 0, to: address("node-1.example", 7000) };
         assert_eq!(Redirection::parse("ASK", "0 node-1.example:7000"), Some(ask));
         assert_eq!(Redirection::parse("TRYAGAIN", "Multiple keys request during rehashing"), Some(Redirection::Again));
-        for details in ["", "3999", "x 127.0.0.1:1", "1 127.0.0.1", "1 127.0.0.1:70000", "1 ?:6381"] {
+        for details in ["", "3999", "x 127.0.0.1:1", "1 127.0.0.1", "1 127.0.0.1:70000"] {
             assert_eq!(Redirection::parse("MOVED", details), None, "{details}");
         }
+        assert_eq!(Redirection::parse("MOVED", "1 ?:6381"), Some(Redirection::Again));
         assert_eq!(Redirection::parse("ERR", "3999 127.0.0.1:6381"), None);
     }
 }

@@ -1,10 +1,10 @@
 //! Redis Sentinel: which server is the primary now.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
-use cache_core::{Error, ErrorKind, Result};
+use cache_core::{Error, ErrorKind, Result, backend::lock};
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, Pipeline, Value};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     error,
@@ -22,7 +22,12 @@ pub(super) struct Sentinels {
     login: ConnectionInfo,
     config: AsyncConnectionConfig,
     timeout: Duration,
+    /// The last answer, and when it came.
+    last: Mutex<Option<(Known, Instant)>>,
 }
+
+/// How long an answer is used: many connections are made at once when a server fails.
+const ANSWER_LIFE: Duration = Duration::from_millis(100);
 
 /// What a sentinel knows of the primary.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -41,7 +46,7 @@ impl Sentinels {
         config: AsyncConnectionConfig,
         timeout: Duration,
     ) -> Self {
-        Self { name, clients, login, config, timeout }
+        Self { name, clients, login, config, timeout, last: Mutex::default() }
     }
 
     pub(super) fn login(&self) -> &ConnectionInfo {
@@ -51,9 +56,15 @@ impl Sentinels {
     /// Returns a client of the primary: of those that the sentinels name, the one of the latest
     /// failover.
     pub(super) async fn primary(&self) -> Result<Client> {
+        let last = lock(&self.last).clone().filter(|(_, came)| came.elapsed() < ANSWER_LIFE);
+        if let Some((Known { host, port, .. }, _)) = last {
+            return client_at(&self.login, &host, port);
+        }
         let known = survey(self.clients.iter().map(|sentinel| self.ask(sentinel))).await;
         let known = known.map_err(|error| self.unanswered(error))?.into_iter().max();
-        let Known { host, port, .. } = known.ok_or_else(error::unexpected)?;
+        let known = known.ok_or_else(error::unexpected)?;
+        *lock(&self.last) = Some((known.clone(), Instant::now()));
+        let Known { host, port, .. } = known;
         client_at(&self.login, &host, port)
     }
 

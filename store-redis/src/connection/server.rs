@@ -102,6 +102,17 @@ struct State {
     is_current: bool,
 }
 
+/// What the server of a node must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// Any server that the user names, be it a replica.
+    Any,
+    /// A primary, for others know where it is.
+    Primary,
+    /// A primary that holds some of the keys.
+    Shard,
+}
+
 /// The identity that a server reported.
 #[derive(Default)]
 pub(super) struct Identity {
@@ -109,7 +120,8 @@ pub(super) struct Identity {
     /// lead to another server.
     pub(super) process: Option<String>,
     /// Identifies the time during which this process has been a primary without interruption: the run
-    /// id and the id of its replication history, which changes when a replica becomes the primary.
+    /// id and, for servers that fail over, the id of its replication history, which changes when a
+    /// replica becomes the primary.
     pub(super) run: Option<String>,
     pub(super) is_replica: bool,
 }
@@ -117,10 +129,13 @@ pub(super) struct Identity {
 impl Identity {
     /// Parses the replies to `INFO server` and `INFO replication`, which the user may lack the
     /// permission for.
-    pub(super) fn parse(server: &Value, replication: &Value) -> Self {
+    ///
+    /// The history also changes when a primary gets its first replica, which only those notice that
+    /// ask again. A single server is asked too rarely for that.
+    pub(super) fn parse(server: &Value, replication: &Value, role: Role) -> Self {
         let process = info_field(server, "run_id:");
-        let history = info_field(replication, "master_replid:").unwrap_or_default();
-        let run = process.as_ref().map(|process| format!("{process}/{history}"));
+        let history = info_field(replication, "master_replid:").filter(|_| role != Role::Any);
+        let run = process.as_ref().map(|process| [process.as_str(), history.as_deref().unwrap_or_default()].join("/"));
         let is_replica = info_field(replication, "role:").is_some_and(|role| role == "slave");
         Self { process, run, is_replica }
     }

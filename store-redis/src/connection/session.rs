@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cache_core::{Error, ErrorKind, Result};
-use redis::{Client, Pipeline, ProtocolVersion, RedisError, Value, aio::MultiplexedConnection, cmd};
+use redis::{Client, ConnectionAddr, Pipeline, ProtocolVersion, RedisError, Value, aio::MultiplexedConnection, cmd};
 use tokio::time::timeout;
 
 use super::{call::Call, error, node::Node, reply::check, server::Identity};
@@ -26,7 +26,7 @@ pub(super) async fn within<T>(node: &Node, work: impl Future<Output = Result<T>>
 /// Checks that the server, whose replies to `INFO server` and `INFO replication` these are, is the
 /// primary that the store writes to.
 pub(super) async fn check_primary(node: &Arc<Node>, server: &Value, replication: &Value) -> Result<()> {
-    let identity = Identity::parse(server, replication);
+    let identity = Identity::parse(server, replication, node.role());
     if identity.is_replica {
         return Err(Error::new(ErrorKind::ReadOnly, "the Redis server has become a replica"));
     }
@@ -46,6 +46,22 @@ pub(super) async fn check_primary(node: &Arc<Node>, server: &Value, replication:
     }
     let message = "the invalidation stream and the store are connected to different Redis servers";
     Err(Error::new(ErrorKind::Unavailable, message))
+}
+
+/// Checks that the server at this address still is the one that sentinels name, if there are any. One
+/// that is cut off from them goes on as a primary for some time.
+///
+/// # Errors
+///
+/// Returns an error if they name another one.
+pub(super) async fn check_named(node: &Node, address: &ConnectionAddr) -> Result<()> {
+    // If no sentinel answers, nobody can have replaced the server either, as far as is known.
+    let Ok(client) = node.target.source.client().await else { return Ok(()) };
+    if client.get_connection_info().addr() == address {
+        return Ok(());
+    }
+    node.replace_all();
+    Err(Error::new(ErrorKind::Unavailable, "sentinels name another primary now"))
 }
 
 /// Returns the replies; an error reply is an error.

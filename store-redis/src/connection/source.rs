@@ -9,8 +9,8 @@ use super::{error, sentinels::Sentinels};
 
 /// The server of a node, or those who know it.
 pub(super) enum Source {
-    Fixed(Client),
-    Sentinels(Sentinels),
+    Fixed(Box<Client>),
+    Sentinels(Box<Sentinels>),
 }
 
 impl Source {

@@ -26,7 +26,7 @@ use cache_core::{
 };
 use futures_util::future::{Either, select};
 use redis::{
-    Pipeline, ProtocolVersion, PushInfo, PushKind, Value,
+    ConnectionAddr, Pipeline, ProtocolVersion, PushInfo, PushKind, Value,
     aio::{MultiplexedConnection, SendError},
 };
 use tokio::{sync::Notify, time::sleep};
@@ -39,8 +39,9 @@ use super::{
     },
     error,
     node::Node,
+    redirection::Redirection,
     reply::check,
-    session::{ask, check_primary, client_of, closed, within},
+    session::{ask, check_named, check_primary, client_of, closed, within},
 };
 
 /// The stream of the changes to keys with one prefix on one server.
@@ -58,6 +59,9 @@ pub(super) struct Shard {
     /// The place of this server in `claims`.
     pub(super) at: usize,
 }
+
+/// The number of heartbeats after which sentinels are asked again.
+const BEATS_PER_QUESTION: u32 = 4;
 
 /// The number of heartbeats in a row during which the servers that are followed may not hold all slots.
 const MAX_INCOMPLETE: u32 = 3;
@@ -77,7 +81,8 @@ impl Tracking {
         let mut has_begun = false;
         let Err(error) = self.track(heartbeat, sink, &mut has_begun).await;
         // An error of the network says nothing about what the server can do.
-        let is_refusal = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Backend);
+        let is_redirection = error.source_as::<Redirection>().is_some();
+        let is_refusal = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Backend) && !is_redirection;
         if is_refusal && !has_begun { Stop::Refused(error) } else { Stop::Ended(error) }
     }
 
@@ -89,16 +94,24 @@ impl Tracking {
     ) -> Result<Infallible> {
         let node = &self.node;
         let events = Arc::new(Events::new(Arc::clone(&self.prefix), self.canary(), Arc::clone(&sink)));
-        let mut session = within(node, self.connect(&events)).await?;
+        let (mut session, address) = within(node, self.connect(&events)).await?;
         within(node, check_delivery(&mut session, &events)).await?;
         within(node, self.beat(&mut session)).await?;
         events.begin();
         *has_begun = true;
-        let (mut previous, mut incomplete) = (None, 0);
+        let (mut previous, mut incomplete, mut beats) = (None, 0, 0_u32);
         loop {
             let sent = Instant::now();
-            within(node, self.beat(&mut session)).await?;
+            let has_changed = within(node, self.beat(&mut session)).await?;
+            if has_changed {
+                // Some servers announce nothing when they drop the keys of a slot that they have lost.
+                sink.apply(Invalidation::Everything);
+            }
             incomplete = self.count_incomplete(incomplete)?;
+            beats += 1;
+            if beats % BEATS_PER_QUESTION == 0 {
+                within(node, check_named(node, &address)).await?;
+            }
             if let Some(previous) = previous.replace(sent) {
                 sink.apply(Invalidation::Proven(previous));
                 // The first two follow each other at once.
@@ -111,7 +124,7 @@ impl Tracking {
     }
 
     /// Connects, and asks the server to announce changes. When this returns, it does.
-    async fn connect(&self, events: &Arc<Events>) -> Result<MultiplexedConnection> {
+    async fn connect(&self, events: &Arc<Events>) -> Result<(MultiplexedConnection, ConnectionAddr)> {
         let client = client_of(&self.node, ProtocolVersion::RESP3).await?;
         let receiver = Arc::clone(events);
         let config = self.node.target.config.clone().set_push_sender(move |push| {
@@ -126,11 +139,14 @@ impl Tracking {
         ask(&mut session, &tracking).await?;
         let subscribed = session.subscribe(format!("{}\\keepalive", self.prefix)).await;
         subscribed.map_err(|error| error::broken(&error))?;
-        Ok(session)
+        Ok((session, client.get_connection_info().addr().clone()))
     }
 
     /// Returns a key by which the delivery is checked, or `None` if the server holds no slot for one.
     fn canary(&self) -> Option<Box<str>> {
+        if self.shard.as_ref().is_some_and(|shard| !shard.cluster.is_owner(&self.node)) {
+            return None;
+        }
         let mut candidates = (0..u32::from(SLOTS) * 16).map(|_| format!("{}{}", self.prefix, write_id::next()));
         let is_held = |key: &String| {
             self.shard.as_ref().is_none_or(|shard| shard.cluster.holds(&self.node, slot_of(key.as_bytes())))
@@ -152,8 +168,8 @@ impl Tracking {
     }
 
     /// Sends one heartbeat, and checks that the server still is the primary that the store writes
-    /// to and announces changes.
-    async fn beat(&self, session: &mut MultiplexedConnection) -> Result<()> {
+    /// to and announces changes. Returns `true` if it holds other slots than before.
+    async fn beat(&self, session: &mut MultiplexedConnection) -> Result<bool> {
         let mut heartbeat = Pipeline::with_capacity(6);
         // PING fails while the server is loading.
         heartbeat.cmd("PING").cmd("INFO").arg("server").cmd("INFO").arg("replication");
@@ -165,14 +181,16 @@ impl Tracking {
         let claim = replies.split_off(replies.len().min(4));
         let [ping, server, replication, tracking] = replies.try_into().map_err(|_| error::unexpected())?;
         check(ping)?;
+        let mut has_changed = false;
         if let Some(shard) = &self.shard {
             let [info, nodes] = claim.try_into().map_err(|_| error::unexpected())?;
-            shard.claims.note(shard.at, Claim::parse(info, nodes)?)?;
+            has_changed = shard.claims.note(shard.at, Claim::parse(info, nodes)?)?;
         }
         if !is_on(&check(tracking)?) {
             return Err(Error::new(ErrorKind::Backend, "the Redis server does not track this client any more"));
         }
-        check_primary(&self.node, &server, &replication).await
+        check_primary(&self.node, &server, &replication).await?;
+        Ok(has_changed)
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Claim {
     slots: Vec<(u16, u16)>,
     /// The ids of the nodes to which some of them are on their way.
     receivers: Vec<String>,
+    /// The ids of the other nodes that hold slots, as far as this one knows.
+    holders: Vec<String>,
     /// `false` if the node cannot reach the majority.
     is_ok: bool,
 }
@@ -32,20 +34,19 @@ impl Claim {
     pub(crate) fn parse(info: Value, nodes: Value) -> Result<Self> {
         let is_ok = info_field(&check(info)?, "cluster_state:").is_some_and(|state| state == "ok");
         let nodes = text(&check(nodes)?).ok_or_else(error::unexpected)?;
-        let own = nodes.lines().map(Line::parse).find(|line| line.has("myself")).ok_or_else(error::unexpected)?;
+        let (own, others): (Vec<_>, Vec<_>) = nodes.lines().map(Line::parse).partition(|line| line.has("myself"));
+        let own = own.first().ok_or_else(error::unexpected)?;
         let epoch = own.epoch.parse().map_err(|_| error::unexpected())?;
-        let (mut slots, mut receivers) = (Vec::new(), Vec::new());
-        for part in own.slots {
-            if let Some(open) = part.strip_prefix('[') {
-                // `[77->-<id>]` is on its way to a node, `[77-<-<id>]` comes from one.
-                receivers.extend(open.split_once("->-").map(|(_, id)| id.trim_end_matches(']').to_owned()));
-                continue;
-            }
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let slot = |text: &str| text.parse().ok().filter(|slot| *slot < SLOTS).ok_or_else(error::unexpected);
-            slots.push((slot(first)?, slot(last)?));
-        }
-        Ok(Self { id: own.id.to_owned(), epoch, slots, receivers, is_ok })
+        // `[77->-<id>]` is on its way to a node, `[77-<-<id>]` comes from one.
+        let open = own.slots.iter().filter_map(|part| part.strip_prefix('[')?.split_once("->-"));
+        let receivers = open.map(|(_, id)| id.trim_end_matches(']').to_owned()).collect();
+        let holders = others.iter().filter(|line| !line.slots.is_empty()).map(|line| line.id.to_owned()).collect();
+        Ok(Self { id: own.id.to_owned(), epoch, slots: own.ranges()?, receivers, holders, is_ok })
+    }
+
+    /// Returns `true` if the node knows no other holder of slots than these.
+    pub(super) fn knows_no_holder_but(&self, nodes: &[&Self]) -> bool {
+        self.holders.iter().all(|id| nodes.iter().any(|node| node.id == *id))
     }
 
     /// Returns `true` if none of the slots is on its way to another node.
@@ -77,23 +78,42 @@ impl<'a> Line<'a> {
         self.flags.split(',').any(|own| own == flag)
     }
 
-    /// Returns the address: `ip:port@bus-port`, then the name of the host, if it has one.
-    fn address(&self) -> Option<Address> {
+    /// Returns the slots, without those that are on their way.
+    fn ranges(&self) -> Result<Vec<(u16, u16)>> {
+        let parts = self.slots.iter().filter(|part| !part.starts_with('['));
+        let range = |part: &&str| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let slot = |text: &str| text.parse().ok().filter(|slot| *slot < SLOTS);
+            slot(first).zip(slot(last)).filter(|(first, last)| first <= last).ok_or_else(error::unexpected)
+        };
+        parts.map(range).collect()
+    }
+
+    /// Returns the address by its IP and, if it has one, that by the name of the host:
+    /// `ip:port@bus-port,name`.
+    fn addresses(&self) -> Option<(Address, Option<Address>)> {
         let (place, names) = self.address.split_once('@')?;
         let (ip, port) = place.rsplit_once(':')?;
+        let port = port.parse().ok().filter(|port| *port != 0)?;
+        let at = |host: &str| Address { host: host.to_owned(), port };
         let name = names.split(',').nth(1).filter(|name| !name.is_empty() && !name.contains('='));
-        Some(Address { host: name.unwrap_or(ip).to_owned(), port: port.parse().ok().filter(|port| *port != 0)? })
+        Some((at(ip), name.map(at)))
     }
 }
 
 /// Returns the addresses of the primaries without slots in a reply to CLUSTER NODES.
-pub(super) fn idle_primaries(nodes: &str) -> Vec<Address> {
-    let is_usable = |line: &Line<'_>| {
-        line.has("master")
-            && line.slots.is_empty()
-            && !["fail", "handshake", "noaddr"].iter().any(|flag| line.has(flag))
+///
+/// CLUSTER SLOTS names nodes by their IP or by their host, as the cluster is configured, and does not
+/// name these. `is_known` tells which addresses it has named.
+pub(super) fn idle_primaries(nodes: &str, is_known: impl Fn(&Address) -> bool) -> Vec<Address> {
+    let lines: Vec<Line<'_>> = nodes.lines().map(Line::parse).collect();
+    let by_name = lines.iter().filter_map(|line| line.addresses()?.1).any(|by_name| is_known(&by_name));
+    let is_usable = |line: &&Line<'_>| {
+        let is_gone = ["fail", "fail?", "handshake", "noaddr"].iter().any(|flag| line.has(flag));
+        line.has("master") && line.slots.is_empty() && !is_gone
     };
-    nodes.lines().map(Line::parse).filter(is_usable).filter_map(|line| line.address()).collect()
+    let addresses = lines.iter().filter(is_usable).filter_map(Line::addresses);
+    addresses.map(|(by_ip, name)| name.filter(|_| by_name).unwrap_or(by_ip)).collect()
 }
 
 /// The claims of all primaries that an invalidation stream follows.
@@ -104,21 +124,23 @@ impl Claims {
         Self(Mutex::new(vec![None; nodes]))
     }
 
-    /// Notes the claim of a node.
+    /// Notes the claim of a node. Returns `true` if it holds other slots than before.
     ///
     /// # Errors
     ///
     /// Returns an error if its configuration has changed: slots may have been with other nodes.
-    pub(crate) fn note(&self, node: usize, claim: Claim) -> Result<()> {
+    pub(crate) fn note(&self, node: usize, claim: Claim) -> Result<bool> {
         let mut claims = lock(&self.0);
         if claims[node].as_ref().is_some_and(|known| known.epoch != claim.epoch || known.id != claim.id) {
             return Err(Error::new(ErrorKind::Unavailable, "the slots of the Redis cluster have another owner"));
         }
+        let has_changed = claims[node].as_ref().is_some_and(|known| known.slots != claim.slots);
         claims[node] = Some(claim);
-        Ok(())
+        Ok(has_changed)
     }
 
-    /// Checks that these nodes hold all slots, and that none is on its way to another node.
+    /// Checks that these nodes hold all slots, that each other holder would be known to one of them, and
+    /// that no slot is on its way to another node.
     ///
     /// # Errors
     ///
@@ -127,14 +149,19 @@ impl Claims {
         let claims = lock(&self.0);
         let unavailable = |message: String| Err(Error::new(ErrorKind::Unavailable, message));
         let mut held = vec![false; usize::from(SLOTS)];
-        for claim in claims.iter() {
-            let Some(claim) = claim else { return unavailable("a node of the Redis cluster has not answered".into()) };
+        let Some(claims) = claims.iter().map(Option::as_ref).collect::<Option<Vec<&Claim>>>() else {
+            return unavailable("a node of the Redis cluster has not answered".into());
+        };
+        for claim in &claims {
             if !claim.is_ok {
                 return unavailable("a primary of the Redis cluster cannot reach most of the others".into());
             }
-            let is_followed = |id: &String| claims.iter().flatten().any(|other| other.id == *id);
+            let is_followed = |id: &String| claims.iter().any(|other| other.id == *id);
             if !claim.receivers.iter().all(is_followed) {
                 return unavailable("slots of the Redis cluster are on their way to a new node".into());
+            }
+            if !claim.knows_no_holder_but(&claims) {
+                return unavailable("another node has taken over slots of the Redis cluster".into());
             }
             for (first, last) in &claim.slots {
                 held[usize::from(*first)..=usize::from(*last)].fill(true);
@@ -151,65 +178,89 @@ impl Claims {
 mod tests {
     use super::*;
 
-    fn parse(state: &str, own: &str) -> Claim {
-        let nodes = format!("f00 10.0.0.9:7009@17009 slave abc 0 1 3 connected\n{own}\n");
+    /// The claim of the first of these nodes, each with its id and its slots; the others are as the
+    /// first knows them.
+    fn claim_of(state: &str, epoch: u64, nodes: &[(&str, &str)]) -> Result<Claim> {
+        let line = |(at, (id, slots)): (usize, &(&str, &str))| {
+            let myself = if at == 0 { "myself," } else { "" };
+            format!("{id} 10.0.0.1:7000@17000,name {myself}master - 0 0 {epoch} connected {slots}\n")
+        };
+        let nodes: String = nodes.iter().enumerate().map(line).collect();
+        let replica = "f00 10.0.0.9:7009@17009 slave abc 0 1 3 connected\n";
         Claim::parse(
-            Value::BulkString(format!("cluster_state:{state}\r\ncluster_my_epoch:7\r\n").into()),
-            Value::BulkString(nodes.into()),
+            Value::BulkString(format!("cluster_state:{state}\r\n").into()),
+            Value::BulkString(format!("{nodes}{replica}").into()),
         )
-        .unwrap()
     }
 
-    fn claim(id: &str, slots: &str) -> Claim {
-        parse("ok", &format!("{id} 10.0.0.1:7000@17000,name myself,master - 0 0 5 connected {slots}"))
+    fn claim(nodes: &[(&str, &str)]) -> Claim {
+        claim_of("ok", 5, nodes).unwrap()
     }
 
     #[test]
     fn a_node_claims_its_slots() {
-        let own = claim("abc", "0-99 101 [77->-def] [500-<-f00]");
+        let own = claim(&[("abc", "0-99 101 [77->-def] [500-<-f00]"), ("def", "102-16383"), ("idle", "")]);
         assert_eq!(own.slots, [(0, 99), (101, 101)]);
         assert_eq!((own.id.as_str(), own.epoch, own.receivers.as_slice()), ("abc", 5, &["def".to_owned()][..]));
-        assert!(own.is_ok && !parse("fail", "abc 10.0.0.1:1@2 myself,master - 0 0 5 connected").is_ok);
+        assert_eq!(own.holders, ["def"]);
+        assert!(own.is_ok && !own.is_stable() && !claim_of("fail", 5, &[("abc", "")]).unwrap().is_ok);
+        for slots in ["5-4", "16384", "x"] {
+            assert_eq!(claim_of("ok", 5, &[("abc", slots)]).unwrap_err().kind(), ErrorKind::Backend, "{slots}");
+        }
         let nobody = Claim::parse(Value::BulkString(vec![]), Value::BulkString(b"abc 1.1.1.1:1@2 master - 0".into()));
         assert_eq!(nobody.unwrap_err().kind(), ErrorKind::Backend);
     }
 
     #[test]
-    fn the_nodes_must_hold_all_slots() {
+    fn the_nodes_must_hold_all_slots_and_know_no_other_holder() {
         let claims = Claims::new(2);
-        claims.note(0, claim("a", "0-8000")).unwrap();
-        assert!(claims.check().is_err());
-        claims.note(1, claim("b", "8001-16383")).unwrap();
+        let note = |node: usize, slots: &str, other: &str| {
+            let ids = if node == 0 { ["a", "b"] } else { ["b", "a"] };
+            claims.note(node, claim(&[(ids[0], slots), (ids[1], other)])).unwrap()
+        };
+        let error = || claims.check().unwrap_err().to_string();
+        assert!(!note(0, "0-8000", "8001-16383"));
+        assert!(error().contains("has not answered"));
+        note(1, "8001-16383", "0-8000");
         claims.check().unwrap();
         // A slot moves from one to the other.
-        claims.note(0, claim("a", "0-7999 [8000->-b]")).unwrap();
-        assert!(claims.check().unwrap_err().to_string().contains("slot 8000"));
-        claims.note(1, claim("b", "8000-16383")).unwrap();
+        assert!(note(0, "0-7999", "8001-16383"));
+        assert!(error().contains("slot 8000"));
+        assert!(note(1, "8000-16383", "0-7999"));
+        note(0, "0-7999 [7->-b]", "8000-16383");
         claims.check().unwrap();
         // And one to a node that is not followed.
-        claims.note(1, claim("b", "8000-16383 [9000->-c]")).unwrap();
-        assert!(claims.check().unwrap_err().to_string().contains("new node"));
-        claims.note(1, parse("fail", "b 10.0.0.1:7000@17000 myself,master - 0 0 5 connected 8000-16383")).unwrap();
-        assert!(claims.check().unwrap_err().to_string().contains("cannot reach"));
+        assert!(!note(1, "8000-16383 [9000->-c]", "0-7999"));
+        assert!(error().contains("new node"));
+        // Another node has taken over, and the old primary does not know.
+        let other = claim(&[("b", "8000-16383"), ("c", "0-7999")]);
+        claims.note(1, other).unwrap();
+        assert!(error().contains("has taken over"));
+        claims.note(1, claim_of("fail", 5, &[("b", "8000-16383"), ("a", "0-7999")]).unwrap()).unwrap();
+        assert!(error().contains("cannot reach"));
     }
 
     #[test]
     fn another_epoch_is_another_owner() {
         let claims = Claims::new(1);
-        claims.note(0, claim("a", "0-16383")).unwrap();
-        let next = parse("ok", "a 10.0.0.1:7000@17000 myself,master - 0 0 6 connected 0-16383");
+        claims.note(0, claim(&[("a", "0-16383")])).unwrap();
+        let next = claim_of("ok", 6, &[("a", "0-16383")]).unwrap();
         assert_eq!(claims.note(0, next).unwrap_err().kind(), ErrorKind::Unavailable);
     }
 
     #[test]
     fn primaries_without_slots_are_found() {
-        let nodes = "a 10.0.0.1:7000@17000 myself,master - 0 0 5 connected 0-99\n\
+        let nodes = "a 10.0.0.1:7000@17000,node-a.example myself,master - 0 0 5 connected 0-99\n\
             b 10.0.0.2:7000@17000,,shard-id=1 master - 0 0 5 connected\n\
             c 10.0.0.3:7000@17000,node-c.example,shard-id=1 master - 0 0 5 connected\n\
-            d 10.0.0.4:7000@17000 master,fail - 0 0 5 disconnected\n\
+            d 10.0.0.4:7000@17000 master,fail? - 0 0 5 disconnected\n\
             e :0@0 master,noaddr - 0 0 5 disconnected\n\
             f 10.0.0.6:7000@17000 slave a 0 0 5 connected\n";
-        let addresses: Vec<String> = idle_primaries(nodes).iter().map(Address::to_string).collect();
-        assert_eq!(addresses, ["10.0.0.2:7000", "node-c.example:7000"]);
+        let addresses = |known: &str| -> Vec<String> {
+            let idle = idle_primaries(nodes, |address| address.to_string() == known);
+            idle.iter().map(Address::to_string).collect()
+        };
+        assert_eq!(addresses("10.0.0.1:7000"), ["10.0.0.2:7000", "10.0.0.3:7000"]);
+        assert_eq!(addresses("node-a.example:7000"), ["10.0.0.2:7000", "node-c.example:7000"]);
     }
 }

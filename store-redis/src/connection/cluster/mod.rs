@@ -11,6 +11,7 @@ pub(crate) mod watch;
 use std::{
     collections::HashSet,
     fmt,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
@@ -21,7 +22,7 @@ use cache_core::{
 };
 use futures_util::{
     FutureExt as _,
-    future::{BoxFuture, Shared},
+    future::{BoxFuture, Shared, join_all},
 };
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, Pipeline, Value, cmd};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -34,11 +35,12 @@ use self::{
 use super::{
     call::Call,
     error,
-    link::{Role, Target},
+    link::Target,
     node::Node,
     redirection::{Address, Redirection},
     reply::{check, info_field, text},
-    server::Server,
+    runtime,
+    server::{Role, Server},
     source::{Source, client_at},
     survey::survey,
 };
@@ -93,20 +95,31 @@ type Reading = Shared<BoxFuture<'static, Result<()>>>;
 /// it.
 const MIN_PAUSE: Duration = Duration::from_millis(200);
 
+/// The same for a call whose slot has no node.
+const UNOWNED_PAUSE: Duration = Duration::from_millis(50);
+
 /// The most nodes that one reading asks.
 const MAX_ASKED: usize = 8;
 
 impl Cluster {
     /// Creates the table of a cluster that one of these nodes belongs to.
-    pub(super) fn new(seeds: Vec<Client>, settings: Settings) -> Arc<Self> {
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind `InvalidInput` if an address is invalid.
+    pub(super) fn new(seeds: &[Client], settings: Settings) -> Result<Arc<Self>> {
+        let login = seeds.first().ok_or_else(error::unexpected)?.get_connection_info();
+        let addresses = seeds.iter().map(|seed| seed.get_connection_info().addr());
+        let seeds = addresses.filter_map(place_of).map(|(host, port)| client_at(login, host, port));
+        let seeds = seeds.collect::<Result<_>>()?;
         let state = State { owners: vec![NOBODY; usize::from(SLOTS)], members: Vec::new(), reading: None };
-        Arc::new_cyclic(|this| Self {
+        Ok(Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             seeds,
             settings,
             state: Mutex::new(state),
             watches: Mutex::default(),
-        })
+        }))
     }
 
     fn login(&self) -> &ConnectionInfo {
@@ -126,7 +139,8 @@ impl Cluster {
         if let Some(node) = self.owner(slot) {
             return Ok(node);
         }
-        self.read_slots(started).await?;
+        // Many calls may ask for a slot without a node.
+        self.read_slots_after(UNOWNED_PAUSE, started).await?;
         self.owner(slot).ok_or_else(|| error::unowned(slot))
     }
 
@@ -170,12 +184,12 @@ impl Cluster {
         let mut state = lock(&self.state);
         // A node with an address that cannot be used is as good as none.
         let at = self.member(&mut state, &to).ok()?;
+        self.tell_watches(&state.members[at].node);
         if let (Some(slot), Ok(owner)) = (moved, u16::try_from(at)) {
             state.owners[usize::from(slot.min(SLOTS - 1))] = owner;
         }
         let node = Arc::clone(&state.members[at].node);
         drop(state);
-        self.tell_watches(&node);
         if moved.is_some() {
             self.read_slots_soon();
         }
@@ -191,7 +205,7 @@ impl Cluster {
         let client = client_at(self.login(), &address.host, address.port)?;
         let Settings { config, connect_timeout, timeout, links, clock, trust_restarts, replicas } = &self.settings;
         let target = Target {
-            source: Source::Fixed(client),
+            source: Source::Fixed(Box::new(client)),
             config: config.clone(),
             connect_timeout: *connect_timeout,
             role: Role::Shard,
@@ -206,7 +220,15 @@ impl Cluster {
     /// Reads the slots anew, or waits for the reading that is under way, until the deadline of a call
     /// that began at `started`.
     pub(crate) async fn read_slots(&self, started: Instant) -> Result<()> {
-        let reading = self.reading(Duration::ZERO);
+        self.read_slots_after(Duration::ZERO, started).await
+    }
+
+    /// As `read_slots`, unless the last reading began less than `pause` ago.
+    async fn read_slots_after(&self, pause: Duration, started: Instant) -> Result<()> {
+        if runtime::has_ended(&runtime::current()?) {
+            return Err(runtime::ended());
+        }
+        let reading = self.reading(pause);
         let limit = self.settings.timeout;
         let read = timeout_at(started + limit, reading).await;
         read.unwrap_or_else(|_| Err(error::timed_out(limit)))
@@ -234,7 +256,9 @@ impl Cluster {
             let Some(cluster) = this.upgrade() else { return Ok(()) };
             cluster.read().await
         };
-        let reading = read.boxed().shared();
+        // The timers of a runtime that ends panic.
+        let read = AssertUnwindSafe(read).catch_unwind();
+        let reading = read.map(|read| read.unwrap_or_else(|_| Err(runtime::ended()))).boxed().shared();
         state.reading = Some((reading.clone(), Instant::now()));
         drop(state);
         // It goes on if its caller leaves.
@@ -303,18 +327,18 @@ impl Cluster {
             at.filter_map(|at| Some(Arc::clone(&members.get(usize::from(*at))?.node))).collect()
         };
         let promoted = nodes(&state.members, &mut now.difference(&before));
-        let primaries = nodes(&state.members, &mut now.iter());
+        // Before calls go to them.
+        for node in nodes(&state.members, &mut now.iter()) {
+            self.tell_watches(&node);
+        }
         state.owners = owners;
-        let gone = state.forget(ranges);
+        let gone = state.forget(ranges, |node| self.is_watched(node));
         drop(state);
         // Dropped outside of the lock: it may be the last handle of a connection.
         drop(gone);
         for node in promoted {
             // What was known of it is from before, when it was a primary, too.
             node.replace_all();
-        }
-        for node in primaries {
-            self.tell_watches(&node);
         }
         Ok(())
     }
@@ -328,14 +352,14 @@ impl Cluster {
         let started = Instant::now();
         self.read_slots(started).await?;
         let primaries = self.owners();
-        let mut claims = Vec::with_capacity(primaries.len());
-        for node in &primaries {
+        let claims = join_all(primaries.iter().map(async |node| {
             let [mut info, mut nodes] = [cmd("CLUSTER"), cmd("CLUSTER")];
             info.arg("INFO");
             nodes.arg("NODES");
             let call = Call::since(node, started);
-            claims.push(Claim::parse(call.ask(0, info).await?, call.ask(0, nodes).await?)?);
-        }
+            Claim::parse(call.ask(0, info).await?, call.ask(0, nodes).await?)
+        }));
+        let claims = claims.await.into_iter().collect::<Result<_>>()?;
         Ok(Layout { primaries, claims })
     }
 
@@ -348,14 +372,20 @@ impl Cluster {
         let mut nodes = cmd("CLUSTER");
         nodes.arg("NODES");
         let reply = Call::since(primary, started).ask(0, nodes).await?;
-        let idle = claims::idle_primaries(&text(&reply).ok_or_else(error::unexpected)?);
-        let mut state = lock(&self.state);
-        let mut idle_nodes = Vec::new();
-        for address in idle {
-            let at = self.member(&mut state, &address.or_host(&host_of(primary.address())))?;
-            idle_nodes.push(Arc::clone(&state.members[at].node));
-        }
-        Ok(idle_nodes)
+        let reply = text(&reply).ok_or_else(error::unexpected)?;
+        let idle: Vec<Arc<Node>> = {
+            let mut state = lock(&self.state);
+            let is_known = |address: &Address| state.members.iter().any(|member| member.address == *address);
+            let idle = claims::idle_primaries(&reply, is_known);
+            let own_host = host_of(primary.address());
+            let mut place = |address: Address| self.member(&mut state, &address.or_host(&own_host));
+            let places = idle.into_iter().map(&mut place).collect::<Result<Vec<usize>>>()?;
+            places.into_iter().map(|at| Arc::clone(&state.members[at].node)).collect()
+        };
+        // One that cannot be reached must not hold up the stream: nothing is proven once it gets slots.
+        let ping = async |node| Call::since(node, started).ask(0, cmd("PING")).await;
+        let answers = join_all(idle.iter().map(ping)).await;
+        Ok(idle.into_iter().zip(answers).filter(|(_, answer)| answer.is_ok()).map(|(node, _)| node).collect())
     }
 
     /// Starts a watch over all primaries, with and without slots; see [`Watch`].
@@ -372,6 +402,11 @@ impl Cluster {
         Ok(self.watch(nodes))
     }
 
+    /// Returns `true` if this node holds slots, as far as is known.
+    pub(super) fn is_owner(&self, node: &Arc<Node>) -> bool {
+        self.owners().iter().any(|owner| Arc::ptr_eq(owner, node))
+    }
+
     /// Returns `true` if this node holds the slot, as far as is known.
     pub(crate) fn holds(&self, node: &Arc<Node>, slot: u16) -> bool {
         self.owner(slot).is_some_and(|owner| Arc::ptr_eq(&owner, node))
@@ -386,6 +421,10 @@ impl Cluster {
         watch
     }
 
+    fn is_watched(&self, node: &Arc<Node>) -> bool {
+        lock(&self.watches).iter().filter_map(Weak::upgrade).any(|watch| watch.has(node))
+    }
+
     /// Tells the watches that calls go to this node.
     fn tell_watches(&self, node: &Arc<Node>) {
         for watch in lock(&self.watches).iter().filter_map(Weak::upgrade) {
@@ -396,13 +435,14 @@ impl Cluster {
 
 impl State {
     /// Removes and returns the nodes that have left the cluster.
-    fn forget(&mut self, ranges: &[Range]) -> Vec<Member> {
+    fn forget(&mut self, ranges: &[Range], is_watched: impl Fn(&Arc<Node>) -> bool) -> Vec<Member> {
         let known: HashSet<&Address> =
             ranges.iter().flat_map(|range| [&range.primary].into_iter().chain(&range.replicas)).collect();
-        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.members)
-            .into_iter()
-            .enumerate()
-            .partition(|(_, member)| known.contains(&member.address) || member.named.elapsed() < KEPT);
+        let is_kept = |member: &Member| {
+            known.contains(&member.address) || member.named.elapsed() < KEPT || is_watched(&member.node)
+        };
+        let members = std::mem::take(&mut self.members).into_iter().enumerate();
+        let (kept, gone): (Vec<_>, Vec<_>) = members.partition(|(_, member)| is_kept(member));
         let mut places = vec![NOBODY; kept.len() + gone.len()];
         for (new, (old, _)) in kept.iter().enumerate() {
             places[*old] = u16::try_from(new).unwrap_or(NOBODY);
@@ -422,9 +462,10 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Returns `true` if no slot is on its way to another node.
+    /// Returns `true` if these nodes hold all slots that are held, and none is on its way to another.
     pub(crate) fn is_stable(&self) -> bool {
-        self.claims.iter().all(Claim::is_stable)
+        let claims: Vec<&Claim> = self.claims.iter().collect();
+        claims.iter().all(|claim| claim.is_stable() && claim.knows_no_holder_but(&claims))
     }
 }
 
@@ -459,9 +500,14 @@ fn is_no_cluster(error: &Error) -> bool {
 }
 
 fn host_of(address: &ConnectionAddr) -> String {
+    place_of(address).map(|(host, _)| host.to_owned()).unwrap_or_default()
+}
+
+/// Returns the host and the port.
+fn place_of(address: &ConnectionAddr) -> Option<(&str, u16)> {
     match address {
-        ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
-        _ => String::new(),
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Some((host, *port)),
+        _ => None,
     }
 }
 

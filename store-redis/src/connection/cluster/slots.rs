@@ -54,6 +54,9 @@ fn parse_range(range: Value) -> Result<Option<Range>> {
         u16::try_from(slot).ok().filter(|slot| *slot < SLOTS).ok_or_else(error::unexpected)
     };
     let (first, last) = (slot()?, slot()?);
+    if first > last {
+        return Err(error::unexpected());
+    }
     let mut nodes = parts.map(|node| address(&node));
     let primary = nodes.next().ok_or_else(error::unexpected)??;
     let replicas = nodes.filter_map(|node| node.ok().flatten()).collect();
@@ -122,6 +125,7 @@ mod tests {
             Value::Array(vec![Value::Nil]),
             Value::Array(vec![range(0, 16384, vec![node(host("a"), 1)])]),
             Value::Array(vec![range(-1, 1, vec![node(host("a"), 1)])]),
+            Value::Array(vec![range(100, 5, vec![node(host("a"), 1)])]),
             Value::Array(vec![range(0, 1, vec![])]),
             Value::Array(vec![range(0, 1, vec![node(host("a"), 70000)])]),
         ] {

@@ -24,10 +24,14 @@ impl Watch {
 
     /// Notes that calls go to this node, before the first of them does.
     pub(super) fn notice(&self, node: &Arc<Node>) {
-        if !self.nodes.iter().any(|watched| Arc::ptr_eq(watched, node)) {
+        if !self.has(node) {
             self.is_over.store(true, SeqCst);
             self.over.notify_one();
         }
+    }
+
+    pub(super) fn has(&self, node: &Arc<Node>) -> bool {
+        self.nodes.iter().any(|watched| Arc::ptr_eq(watched, node))
     }
 
     pub(crate) fn nodes(&self) -> &[Arc<Node>] {
