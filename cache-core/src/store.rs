@@ -465,6 +465,10 @@ pub struct Profile {
     /// `true` if a lease leaves something behind in the backend, such as a marker in a database. A
     /// chain then releases the leases that it does not need ([`Store::release_leases`]).
     pub markers: bool,
+    /// `true` if the backend has several parts that fail one by one, and the store keeps calls off a
+    /// part that does not answer. A chain then has no circuit breaker for the store as a whole, unless
+    /// it is set: the failures of one part would open it for all.
+    pub sharded: bool,
     /// The identity of the data of a store without leases. Stores of one type with the same domain
     /// count as the same data, and share the fence that a chain puts around them. If different data
     /// has the same domain, some fills are refused, and writes of equal keys wait for each other.
@@ -488,6 +492,7 @@ impl Profile {
             takes_once: true,
             origin: false,
             markers: false,
+            sharded: false,
             domain: 0,
             ttl_resolution: Duration::from_millis(1),
             entries: 0,
@@ -527,6 +532,12 @@ impl Profile {
     /// Sets whether a lease leaves something behind in the backend.
     pub const fn markers(mut self, markers: bool) -> Self {
         self.markers = markers;
+        self
+    }
+
+    /// Sets whether the backend has several parts that fail one by one.
+    pub const fn sharded(mut self, sharded: bool) -> Self {
+        self.sharded = sharded;
         self
     }
 

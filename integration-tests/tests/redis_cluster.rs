@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cache_chain::ChainCache;
 use cache_core::{Entry, ErrorKind, Expiry, Key, Lifetime, Moment, Store as _, Ticket};
 use integration_tests::{
     RedisCluster, RedisServer, all, documented_cluster_permissions, documented_permissions,
@@ -498,4 +499,54 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
             return output;
         }
     }
+}
+
+/// Nothing was sent to the dead primary, so the call follows to the new one.
+#[tokio::test]
+async fn a_call_that_was_not_sent_follows_a_failover() {
+    let mut cluster = RedisCluster::start().await;
+    let store = store(&cluster).await;
+    let keys = keys();
+    set_all(&store, &keys, 1).await;
+    let dead = cluster.primaries()[0];
+    let replica = cluster.replica_of(dead);
+    cluster.kill(dead);
+    cluster.wait_until_primary(replica).await;
+    cluster.wait_until_whole().await;
+    set_all(&store, &keys, 2).await;
+    assert_eq!(values(&store, &keys).await, vec![Some(2); 100]);
+}
+
+/// The failures of one node do not open the circuit breaker of a chain for the others, and calls to it
+/// are kept off.
+#[tokio::test]
+async fn the_keys_of_other_nodes_are_served_while_one_is_down() {
+    let mut cluster = RedisCluster::start_with(3, 0, &["--cluster-require-full-coverage", "no"]).await;
+    let store = store(&cluster).await;
+    let chain = ChainCache::builder().tier(store.clone()).build().unwrap();
+    let [dead, healthy] = [0, 1].map(|node| {
+        let is_on = |key: &&Key| cluster.owner_of(slot_of(&cluster, key)) == node;
+        let keys = keys();
+        keys.iter().find(is_on).unwrap().clone()
+    });
+    set(&store, &healthy, 1).await;
+    // It hangs, so each call to it would wait for the timeout.
+    cluster.stop(0);
+    let failures = async |count: usize| {
+        let (started, mut calls) = (Instant::now(), 0);
+        while calls < count {
+            chain.get(dead.as_bytes()).await.unwrap_err();
+            calls += 1;
+        }
+        started.elapsed()
+    };
+    let first = failures(5).await;
+    let later = failures(50).await;
+    assert!(later < first, "{later:?} for 50 calls, {first:?} for 5");
+    for _ in 0..50 {
+        assert_eq!(chain.get(healthy.as_bytes()).await.unwrap(), Some(1));
+    }
+    cluster.resume(0);
+    eventually("an answer", async || chain.get(dead.as_bytes()).await.ok()).await;
+    cluster.kill(0);
 }

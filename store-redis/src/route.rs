@@ -6,7 +6,13 @@ use cache_core::{Error, ErrorKind, Result};
 use futures_util::{FutureExt as _, future::join_all};
 use tokio::time::{Instant, sleep};
 
-use crate::connection::{call::Call, cluster::Cluster, error, node::Node, redirection::Redirection};
+use crate::connection::{
+    call::Call,
+    cluster::Cluster,
+    error::{self, is_unsent},
+    node::Node,
+    redirection::Redirection,
+};
 
 /// Which keys are asked for together.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,7 +105,7 @@ impl<'a> Route<'a> {
                 let answers = answers.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect());
                 for (member, answer) in group.members.into_iter().zip(answers) {
                     let at = member.at;
-                    match self.next(&group.node, member, answer) {
+                    match self.next(&group.node, member, answer).await {
                         Ok(next) => pending.push(next),
                         Err(answer) => results[at] = Some(answer),
                     }
@@ -110,11 +116,15 @@ impl<'a> Route<'a> {
     }
 
     /// Returns what to ask after this answer, or the result.
-    fn next<T>(&self, from: &Arc<Node>, member: Pending, answer: Result<T>) -> Result<Pending, Result<T>> {
+    async fn next<T>(&self, from: &Arc<Node>, member: Pending, answer: Result<T>) -> Result<Pending, Result<T>> {
         let Some(redirection) = Redirection::of(&answer) else {
-            if answer.as_ref().is_err_and(is_of_the_node) {
-                // Another one may have taken its place.
-                self.cluster.read_slots_soon();
+            if !answer.as_ref().is_err_and(is_of_the_node) {
+                return Err(answer);
+            }
+            // Another one may have taken its place.
+            self.cluster.read_slots_soon();
+            if answer.as_ref().is_err_and(is_unsent) && self.is_replaced(from, member.slot).await {
+                return Ok(Pending { redirected: None, ..member });
             }
             return Err(answer);
         };
@@ -129,6 +139,12 @@ impl<'a> Route<'a> {
             redirection => self.cluster.follow(redirection, from),
         };
         Ok(Pending { at: member.at, slot: member.slot, redirected })
+    }
+
+    /// Returns `true` if another node holds the slot now.
+    async fn is_replaced(&self, node: &Arc<Node>, slot: u16) -> bool {
+        let is_read = self.cluster.wait_for_slots(self.started).await.is_ok();
+        is_read && !self.cluster.holds(node, slot)
     }
 
     /// Groups items by the nodes that hold them. Also returns the places of those for which no node is

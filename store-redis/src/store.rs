@@ -152,6 +152,7 @@ where
             .leases(records)
             .claims(records)
             .markers(records)
+            .sharded(matches!(self.0.keyspace.connection.shared().servers, Servers::Cluster(_)))
             .domain(self.0.domain)
             .ttl_resolution(self.0.keyspace.connection.shared().timeout)
     }

@@ -115,7 +115,7 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
             lifetimes: TierLifetimes { default_ttl: Ttl::Never, max_ttl: Ttl::Never },
             read_timeout: Duration::from_secs(3),
             write_timeout: Duration::from_secs(3),
-            breaker: Some(Circuit::new(Breaker::new())),
+            breaker: (!profile.sharded).then(|| Circuit::new(Breaker::new())),
             is_origin: profile.origin,
             pending: PendingDeletes::new(65_536),
             fills: Arc::default(),
@@ -171,7 +171,8 @@ impl<V: Clone + Send + Sync + 'static> Tier<V> {
     }
 
     /// Sets when the circuit breaker opens, so that a tier which times out or is unavailable is
-    /// skipped. Local tiers have no breaker. Default: [`Breaker::new`].
+    /// skipped. Local tiers have no breaker. Default: [`Breaker::new`]; none for a store of several
+    /// servers that keeps calls off those that do not answer ([`Profile::sharded`](cache_core::Profile::sharded)).
     pub fn breaker(mut self, breaker: Breaker) -> Self {
         self.breaker = Some(Circuit::new(breaker));
         self

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{
     batch::{Request, get},
     error,
+    health::Health,
     link::Connected,
     node::Node,
     reply::{check, integer, unix_micros},
@@ -79,6 +80,7 @@ impl Call {
 
     /// Returns the connection of a link and its generation; waits until it is set up.
     async fn connect(&self, link: usize) -> Result<(Arc<Connected>, u64)> {
+        self.node.health().map_or(Ok(()), Health::enter)?;
         if let Some(connected) = self.node.connected(link) {
             return Ok(connected);
         }
@@ -92,9 +94,17 @@ impl Call {
         match self.before_deadline(link, generation, connecting, late).await? {
             Ok(connected) => Ok((connected, generation)),
             Err(error) => {
+                self.failed();
                 self.node.replace(link, generation);
                 Err(error)
             }
+        }
+    }
+
+    /// Notes that the server has not answered.
+    fn failed(&self) {
+        if let Some(health) = self.node.health() {
+            health.failed();
         }
     }
 
@@ -110,6 +120,7 @@ impl Call {
     ) -> Result<F::Output> {
         let output = tokio::time::timeout_at(self.started + self.node.timeout(), future).await;
         output.map_err(|_| {
+            self.failed();
             self.node.replace_unresponsive(link, generation);
             late()
         })
@@ -144,9 +155,13 @@ impl Call {
         let late = || error::timed_out(self.node.timeout());
         let replies = self.before_deadline(link, generation, pin!(connected.queue.ask(request)), late).await?;
         let replies = replies.map_err(|error| {
+            self.failed();
             self.node.replace(link, generation);
             if runtime::has_ended(&connected.runtime) { runtime::ended() } else { error }
         })?;
+        if let Some(health) = self.node.health() {
+            health.answered();
+        }
         if self.node.needs_primary() && replies.iter().any(error::is_read_only) {
             // It was a primary when the link was set up.
             self.node.replace(link, generation);

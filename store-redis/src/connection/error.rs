@@ -1,7 +1,7 @@
 //! Errors of Redis and of the driver as errors of the cache. No message shows a value or a
 //! credential.
 
-use std::time::Duration;
+use std::{error::Error as StdError, fmt, time::Duration};
 
 use cache_core::{Error, ErrorKind};
 use redis::{ConnectionAddr, RedisError, ServerError, Value};
@@ -60,6 +60,12 @@ pub(super) fn connect_timed_out(timeout: Duration, address: &ConnectionAddr) -> 
 
 /// Returns the error of a failed attempt to connect.
 pub(super) fn connect_failed(error: &RedisError, address: &ConnectionAddr) -> Error {
+    let error = connection_error(error, address);
+    let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    Error::with_source(error.kind(), error.to_string(), Unsent(cause))
+}
+
+fn connection_error(error: &RedisError, address: &ConnectionAddr) -> Error {
     let hint = hint::for_address(address);
     if error.is_timeout() {
         let message = format!("no connection to Redis in time; {hint}");
@@ -94,7 +100,30 @@ pub(super) fn superseded() -> Error {
 pub(super) fn not_primary() -> Error {
     let message =
         "this Redis server is a replica, but was named as the primary; a failover may be under way, try again";
-    Error::new(ErrorKind::Unavailable, message)
+    Error::with_source(ErrorKind::Unavailable, message, Unsent("role:slave".to_owned()))
+}
+
+/// Returns the error of a call to a node that has not answered for some time.
+pub(super) fn not_answering(pause: Duration) -> Error {
+    let message = format!("a node of the Redis cluster does not answer; it is tried again within {pause:?}");
+    Error::with_source(ErrorKind::Unavailable, message, Unsent("the last calls have failed".to_owned()))
+}
+
+/// The source of the error of a call that has sent nothing: its cause.
+#[derive(Debug)]
+struct Unsent(String);
+
+impl fmt::Display for Unsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Unsent {}
+
+/// Returns `true` for the error of a call that has sent nothing.
+pub(crate) fn is_unsent(error: &Error) -> bool {
+    error.source_as::<Unsent>().is_some()
 }
 
 /// Returns the error of a write that too few replicas have confirmed.

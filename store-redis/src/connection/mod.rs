@@ -17,6 +17,7 @@ mod sentinels;
 mod source;
 
 mod handshake;
+mod health;
 
 mod batch;
 mod last_reply;

@@ -9,6 +9,7 @@ use cache_core::{Key, SharedClock, backend::lock};
 use redis::ConnectionAddr;
 
 use super::{
+    health::Health,
     link::{Connected, Connecting, Link, Target},
     server::{Role, Server},
 };
@@ -19,6 +20,7 @@ pub(crate) struct Node {
     pub(super) target: Arc<Target>,
     links: Box<[Mutex<Link>]>,
     timeout: Duration,
+    health: Health,
 }
 
 /// A link is replaced if a call on it times out and it has not replied for this many timeouts: a
@@ -33,7 +35,7 @@ impl Node {
             let link = |at| Mutex::new(Link::new(&target, on_breakage(this, at, 0)));
             // The last one is for waiting.
             let links = (0..=links).map(link).collect();
-            Self { this: Weak::clone(this), target, links, timeout }
+            Self { this: Weak::clone(this), target, links, timeout, health: Health::default() }
         })
     }
 
@@ -60,6 +62,11 @@ impl Node {
     /// Returns the number of replicas that must confirm a write.
     pub(crate) fn replicas(&self) -> usize {
         self.target.replicas
+    }
+
+    /// Returns the health, which only a part of a cluster has.
+    pub(super) fn health(&self) -> Option<&Health> {
+        self.is_shard().then_some(&self.health)
     }
 
     pub(super) fn role(&self) -> Role {
@@ -108,6 +115,7 @@ impl Node {
     /// Replaces all links, because another server may have taken the place of the one that they lead
     /// to.
     pub(super) fn replace_all(&self) {
+        self.health.forget();
         for link in 0..self.links.len() {
             let (connecting, generation) = self.connecting(link);
             // One that is being set up will find the server as it is then.

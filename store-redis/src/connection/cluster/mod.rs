@@ -185,11 +185,16 @@ impl Cluster {
         // A node with an address that cannot be used is as good as none.
         let at = self.member(&mut state, &to).ok()?;
         self.tell_watches(&state.members[at].node);
+        let node = Arc::clone(&state.members[at].node);
+        let mut is_promoted = false;
         if let (Some(slot), Ok(owner)) = (moved, u16::try_from(at)) {
+            is_promoted = !state.owners.contains(&owner);
             state.owners[usize::from(slot.min(SLOTS - 1))] = owner;
         }
-        let node = Arc::clone(&state.members[at].node);
         drop(state);
+        if is_promoted {
+            node.replace_all();
+        }
         if moved.is_some() {
             self.read_slots_soon();
         }
@@ -221,6 +226,11 @@ impl Cluster {
     /// that began at `started`.
     pub(crate) async fn read_slots(&self, started: Instant) -> Result<()> {
         self.read_slots_after(Duration::ZERO, started).await
+    }
+
+    /// Waits for the last reading of the slots, if it is under way.
+    pub(crate) async fn wait_for_slots(&self, started: Instant) -> Result<()> {
+        self.read_slots_after(MIN_PAUSE, started).await
     }
 
     /// As `read_slots`, unless the last reading began less than `pause` ago.
