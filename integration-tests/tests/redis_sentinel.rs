@@ -145,8 +145,8 @@ async fn what_sentinels_do_not_know_is_said() {
     let unknown = connect("other", with_password("swordfish"), "redis://:hunter2@primary/").await.unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::Unavailable);
     assert!(unknown.to_string().contains("names a primary for `other`"), "{unknown}");
-    let denied = connect("cache", with_password("wrong"), "redis://:hunter2@primary/").await.unwrap_err();
-    assert_eq!(denied.kind(), ErrorKind::Denied, "{denied}");
+    let denied_by_sentinels = connect("cache", with_password("wrong"), "redis://:hunter2@primary/").await.unwrap_err();
+    assert_eq!(denied_by_sentinels.kind(), ErrorKind::Denied, "{denied_by_sentinels}");
     let denied = connect("cache", with_password("swordfish"), "redis://:wrong@primary/").await.unwrap_err();
     assert_eq!(denied.kind(), ErrorKind::Denied, "{denied}");
     let nobody = RedisServer::start().await.url();
@@ -154,7 +154,7 @@ async fn what_sentinels_do_not_know_is_said() {
     assert_eq!(unreachable.kind(), ErrorKind::Unavailable);
     let none = connect("cache", vec![], "redis://primary/").await.unwrap_err();
     assert_eq!(none.kind(), ErrorKind::InvalidInput);
-    for error in [unknown, denied, unreachable, none] {
+    for error in [unknown, denied_by_sentinels, denied, unreachable, none] {
         let shown = format!("{error:#} {error:?}");
         assert!(!["hunter2", "swordfish", "wrong"].iter().any(|secret| shown.contains(secret)), "{shown}");
     }

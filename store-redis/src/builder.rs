@@ -31,8 +31,9 @@ pub struct RedisStoreBuilder<V, C, On> {
 }
 
 impl<V> RedisStore<V> {
-    /// Returns a builder for a store with its own connection to a URL, or with the settings of the
-    /// application's own [`redis::Client`] or [`redis::ConnectionInfo`]; see
+    /// Returns a builder for a store with its own connection to a URL, to a
+    /// [cluster](RedisTarget::cluster), to the primary that [sentinels](RedisTarget::sentinel) name, or
+    /// with the settings of the application's own [`redis::Client`] or [`redis::ConnectionInfo`]; see
     /// [`RedisConnection::builder`].
     ///
     /// # Examples

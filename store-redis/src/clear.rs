@@ -20,7 +20,7 @@ use crate::{
     route::{Grouping, Route},
 };
 
-/// How often a cluster is cleared again because slots have moved meanwhile.
+/// The number of passes over a cluster whose slots move.
 const MAX_PASSES: u32 = 5;
 
 /// Unlinks the keys of the namespace.
@@ -39,7 +39,7 @@ pub(crate) async fn clear(keyspace: &Keyspace) -> Result<()> {
         for cleared in join_all(before.primaries.iter().map(|node| clear_node(keyspace, node))).await {
             cleared?;
         }
-        if before.is_stable() && before.claims == cluster.layout().await?.claims {
+        if before.is_stable() && before.reports == cluster.layout().await?.reports {
             return Ok(());
         }
     }
@@ -75,7 +75,8 @@ async fn clear_node(keyspace: &Keyspace, node: &Arc<Node>) -> Result<()> {
     }
 }
 
-/// Waits for the replicas that must confirm what was removed, also by an earlier clear that has failed.
+/// Waits until replicas have confirmed the removals, including those of an earlier `clear` that has
+/// failed.
 async fn confirm(node: &Arc<Node>) -> Result<()> {
     if node.replicas() == 0 {
         return Ok(());

@@ -44,11 +44,26 @@ struct Pending {
     redirected: Option<(Arc<Node>, bool)>,
 }
 
+/// What to do for an item.
+enum Step<T> {
+    /// Ask for it again.
+    Again(Pending),
+    /// Return its result.
+    Done(Result<T>),
+}
+
 /// Items that are asked for together.
 struct Group {
     node: Arc<Node>,
     is_asking: bool,
     members: Vec<Pending>,
+}
+
+impl Group {
+    fn call(&self, started: Instant) -> Call {
+        let call = Call::since(&self.node, started);
+        if self.is_asking { call.asking() } else { call }
+    }
 }
 
 impl<'a> Route<'a> {
@@ -94,10 +109,17 @@ impl<'a> Route<'a> {
                 results[at] = Some(Err(error));
             }
             let asked = groups.into_iter().map(|group| {
-                let call = Call::since(&group.node, self.started);
-                let call = if group.is_asking { call.asking() } else { call };
-                let asked = group.members.iter().map(|member| &items[member.at]).collect();
-                work(call, asked).map(|answers| (group, answers))
+                let work = group.node.admit().map(|()| {
+                    let asked = group.members.iter().map(|member| &items[member.at]).collect();
+                    work(group.call(self.started), asked)
+                });
+                async move {
+                    let answers = match work {
+                        Ok(work) => work.await,
+                        Err(refused) => Err(refused),
+                    };
+                    (group, answers)
+                }
             });
             pending = Vec::new();
             for (group, answers) in join_all(asked).await {
@@ -105,9 +127,9 @@ impl<'a> Route<'a> {
                 let answers = answers.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect());
                 for (member, answer) in group.members.into_iter().zip(answers) {
                     let at = member.at;
-                    match self.next(&group.node, member, answer).await {
-                        Ok(next) => pending.push(next),
-                        Err(answer) => results[at] = Some(answer),
+                    match self.step_after(answer, &group.node, member).await {
+                        Step::Again(member) => pending.push(member),
+                        Step::Done(result) => results[at] = Some(result),
                     }
                 }
             }
@@ -115,30 +137,31 @@ impl<'a> Route<'a> {
         results.into_iter().map(|result| result.unwrap_or_else(|| Err(error::unexpected()))).collect()
     }
 
-    /// Returns what to ask after this answer, or the result.
-    async fn next<T>(&self, from: &Arc<Node>, member: Pending, answer: Result<T>) -> Result<Pending, Result<T>> {
+    /// Returns the step after this answer of a node.
+    async fn step_after<T>(&self, answer: Result<T>, from: &Arc<Node>, member: Pending) -> Step<T> {
         let Some(redirection) = Redirection::of(&answer) else {
             if !answer.as_ref().is_err_and(is_of_the_node) {
-                return Err(answer);
+                return Step::Done(answer);
             }
             // Another one may have taken its place.
             self.cluster.read_slots_soon();
             if answer.as_ref().is_err_and(is_unsent) && self.is_replaced(from, member.slot).await {
-                return Ok(Pending { redirected: None, ..member });
+                return Step::Again(Pending { redirected: None, ..member });
             }
-            return Err(answer);
+            return Step::Done(answer);
         };
         if self.started.elapsed() + PAUSE >= self.cluster.timeout() {
-            return Err(Err(error::not_found_in_time(member.slot)));
+            return Step::Done(Err(error::not_found_in_time(member.slot)));
         }
         let redirected = match redirection {
             Redirection::Again => {
                 self.cluster.read_slots_soon();
                 member.redirected
             }
-            redirection => self.cluster.follow(redirection, from),
+            Redirection::Moved { slot, to } => self.cluster.moved(*slot, to, from).map(|node| (node, false)),
+            Redirection::Ask { to, .. } => self.cluster.receiver(to, from).map(|node| (node, true)),
         };
-        Ok(Pending { at: member.at, slot: member.slot, redirected })
+        Step::Again(Pending { at: member.at, slot: member.slot, redirected })
     }
 
     /// Returns `true` if another node holds the slot now.

@@ -23,13 +23,15 @@ struct Server {
 }
 
 /// The tests of a server that speaks TLS.
-const TLS: [&str; 6] = [
+const TLS: [&str; 8] = [
     "tls_with_a_root_certificate_of_ones_own",
     "a_certificate_that_cannot_be_used_says_why",
     "a_server_that_wants_a_certificate_of_its_clients_is_said",
     "a_client_lends_its_certificates",
     "a_port_with_the_other_protocol_says_which_url_to_try",
     "sentinels_and_servers_speak_tls",
+    "sentinels_and_servers_have_passwords_and_certificates",
+    "a_cluster_speaks_tls",
 ];
 
 const SERVERS: [Server; 5] = [

@@ -86,8 +86,8 @@ impl RedisConnectionBuilder {
         }
     }
 
-    /// Sets the number of TCP connections, 1 to 64, over which the keys are spread, to each primary
-    /// of a cluster. Default: 1. A
+    /// Sets the number of TCP connections to the server, or to each primary of a cluster, 1 to 64. The
+    /// keys are spread over them. Default: 1. A
     /// connection carries all calls concurrently, and one is enough until its driver keeps a core
     /// busy, at about 100,000 calls per second.
     pub fn connections(mut self, connections: usize) -> Self {
@@ -147,7 +147,8 @@ impl RedisConnectionBuilder {
         self
     }
 
-    /// Connects, and asks the server for its time.
+    /// Connects, and asks the server for its time. On a cluster it connects to every primary, and fails
+    /// if one does not answer; for [`connect_lazy`](Self::connect_lazy) one node that answers is enough.
     ///
     /// # Errors
     ///

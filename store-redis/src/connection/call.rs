@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use super::{
     batch::{Request, get},
     error,
-    health::Health,
     link::Connected,
     node::Node,
     reply::{check, integer, unix_micros},
@@ -80,7 +79,6 @@ impl Call {
 
     /// Returns the connection of a link and its generation; waits until it is set up.
     async fn connect(&self, link: usize) -> Result<(Arc<Connected>, u64)> {
-        self.node.health().map_or(Ok(()), Health::enter)?;
         if let Some(connected) = self.node.connected(link) {
             return Ok(connected);
         }
@@ -94,17 +92,16 @@ impl Call {
         match self.before_deadline(link, generation, connecting, late).await? {
             Ok(connected) => Ok((connected, generation)),
             Err(error) => {
-                self.failed();
-                self.node.replace(link, generation);
+                self.lost(link, generation);
                 Err(error)
             }
         }
     }
 
-    /// Notes that the server has not answered.
-    fn failed(&self) {
-        if let Some(health) = self.node.health() {
-            health.failed();
+    /// Replaces a link that has broken. All calls on it notice that, and it counts as one failure.
+    fn lost(&self, link: usize, generation: u64) {
+        if self.node.replace(link, generation) {
+            self.node.breaker().failed();
         }
     }
 
@@ -120,7 +117,10 @@ impl Call {
     ) -> Result<F::Output> {
         let output = tokio::time::timeout_at(self.started + self.node.timeout(), future).await;
         output.map_err(|_| {
-            self.failed();
+            // Waiting takes its time.
+            if link != self.node.waiting_link() {
+                self.node.breaker().failed();
+            }
             self.node.replace_unresponsive(link, generation);
             late()
         })
@@ -155,13 +155,10 @@ impl Call {
         let late = || error::timed_out(self.node.timeout());
         let replies = self.before_deadline(link, generation, pin!(connected.queue.ask(request)), late).await?;
         let replies = replies.map_err(|error| {
-            self.failed();
-            self.node.replace(link, generation);
+            self.lost(link, generation);
             if runtime::has_ended(&connected.runtime) { runtime::ended() } else { error }
         })?;
-        if let Some(health) = self.node.health() {
-            health.answered();
-        }
+        self.node.breaker().answered();
         if self.node.needs_primary() && replies.iter().any(error::is_read_only) {
             // It was a primary when the link was set up.
             self.node.replace(link, generation);

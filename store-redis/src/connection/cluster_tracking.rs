@@ -24,7 +24,7 @@ use futures_util::{
 };
 
 use super::{
-    cluster::{Cluster, claims::Claims, watch::Watch},
+    cluster::{Cluster, slot_reports::SlotReports, watch::Watch},
     tracking::{Shard, Stop, Tracking},
 };
 
@@ -40,10 +40,10 @@ pub(super) async fn run(
         Ok(watch) => watch,
         Err(error) => return (Stop::Ended(error), false),
     };
-    let claims = Arc::new(Claims::new(watch.nodes().len()));
-    let whole = Arc::new(Whole::new(watch.nodes().len(), sink, Arc::clone(&claims), Arc::clone(&watch)));
+    let reports = Arc::new(SlotReports::new(watch.nodes().len()));
+    let whole = Arc::new(Whole::new(watch.nodes().len(), sink, Arc::clone(&reports), Arc::clone(&watch)));
     let part = |(at, node)| {
-        let shard = Shard { cluster: Arc::clone(cluster), claims: Arc::clone(&claims), at };
+        let shard = Shard { cluster: Arc::clone(cluster), reports: Arc::clone(&reports), at };
         let tracking = Tracking::new(Arc::clone(node), prefix).of_shard(shard);
         let sink = Arc::new(Part { at, whole: Arc::clone(&whole) });
         async move { tracking.run(heartbeat, sink).await }
@@ -64,7 +64,7 @@ pub(super) async fn run(
 /// Joins the parts.
 struct Whole {
     sink: Arc<dyn InvalidationSink>,
-    claims: Arc<Claims>,
+    reports: Arc<SlotReports>,
     watch: Arc<Watch>,
     state: Mutex<State>,
 }
@@ -77,9 +77,9 @@ struct State {
 }
 
 impl Whole {
-    fn new(parts: usize, sink: Arc<dyn InvalidationSink>, claims: Arc<Claims>, watch: Arc<Watch>) -> Self {
+    fn new(parts: usize, sink: Arc<dyn InvalidationSink>, reports: Arc<SlotReports>, watch: Arc<Watch>) -> Self {
         let state = State { parts: vec![(false, None); parts], has_begun: false, proven: None };
-        Self { sink, claims, watch, state: Mutex::new(state) }
+        Self { sink, reports, watch, state: Mutex::new(state) }
     }
 
     fn begin(&self, part: usize, mechanism: &'static str) {
@@ -94,7 +94,7 @@ impl Whole {
     fn prove(&self, part: usize, moment: Instant) {
         let mut state = lock(&self.state);
         state.parts[part].1 = Some(moment);
-        if !state.has_begun || self.watch.is_over() || self.claims.check().is_err() {
+        if !state.has_begun || self.watch.is_over() || self.reports.check().is_err() {
             return;
         }
         let least = state.parts.iter().map(|(_, proven)| *proven).min().flatten();

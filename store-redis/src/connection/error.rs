@@ -104,8 +104,9 @@ pub(super) fn not_primary() -> Error {
 }
 
 /// Returns the error of a call to a node that has not answered for some time.
-pub(super) fn not_answering(pause: Duration) -> Error {
-    let message = format!("a node of the Redis cluster does not answer; it is tried again within {pause:?}");
+pub(super) fn not_answering(address: &ConnectionAddr, pause: Duration) -> Error {
+    let message =
+        format!("the node {address} of the Redis cluster does not answer; it is tried again within {pause:?}");
     Error::with_source(ErrorKind::Unavailable, message, Unsent("the last calls have failed".to_owned()))
 }
 

@@ -26,8 +26,8 @@ use super::{
 pub enum Invalidations {
     /// By client tracking: the server announces every change, whoever makes it. The default.
     ///
-    /// If the server does not allow or support it, the stream falls back on pub/sub, and this store
-    /// announces its own writes from then on. The stream tries client tracking again each time that
+    /// If the server does not allow or support it, the stream falls back on pub/sub, except on a
+    /// cluster, and this store announces its own writes from then on. The stream tries client tracking again each time that
     /// it connects.
     #[default]
     Tracking,

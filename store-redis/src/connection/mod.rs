@@ -8,6 +8,7 @@ pub(crate) mod redirection;
 pub(crate) mod error;
 mod runtime;
 
+mod login;
 pub(crate) mod reply;
 mod survey;
 
@@ -17,7 +18,7 @@ mod sentinels;
 mod source;
 
 mod handshake;
-mod health;
+mod node_breaker;
 
 mod batch;
 mod last_reply;
@@ -53,6 +54,7 @@ use std::{
 };
 
 use cache_core::{Result, SharedClock};
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use self::{call::connect_all, cluster::Cluster, node::Node};
@@ -83,10 +85,8 @@ pub(crate) enum Servers {
 impl Shared {
     /// Connects all links to all servers.
     pub(crate) async fn connect(&self) -> Result<()> {
-        for node in self.nodes().await? {
-            connect_all(&node).await?;
-        }
-        Ok(())
+        let nodes = self.nodes().await?;
+        join_all(nodes.iter().map(connect_all)).await.into_iter().collect()
     }
 
     /// Returns the servers that hold keys now.

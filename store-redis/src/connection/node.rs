@@ -5,12 +5,12 @@ use std::{
     time::Duration,
 };
 
-use cache_core::{Key, SharedClock, backend::lock};
+use cache_core::{Key, Result, SharedClock, backend::lock};
 use redis::ConnectionAddr;
 
 use super::{
-    health::Health,
     link::{Connected, Connecting, Link, Target},
+    node_breaker::NodeBreaker,
     server::{Role, Server},
 };
 
@@ -20,7 +20,7 @@ pub(crate) struct Node {
     pub(super) target: Arc<Target>,
     links: Box<[Mutex<Link>]>,
     timeout: Duration,
-    health: Health,
+    breaker: NodeBreaker,
 }
 
 /// A link is replaced if a call on it times out and it has not replied for this many timeouts: a
@@ -35,7 +35,7 @@ impl Node {
             let link = |at| Mutex::new(Link::new(&target, on_breakage(this, at, 0)));
             // The last one is for waiting.
             let links = (0..=links).map(link).collect();
-            Self { this: Weak::clone(this), target, links, timeout, health: Health::default() }
+            Self { this: Weak::clone(this), target, links, timeout, breaker: NodeBreaker::default() }
         })
     }
 
@@ -64,9 +64,17 @@ impl Node {
         self.target.replicas
     }
 
-    /// Returns the health, which only a part of a cluster has.
-    pub(super) fn health(&self) -> Option<&Health> {
-        self.is_shard().then_some(&self.health)
+    /// Lets a call through, unless the node does not answer.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind `Unavailable` if the last calls have failed.
+    pub(crate) fn admit(&self) -> Result<()> {
+        self.breaker.admit(self.address())
+    }
+
+    pub(super) fn breaker(&self) -> &NodeBreaker {
+        &self.breaker
     }
 
     pub(super) fn role(&self) -> Role {
@@ -115,7 +123,7 @@ impl Node {
     /// Replaces all links, because another server may have taken the place of the one that they lead
     /// to.
     pub(super) fn replace_all(&self) {
-        self.health.forget();
+        self.breaker.reset();
         for link in 0..self.links.len() {
             let (connecting, generation) = self.connecting(link);
             // One that is being set up will find the server as it is then.
@@ -133,17 +141,19 @@ impl Node {
     }
 
     /// Replaces the link, unless another call has done so since. The next server may have another
-    /// clock.
-    pub(super) fn replace(&self, link: usize, generation: u64) {
+    /// clock. Returns `true` if it was replaced.
+    pub(super) fn replace(&self, link: usize, generation: u64) -> bool {
         let on_breakage = on_breakage(&self.this, link, generation + 1);
         let mut current = self.link(link);
-        if current.generation == generation {
+        let is_current = current.generation == generation;
+        if is_current {
             self.server().invalidate_clock();
             let old = current.replace(&self.target, on_breakage);
             drop(current);
             // Dropped outside of the lock: it may be the last handle of the driver's connection.
             drop(old);
         }
+        is_current
     }
 }
 

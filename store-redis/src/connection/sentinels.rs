@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     error,
+    login::client_at,
     reply::{check, field},
-    source::client_at,
     survey::survey,
 };
 

@@ -107,7 +107,7 @@ struct State {
 pub(super) enum Role {
     /// Any server that the user names, be it a replica.
     Any,
-    /// A primary, for others know where it is.
+    /// A primary: a replica is refused, because sentinels name the right server.
     Primary,
     /// A primary that holds some of the keys.
     Shard,

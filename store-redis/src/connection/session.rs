@@ -55,7 +55,7 @@ pub(super) async fn check_primary(node: &Arc<Node>, server: &Value, replication:
 ///
 /// Returns an error if they name another one.
 pub(super) async fn check_named(node: &Node, address: &ConnectionAddr) -> Result<()> {
-    // If no sentinel answers, nobody can have replaced the server either, as far as is known.
+    // Without an answer the stream goes on: the heartbeat still shows a primary.
     let Ok(client) = node.target.source.client().await else { return Ok(()) };
     if client.get_connection_info().addr() == address {
         return Ok(());
@@ -64,11 +64,11 @@ pub(super) async fn check_named(node: &Node, address: &ConnectionAddr) -> Result
     Err(Error::new(ErrorKind::Unavailable, "sentinels name another primary now"))
 }
 
-/// Returns the replies; an error reply is an error.
+/// Returns the replies. The error reply to a single command is an error; those in a pipeline are
+/// returned, because INFO may be denied.
 pub(super) async fn ask(session: &mut MultiplexedConnection, commands: &Pipeline) -> Result<Vec<Value>> {
     let replies = session.send_packed_commands(commands, 0, commands.len()).await;
     let replies = replies.map_err(|error: RedisError| error::broken(&error))?;
-    // INFO may be denied.
     if let ([_], true) = (replies.as_slice(), commands.len() == 1) {
         return replies.into_iter().map(check).collect();
     }

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 use cache_core::Result;
-use redis::{Client, ConnectionAddr, ConnectionInfo};
+use redis::{Client, ConnectionAddr};
 
-use super::{error, sentinels::Sentinels};
+use super::sentinels::Sentinels;
 
-/// The server of a node, or those who know it.
+/// The server of a node, or the sentinels that know it.
 pub(super) enum Source {
     Fixed(Box<Client>),
     Sentinels(Box<Sentinels>),
@@ -33,15 +33,4 @@ impl Source {
             Self::Sentinels(sentinels) => sentinels.login().addr(),
         }
     }
-}
-
-/// Returns a client with these settings for another host and port.
-pub(super) fn client_at(settings: &ConnectionInfo, host: &str, port: u16) -> Result<Client> {
-    let address = match settings.addr().clone() {
-        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
-            ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure, tls_params }
-        }
-        _ => ConnectionAddr::Tcp(host.to_owned(), port),
-    };
-    Client::open(settings.clone().set_addr(address)).map_err(|error| error::invalid("the address", &error))
 }

@@ -41,7 +41,8 @@ pub(super) enum Parsed {
 
 impl RedisTarget {
     /// A Redis Cluster, of which these are some nodes. The first of them tells how to log in to all
-    /// nodes: user, password, protocol and TLS. One that answers is enough to find the others.
+    /// nodes: user, password, protocol and TLS; those of the others are ignored. One that answers is
+    /// enough to find the others.
     ///
     /// # Examples
     ///
@@ -59,9 +60,9 @@ impl RedisTarget {
         Self(Kind::Cluster(nodes.into_iter().map(Into::into).collect()))
     }
 
-    /// The primary that Redis Sentinel watches under this name. The sentinels are asked each time that
-    /// a connection is made, with the user and the password of their own targets. How to log in to the
-    /// primary is said by [`login`](Self::login).
+    /// The primary that Redis Sentinel watches under this name. The sentinels are asked when a connection
+    /// is made, with the user and the password of their own targets. [`login`](Self::login) sets how to
+    /// log in to the primary.
     ///
     /// # Examples
     ///
@@ -84,7 +85,8 @@ impl RedisTarget {
 
     /// Sets how to log in to the servers that [sentinels](Self::sentinel) name: with the user, the
     /// password, the database, the protocol and the TLS settings of this target. Its address is not
-    /// used. Default: no login, database 0, no TLS. It has no effect on other targets.
+    /// used. Default: no login, database 0, no TLS. Other targets have their own login, and ignore this
+    /// one.
     pub fn login(self, login: impl Into<Self>) -> Self {
         match self.0 {
             Kind::Sentinel { name, sentinels, .. } => {

@@ -34,7 +34,7 @@ use tokio::{sync::Notify, time::sleep};
 use super::{
     cluster::{
         Cluster,
-        claims::{Claim, Claims},
+        slot_reports::{SlotReport, SlotReports},
         slots::{SLOTS, slot_of},
     },
     error,
@@ -55,15 +55,15 @@ pub(crate) struct Tracking {
 pub(super) struct Shard {
     pub(super) cluster: Arc<Cluster>,
     /// What the servers say of their slots.
-    pub(super) claims: Arc<Claims>,
-    /// The place of this server in `claims`.
+    pub(super) reports: Arc<SlotReports>,
+    /// The place of this server in `reports`.
     pub(super) at: usize,
 }
 
 /// The number of heartbeats after which sentinels are asked again.
 const BEATS_PER_QUESTION: u32 = 4;
 
-/// The number of heartbeats in a row during which the servers that are followed may not hold all slots.
+/// The stream ends if its primaries do not hold all slots in more than this many heartbeats in a row.
 const MAX_INCOMPLETE: u32 = 3;
 
 impl Tracking {
@@ -160,7 +160,7 @@ impl Tracking {
     ///
     /// Returns an error after several in a row.
     fn count_incomplete(&self, incomplete: u32) -> Result<u32> {
-        match self.shard.as_ref().map_or(Ok(()), |shard| shard.claims.check()) {
+        match self.shard.as_ref().map_or(Ok(()), |shard| shard.reports.check()) {
             Ok(()) => Ok(0),
             Err(error) if incomplete >= MAX_INCOMPLETE => Err(error),
             Err(_) => Ok(incomplete + 1),
@@ -178,13 +178,13 @@ impl Tracking {
             heartbeat.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("NODES");
         }
         let mut replies = ask(session, &heartbeat).await?;
-        let claim = replies.split_off(replies.len().min(4));
+        let report = replies.split_off(replies.len().min(4));
         let [ping, server, replication, tracking] = replies.try_into().map_err(|_| error::unexpected())?;
         check(ping)?;
         let mut has_changed = false;
         if let Some(shard) = &self.shard {
-            let [info, nodes] = claim.try_into().map_err(|_| error::unexpected())?;
-            has_changed = shard.claims.note(shard.at, Claim::parse(info, nodes)?)?;
+            let [info, nodes] = report.try_into().map_err(|_| error::unexpected())?;
+            has_changed = shard.reports.note(shard.at, SlotReport::parse(info, nodes)?)?;
         }
         if !is_on(&check(tracking)?) {
             return Err(Error::new(ErrorKind::Backend, "the Redis server does not track this client any more"));

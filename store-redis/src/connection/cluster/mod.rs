@@ -4,45 +4,36 @@
 //! cluster adds is the table of the slots. It is read at the first call, and corrected by the nodes
 //! themselves: one that does not hold a slot any more names the one that does.
 
-pub(super) mod claims;
+mod reading;
+pub(super) mod slot_reports;
 pub(crate) mod slots;
 pub(crate) mod watch;
+mod watching;
 
 use std::{
     collections::HashSet,
     fmt,
-    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
-use cache_core::{
-    Error, ErrorKind, Result, SharedClock,
-    backend::{lock, write_id},
-};
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, Shared, join_all},
-};
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, Pipeline, Value, cmd};
-use tokio::time::{Instant, timeout, timeout_at};
+use cache_core::{Result, SharedClock, backend::lock};
+use futures_util::future::{BoxFuture, Shared};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo};
+use tokio::time::Instant;
 
 use self::{
-    claims::Claim,
     slots::{Range, SLOTS},
     watch::Watch,
 };
 use super::{
-    call::Call,
     error,
     link::Target,
+    login::client_at,
     node::Node,
-    redirection::{Address, Redirection},
-    reply::{check, info_field, text},
-    runtime,
+    redirection::Address,
     server::{Role, Server},
-    source::{Source, client_at},
-    survey::survey,
+    source::Source,
 };
 
 /// The nodes of a cluster, and the slots that they hold.
@@ -89,17 +80,12 @@ const KEPT: Duration = Duration::from_secs(60);
 
 const NOBODY: u16 = u16::MAX;
 
+/// A reading of the slots, which all calls that need it wait for.
 type Reading = Shared<BoxFuture<'static, Result<()>>>;
 
-/// The slots are not read again sooner than this after the last reading began, unless a call waits for
-/// it.
-const MIN_PAUSE: Duration = Duration::from_millis(200);
-
-/// The same for a call whose slot has no node.
+/// The slots are not read again sooner than this after the last reading began for a call whose slot has
+/// no node.
 const UNOWNED_PAUSE: Duration = Duration::from_millis(50);
-
-/// The most nodes that one reading asks.
-const MAX_ASKED: usize = 8;
 
 impl Cluster {
     /// Creates the table of a cluster that one of these nodes belongs to.
@@ -172,33 +158,39 @@ impl Cluster {
         members.map(|(_, member)| Arc::clone(&member.node)).collect()
     }
 
-    /// Returns the node to ask after a redirection, and whether the keys are on their way to it.
-    /// Returns `None` if the same is to be asked again. `from` is the node that has redirected the call.
-    pub(crate) fn follow(&self, redirection: &Redirection, from: &Node) -> Option<(Arc<Node>, bool)> {
-        let (to, moved) = match redirection {
-            Redirection::Moved { slot, to } => (to, Some(*slot)),
-            Redirection::Ask { to, .. } => (to, None),
-            Redirection::Again => return None,
-        };
-        let to = to.clone().or_host(&host_of(from.address()));
+    /// Notes that a slot is with the node at this address, as the node `from` has answered, and returns
+    /// it. Returns `None` if the address cannot be used.
+    pub(crate) fn moved(&self, slot: u16, to: &Address, from: &Node) -> Option<Arc<Node>> {
         let mut state = lock(&self.state);
-        // A node with an address that cannot be used is as good as none.
-        let at = self.member(&mut state, &to).ok()?;
-        self.tell_watches(&state.members[at].node);
+        let at = self.named_by(from, to, &mut state)?;
+        let owner = u16::try_from(at).ok()?;
         let node = Arc::clone(&state.members[at].node);
-        let mut is_promoted = false;
-        if let (Some(slot), Ok(owner)) = (moved, u16::try_from(at)) {
-            is_promoted = !state.owners.contains(&owner);
-            state.owners[usize::from(slot.min(SLOTS - 1))] = owner;
-        }
+        let is_promoted = !state.owners.contains(&owner);
+        state.owners[usize::from(slot.min(SLOTS - 1))] = owner;
         drop(state);
         if is_promoted {
+            // What was known of it is from before, when it was a primary, too.
             node.replace_all();
         }
-        if moved.is_some() {
-            self.read_slots_soon();
-        }
-        Some((node, moved.is_none()))
+        self.read_slots_soon();
+        Some(node)
+    }
+
+    /// Returns the node at this address, to which a slot of the node `from` is on its way. Returns `None`
+    /// if the address cannot be used.
+    pub(crate) fn receiver(&self, to: &Address, from: &Node) -> Option<Arc<Node>> {
+        let mut state = lock(&self.state);
+        let at = self.named_by(from, to, &mut state)?;
+        Some(Arc::clone(&state.members[at].node))
+    }
+
+    /// Returns the place of the node that another one has named, and tells the watches that calls go
+    /// there.
+    fn named_by(&self, from: &Node, to: &Address, state: &mut State) -> Option<usize> {
+        let to = to.clone().or_host(&host_of(from.address()));
+        let at = self.member(state, &to).ok()?;
+        self.tell_watches(&state.members[at].node);
+        Some(at)
     }
 
     /// Returns the place of the node with this address.
@@ -220,106 +212,6 @@ impl Cluster {
         let node = Node::new(target, *links, *timeout);
         state.members.push(Member { address: address.clone(), node, named: Instant::now() });
         Ok(state.members.len() - 1)
-    }
-
-    /// Reads the slots anew, or waits for the reading that is under way, until the deadline of a call
-    /// that began at `started`.
-    pub(crate) async fn read_slots(&self, started: Instant) -> Result<()> {
-        self.read_slots_after(Duration::ZERO, started).await
-    }
-
-    /// Waits for the last reading of the slots, if it is under way.
-    pub(crate) async fn wait_for_slots(&self, started: Instant) -> Result<()> {
-        self.read_slots_after(MIN_PAUSE, started).await
-    }
-
-    /// As `read_slots`, unless the last reading began less than `pause` ago.
-    async fn read_slots_after(&self, pause: Duration, started: Instant) -> Result<()> {
-        if runtime::has_ended(&runtime::current()?) {
-            return Err(runtime::ended());
-        }
-        let reading = self.reading(pause);
-        let limit = self.settings.timeout;
-        let read = timeout_at(started + limit, reading).await;
-        read.unwrap_or_else(|_| Err(error::timed_out(limit)))
-    }
-
-    /// Starts to read the slots, unless they were read just now.
-    pub(crate) fn read_slots_soon(&self) {
-        drop(self.reading(MIN_PAUSE));
-    }
-
-    /// Returns the reading that is under way or, if the last one began longer ago than `pause`, a new
-    /// one.
-    fn reading(&self, pause: Duration) -> Reading {
-        // One that hangs has lost its runtime.
-        let hangs = self.settings.connect_timeout * 3;
-        let mut state = lock(&self.state);
-        if let Some((reading, began)) = &state.reading {
-            let is_under_way = reading.peek().is_none() && began.elapsed() < hangs;
-            if is_under_way || began.elapsed() < pause {
-                return reading.clone();
-            }
-        }
-        let this = Weak::clone(&self.this);
-        let read = async move {
-            let Some(cluster) = this.upgrade() else { return Ok(()) };
-            cluster.read().await
-        };
-        // The timers of a runtime that ends panic.
-        let read = AssertUnwindSafe(read).catch_unwind();
-        let reading = read.map(|read| read.unwrap_or_else(|_| Err(runtime::ended()))).boxed().shared();
-        state.reading = Some((reading.clone(), Instant::now()));
-        drop(state);
-        // It goes on if its caller leaves.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(reading.clone().map(drop));
-        }
-        reading
-    }
-
-    async fn read(&self) -> Result<()> {
-        let clients = self.clients_to_ask();
-        let asked = clients.len();
-        let views = survey(clients.iter().map(|client| self.ask(client))).await;
-        let views = views.map_err(|error| match error {
-            Some(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Denied) => error,
-            error => error::unreachable_cluster(asked, error),
-        })?;
-        // A node that is cut off from the others may have an old view.
-        let latest = views.into_iter().max_by_key(|view| (view.is_ok, view.epoch));
-        let ranges = latest.map(|view| view.ranges).unwrap_or_default();
-        self.install(&ranges)
-    }
-
-    /// Returns clients of known nodes and of those that the user has named.
-    fn clients_to_ask(&self) -> Vec<Client> {
-        let state = lock(&self.state);
-        let known: Vec<&Address> = state.members.iter().map(|member| &member.address).collect();
-        // Not always the same ones.
-        let first = usize::try_from(write_id::next() % (known.len().max(1) as u64)).unwrap_or_default();
-        let known = known.iter().cycle().skip(first).take(known.len().min(MAX_ASKED));
-        let known = known.filter_map(|address| client_at(self.login(), &address.host, address.port).ok());
-        let clients: Vec<Client> = known.chain(self.seeds.iter().take(MAX_ASKED).cloned()).collect();
-        drop(state);
-        let mut seen = HashSet::new();
-        clients.into_iter().filter(|client| seen.insert(client.get_connection_info().addr().to_string())).collect()
-    }
-
-    async fn ask(&self, client: &Client) -> Result<View> {
-        let limit = self.settings.connect_timeout;
-        let asking = async {
-            let address = client.get_connection_info().addr();
-            let connected = client.get_multiplexed_async_connection_with_config(&self.settings.config).await;
-            let mut connection = connected.map_err(|error| error::connect_failed(&error, address))?;
-            let mut questions = Pipeline::with_capacity(2);
-            questions.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("SLOTS");
-            let replies = connection.send_packed_commands(&questions, 0, 2).await;
-            let [info, slots] =
-                replies.map_err(|error| error::broken(&error))?.try_into().map_err(|_| error::unexpected())?;
-            View::parse(&info, slots, &host_of(address))
-        };
-        timeout(limit, asking).await.unwrap_or_else(|_| Err(error::timed_out(limit)))
     }
 
     /// Replaces the table.
@@ -353,65 +245,6 @@ impl Cluster {
         Ok(())
     }
 
-    /// Returns all primaries with slots, and what they say of them.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of a node.
-    pub(crate) async fn layout(&self) -> Result<Layout> {
-        let started = Instant::now();
-        self.read_slots(started).await?;
-        let primaries = self.owners();
-        let claims = join_all(primaries.iter().map(async |node| {
-            let [mut info, mut nodes] = [cmd("CLUSTER"), cmd("CLUSTER")];
-            info.arg("INFO");
-            nodes.arg("NODES");
-            let call = Call::since(node, started);
-            Claim::parse(call.ask(0, info).await?, call.ask(0, nodes).await?)
-        }));
-        let claims = claims.await.into_iter().collect::<Result<_>>()?;
-        Ok(Layout { primaries, claims })
-    }
-
-    /// Returns the primaries that hold no slots: one may be about to receive some.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of asking a node.
-    async fn idle_primaries(&self, primary: &Arc<Node>, started: Instant) -> Result<Vec<Arc<Node>>> {
-        let mut nodes = cmd("CLUSTER");
-        nodes.arg("NODES");
-        let reply = Call::since(primary, started).ask(0, nodes).await?;
-        let reply = text(&reply).ok_or_else(error::unexpected)?;
-        let idle: Vec<Arc<Node>> = {
-            let mut state = lock(&self.state);
-            let is_known = |address: &Address| state.members.iter().any(|member| member.address == *address);
-            let idle = claims::idle_primaries(&reply, is_known);
-            let own_host = host_of(primary.address());
-            let mut place = |address: Address| self.member(&mut state, &address.or_host(&own_host));
-            let places = idle.into_iter().map(&mut place).collect::<Result<Vec<usize>>>()?;
-            places.into_iter().map(|at| Arc::clone(&state.members[at].node)).collect()
-        };
-        // One that cannot be reached must not hold up the stream: nothing is proven once it gets slots.
-        let ping = async |node| Call::since(node, started).ask(0, cmd("PING")).await;
-        let answers = join_all(idle.iter().map(ping)).await;
-        Ok(idle.into_iter().zip(answers).filter(|(_, answer)| answer.is_ok()).map(|(node, _)| node).collect())
-    }
-
-    /// Starts a watch over all primaries, with and without slots; see [`Watch`].
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of reading the slots.
-    pub(crate) async fn watch_all(&self, started: Instant) -> Result<Arc<Watch>> {
-        self.read_slots(started).await?;
-        let mut nodes = self.owners();
-        let first = nodes.first().ok_or_else(|| error::unowned(0))?;
-        let idle = self.idle_primaries(first, started).await?;
-        nodes.extend(idle);
-        Ok(self.watch(nodes))
-    }
-
     /// Returns `true` if this node holds slots, as far as is known.
     pub(super) fn is_owner(&self, node: &Arc<Node>) -> bool {
         self.owners().iter().any(|owner| Arc::ptr_eq(owner, node))
@@ -420,26 +253,6 @@ impl Cluster {
     /// Returns `true` if this node holds the slot, as far as is known.
     pub(crate) fn holds(&self, node: &Arc<Node>, slot: u16) -> bool {
         self.owner(slot).is_some_and(|owner| Arc::ptr_eq(&owner, node))
-    }
-
-    /// Starts a watch over these nodes; see [`Watch`].
-    fn watch(&self, nodes: Vec<Arc<Node>>) -> Arc<Watch> {
-        let watch = Arc::new(Watch::new(nodes));
-        let mut watches = lock(&self.watches);
-        watches.retain(|watch| watch.strong_count() > 0);
-        watches.push(Arc::downgrade(&watch));
-        watch
-    }
-
-    fn is_watched(&self, node: &Arc<Node>) -> bool {
-        lock(&self.watches).iter().filter_map(Weak::upgrade).any(|watch| watch.has(node))
-    }
-
-    /// Tells the watches that calls go to this node.
-    fn tell_watches(&self, node: &Arc<Node>) {
-        for watch in lock(&self.watches).iter().filter_map(Weak::upgrade) {
-            watch.notice(node);
-        }
     }
 }
 
@@ -463,50 +276,6 @@ impl State {
         self.members = kept.into_iter().map(|(_, member)| member).collect();
         gone.into_iter().map(|(_, member)| member).collect()
     }
-}
-
-/// The primaries with slots, and what they say of them.
-pub(crate) struct Layout {
-    pub(crate) primaries: Vec<Arc<Node>>,
-    pub(crate) claims: Vec<Claim>,
-}
-
-impl Layout {
-    /// Returns `true` if these nodes hold all slots that are held, and none is on its way to another.
-    pub(crate) fn is_stable(&self) -> bool {
-        let claims: Vec<&Claim> = self.claims.iter().collect();
-        claims.iter().all(|claim| claim.is_stable() && claim.knows_no_holder_but(&claims))
-    }
-}
-
-/// The cluster as one node sees it.
-struct View {
-    /// `true` if the node takes part in a cluster that serves all slots.
-    is_ok: bool,
-    /// Rises with each failover and each slot that moves.
-    epoch: u64,
-    ranges: Vec<Range>,
-}
-
-impl View {
-    /// Parses the replies to CLUSTER INFO and CLUSTER SLOTS of the node at `host`.
-    fn parse(info: &Value, slots: Value, host: &str) -> Result<Self> {
-        let slots = check(slots).map_err(|error| if is_no_cluster(&error) { error::no_cluster() } else { error })?;
-        // It may be denied.
-        let is_ok = info_field(info, "cluster_state:").is_none_or(|state| state == "ok");
-        let epoch = info_field(info, "cluster_current_epoch:").and_then(|epoch| epoch.parse().ok());
-        let mut ranges = slots::parse(slots)?;
-        for range in &mut ranges {
-            range.primary = range.primary.clone().or_host(host);
-            range.replicas = range.replicas.iter().map(|replica| replica.clone().or_host(host)).collect();
-        }
-        Ok(Self { is_ok, epoch: epoch.unwrap_or_default(), ranges })
-    }
-}
-
-/// Returns `true` for the reply of a server whose support for clusters is disabled.
-fn is_no_cluster(error: &Error) -> bool {
-    format!("{error:#}").contains("cluster support disabled")
 }
 
 fn host_of(address: &ConnectionAddr) -> String {

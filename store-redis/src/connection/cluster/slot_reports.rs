@@ -14,7 +14,7 @@ use crate::connection::{
 
 /// What a primary says of itself in its reply to CLUSTER NODES.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Claim {
+pub(crate) struct SlotReport {
     id: String,
     /// The configuration epoch. It changes when the node takes over slots by a failover, and with the
     /// first of a series of slots that it is given.
@@ -29,7 +29,7 @@ pub(crate) struct Claim {
     is_ok: bool,
 }
 
-impl Claim {
+impl SlotReport {
     /// Parses the replies to CLUSTER INFO and CLUSTER NODES.
     pub(crate) fn parse(info: Value, nodes: Value) -> Result<Self> {
         let is_ok = info_field(&check(info)?, "cluster_state:").is_some_and(|state| state == "ok");
@@ -116,26 +116,26 @@ pub(super) fn idle_primaries(nodes: &str, is_known: impl Fn(&Address) -> bool) -
     addresses.map(|(by_ip, name)| name.filter(|_| by_name).unwrap_or(by_ip)).collect()
 }
 
-/// The claims of all primaries that an invalidation stream follows.
-pub(crate) struct Claims(Mutex<Vec<Option<Claim>>>);
+/// The reports of all primaries that an invalidation stream follows.
+pub(crate) struct SlotReports(Mutex<Vec<Option<SlotReport>>>);
 
-impl Claims {
+impl SlotReports {
     pub(crate) fn new(nodes: usize) -> Self {
         Self(Mutex::new(vec![None; nodes]))
     }
 
-    /// Notes the claim of a node. Returns `true` if it holds other slots than before.
+    /// Notes the report of a node. Returns `true` if it holds other slots than before.
     ///
     /// # Errors
     ///
     /// Returns an error if its configuration has changed: slots may have been with other nodes.
-    pub(crate) fn note(&self, node: usize, claim: Claim) -> Result<bool> {
-        let mut claims = lock(&self.0);
-        if claims[node].as_ref().is_some_and(|known| known.epoch != claim.epoch || known.id != claim.id) {
+    pub(crate) fn note(&self, node: usize, report: SlotReport) -> Result<bool> {
+        let mut reports = lock(&self.0);
+        if reports[node].as_ref().is_some_and(|known| known.epoch != report.epoch || known.id != report.id) {
             return Err(Error::new(ErrorKind::Unavailable, "the slots of the Redis cluster have another owner"));
         }
-        let has_changed = claims[node].as_ref().is_some_and(|known| known.slots != claim.slots);
-        claims[node] = Some(claim);
+        let has_changed = reports[node].as_ref().is_some_and(|known| known.slots != report.slots);
+        reports[node] = Some(report);
         Ok(has_changed)
     }
 
@@ -146,24 +146,24 @@ impl Claims {
     ///
     /// Returns an error that says what is missing.
     pub(crate) fn check(&self) -> Result<()> {
-        let claims = lock(&self.0);
+        let reports = lock(&self.0);
         let unavailable = |message: String| Err(Error::new(ErrorKind::Unavailable, message));
         let mut held = vec![false; usize::from(SLOTS)];
-        let Some(claims) = claims.iter().map(Option::as_ref).collect::<Option<Vec<&Claim>>>() else {
+        let Some(reports) = reports.iter().map(Option::as_ref).collect::<Option<Vec<&SlotReport>>>() else {
             return unavailable("a node of the Redis cluster has not answered".into());
         };
-        for claim in &claims {
-            if !claim.is_ok {
+        for report in &reports {
+            if !report.is_ok {
                 return unavailable("a primary of the Redis cluster cannot reach most of the others".into());
             }
-            let is_followed = |id: &String| claims.iter().any(|other| other.id == *id);
-            if !claim.receivers.iter().all(is_followed) {
+            let is_followed = |id: &String| reports.iter().any(|other| other.id == *id);
+            if !report.receivers.iter().all(is_followed) {
                 return unavailable("slots of the Redis cluster are on their way to a new node".into());
             }
-            if !claim.knows_no_holder_but(&claims) {
+            if !report.knows_no_holder_but(&reports) {
                 return unavailable("another node has taken over slots of the Redis cluster".into());
             }
-            for (first, last) in &claim.slots {
+            for (first, last) in &report.slots {
                 held[usize::from(*first)..=usize::from(*last)].fill(true);
             }
         }
@@ -178,74 +178,75 @@ impl Claims {
 mod tests {
     use super::*;
 
-    /// The claim of the first of these nodes, each with its id and its slots; the others are as the
+    /// The report of the first of these nodes, each with its id and its slots; the others are as the
     /// first knows them.
-    fn claim_of(state: &str, epoch: u64, nodes: &[(&str, &str)]) -> Result<Claim> {
+    fn report_of(state: &str, epoch: u64, nodes: &[(&str, &str)]) -> Result<SlotReport> {
         let line = |(at, (id, slots)): (usize, &(&str, &str))| {
             let myself = if at == 0 { "myself," } else { "" };
             format!("{id} 10.0.0.1:7000@17000,name {myself}master - 0 0 {epoch} connected {slots}\n")
         };
         let nodes: String = nodes.iter().enumerate().map(line).collect();
         let replica = "f00 10.0.0.9:7009@17009 slave abc 0 1 3 connected\n";
-        Claim::parse(
+        SlotReport::parse(
             Value::BulkString(format!("cluster_state:{state}\r\n").into()),
             Value::BulkString(format!("{nodes}{replica}").into()),
         )
     }
 
-    fn claim(nodes: &[(&str, &str)]) -> Claim {
-        claim_of("ok", 5, nodes).unwrap()
+    fn report(nodes: &[(&str, &str)]) -> SlotReport {
+        report_of("ok", 5, nodes).unwrap()
     }
 
     #[test]
-    fn a_node_claims_its_slots() {
-        let own = claim(&[("abc", "0-99 101 [77->-def] [500-<-f00]"), ("def", "102-16383"), ("idle", "")]);
+    fn a_node_reports_its_slots() {
+        let own = report(&[("abc", "0-99 101 [77->-def] [500-<-f00]"), ("def", "102-16383"), ("idle", "")]);
         assert_eq!(own.slots, [(0, 99), (101, 101)]);
         assert_eq!((own.id.as_str(), own.epoch, own.receivers.as_slice()), ("abc", 5, &["def".to_owned()][..]));
         assert_eq!(own.holders, ["def"]);
-        assert!(own.is_ok && !own.is_stable() && !claim_of("fail", 5, &[("abc", "")]).unwrap().is_ok);
+        assert!(own.is_ok && !own.is_stable() && !report_of("fail", 5, &[("abc", "")]).unwrap().is_ok);
         for slots in ["5-4", "16384", "x"] {
-            assert_eq!(claim_of("ok", 5, &[("abc", slots)]).unwrap_err().kind(), ErrorKind::Backend, "{slots}");
+            assert_eq!(report_of("ok", 5, &[("abc", slots)]).unwrap_err().kind(), ErrorKind::Backend, "{slots}");
         }
-        let nobody = Claim::parse(Value::BulkString(vec![]), Value::BulkString(b"abc 1.1.1.1:1@2 master - 0".into()));
+        let nobody =
+            SlotReport::parse(Value::BulkString(vec![]), Value::BulkString(b"abc 1.1.1.1:1@2 master - 0".into()));
         assert_eq!(nobody.unwrap_err().kind(), ErrorKind::Backend);
     }
 
     #[test]
     fn the_nodes_must_hold_all_slots_and_know_no_other_holder() {
-        let claims = Claims::new(2);
+        let reports = SlotReports::new(2);
         let note = |node: usize, slots: &str, other: &str| {
             let ids = if node == 0 { ["a", "b"] } else { ["b", "a"] };
-            claims.note(node, claim(&[(ids[0], slots), (ids[1], other)])).unwrap()
+            reports.note(node, report(&[(ids[0], slots), (ids[1], other)])).unwrap()
         };
-        let error = || claims.check().unwrap_err().to_string();
+        let error = || reports.check().unwrap_err().to_string();
         assert!(!note(0, "0-8000", "8001-16383"));
         assert!(error().contains("has not answered"));
         note(1, "8001-16383", "0-8000");
-        claims.check().unwrap();
+        reports.check().unwrap();
         // A slot moves from one to the other.
         assert!(note(0, "0-7999", "8001-16383"));
         assert!(error().contains("slot 8000"));
         assert!(note(1, "8000-16383", "0-7999"));
         note(0, "0-7999 [7->-b]", "8000-16383");
-        claims.check().unwrap();
+        reports.check().unwrap();
         // And one to a node that is not followed.
         assert!(!note(1, "8000-16383 [9000->-c]", "0-7999"));
         assert!(error().contains("new node"));
         // Another node has taken over, and the old primary does not know.
-        let other = claim(&[("b", "8000-16383"), ("c", "0-7999")]);
-        claims.note(1, other).unwrap();
+        let other = report(&[("b", "8000-16383"), ("c", "0-7999")]);
+        reports.note(1, other).unwrap();
         assert!(error().contains("has taken over"));
-        claims.note(1, claim_of("fail", 5, &[("b", "8000-16383"), ("a", "0-7999")]).unwrap()).unwrap();
+        reports.note(1, report_of("fail", 5, &[("b", "8000-16383"), ("a", "0-7999")]).unwrap()).unwrap();
         assert!(error().contains("cannot reach"));
     }
 
     #[test]
     fn another_epoch_is_another_owner() {
-        let claims = Claims::new(1);
-        claims.note(0, claim(&[("a", "0-16383")])).unwrap();
-        let next = claim_of("ok", 6, &[("a", "0-16383")]).unwrap();
-        assert_eq!(claims.note(0, next).unwrap_err().kind(), ErrorKind::Unavailable);
+        let reports = SlotReports::new(1);
+        reports.note(0, report(&[("a", "0-16383")])).unwrap();
+        let next = report_of("ok", 6, &[("a", "0-16383")]).unwrap();
+        assert_eq!(reports.note(0, next).unwrap_err().kind(), ErrorKind::Unavailable);
     }
 
     #[test]

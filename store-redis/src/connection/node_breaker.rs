@@ -1,8 +1,9 @@
-//! Whether a node of a cluster answers.
+//! The circuit breaker of one node of a cluster.
 
 use std::sync::Mutex;
 
 use cache_core::{Result, backend::lock};
+use redis::ConnectionAddr;
 use tokio::time::{Duration, Instant};
 
 use super::error;
@@ -10,7 +11,7 @@ use super::error;
 /// Keeps calls off a node that does not answer, so that they do not all wait for their timeout. The
 /// circuit breaker of a chain knows only the cluster as a whole, of which one node is a part.
 #[derive(Default)]
-pub(super) struct Health(Mutex<State>);
+pub(crate) struct NodeBreaker(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -26,16 +27,16 @@ const MAX_FAILURES: u32 = 5;
 /// The time after which one call is let through again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-impl Health {
+impl NodeBreaker {
     /// Lets a call through.
     ///
     /// # Errors
     ///
     /// Returns an error of kind `Unavailable` if the last calls have failed.
-    pub(super) fn enter(&self) -> Result<()> {
+    pub(crate) fn admit(&self, address: &ConnectionAddr) -> Result<()> {
         let mut state = lock(&self.0);
         if state.next.is_some_and(|next| Instant::now() < next) {
-            return Err(error::not_answering(PAUSE));
+            return Err(error::not_answering(address, PAUSE));
         }
         if state.failures >= MAX_FAILURES {
             state.next = Some(Instant::now() + PAUSE);
@@ -53,7 +54,7 @@ impl Health {
     }
 
     /// Forgets failures, because the node is another one now: it has restarted or been promoted.
-    pub(super) fn forget(&self) {
+    pub(super) fn reset(&self) {
         *lock(&self.0) = State::default();
     }
 
@@ -70,20 +71,25 @@ impl Health {
 mod tests {
     use super::*;
 
+    fn admit(breaker: &NodeBreaker) -> Result<()> {
+        breaker.admit(&ConnectionAddr::Tcp("node.example".to_owned(), 7000))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_call_at_a_time_is_let_through_to_a_node_that_does_not_answer() {
-        let health = Health::default();
+        let breaker = NodeBreaker::default();
         for _ in 0..MAX_FAILURES {
-            health.enter().unwrap();
-            health.failed();
+            admit(&breaker).unwrap();
+            breaker.failed();
         }
-        assert!(health.enter().is_err());
+        let error = admit(&breaker).unwrap_err();
+        assert!(error.to_string().contains("node.example:7000"), "{error}");
         tokio::time::advance(PAUSE).await;
-        health.enter().unwrap();
-        assert!(health.enter().is_err(), "one call is enough");
-        health.answered();
-        health.enter().unwrap();
-        health.failed();
-        health.enter().unwrap();
+        admit(&breaker).unwrap();
+        assert!(admit(&breaker).is_err(), "one call is enough");
+        breaker.answered();
+        admit(&breaker).unwrap();
+        breaker.failed();
+        admit(&breaker).unwrap();
     }
 }
