@@ -1,6 +1,9 @@
 //! The circuit breaker of one node of a cluster.
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 use cache_core::{Result, backend::lock};
 use redis::ConnectionAddr;
@@ -11,14 +14,11 @@ use super::error;
 /// Keeps calls off a node that does not answer, so that they do not all wait for their timeout. The
 /// circuit breaker of a chain knows only the cluster as a whole, of which one node is a part.
 #[derive(Default)]
-pub(crate) struct NodeBreaker(Mutex<State>);
-
-#[derive(Default)]
-struct State {
+pub(crate) struct NodeBreaker {
     /// The number of failures in a row.
-    failures: u32,
+    failures: AtomicU32,
     /// When the next call is let through, if too many have failed.
-    next: Option<Instant>,
+    next: Mutex<Option<Instant>>,
 }
 
 /// The number of failures in a row from which on calls are refused.
@@ -34,36 +34,35 @@ impl NodeBreaker {
     ///
     /// Returns an error of kind `Unavailable` if the last calls have failed.
     pub(crate) fn admit(&self, address: &ConnectionAddr) -> Result<()> {
-        let mut state = lock(&self.0);
-        if state.next.is_some_and(|next| Instant::now() < next) {
+        if self.failures.load(Relaxed) < MAX_FAILURES {
+            return Ok(());
+        }
+        let mut next = lock(&self.next);
+        if next.is_some_and(|next| Instant::now() < next) {
             return Err(error::not_answering(address, PAUSE));
         }
-        if state.failures >= MAX_FAILURES {
-            state.next = Some(Instant::now() + PAUSE);
-        }
+        *next = Some(Instant::now() + PAUSE);
         Ok(())
     }
 
     /// Notes that the node has not answered.
     pub(super) fn failed(&self) {
-        let mut state = lock(&self.0);
-        state.failures = state.failures.saturating_add(1);
-        if state.failures >= MAX_FAILURES {
-            state.next = Some(Instant::now() + PAUSE);
+        if self.failures.fetch_add(1, Relaxed).saturating_add(1) >= MAX_FAILURES {
+            *lock(&self.next) = Some(Instant::now() + PAUSE);
         }
-    }
-
-    /// Forgets failures, because the node is another one now: it has restarted or been promoted.
-    pub(super) fn reset(&self) {
-        *lock(&self.0) = State::default();
     }
 
     /// Notes that the node has answered.
     pub(super) fn answered(&self) {
-        let mut state = lock(&self.0);
-        if state.failures > 0 {
-            *state = State::default();
+        if self.failures.load(Relaxed) > 0 {
+            self.reset();
         }
+    }
+
+    /// Forgets the failures, because the node is another one now: it has restarted or been promoted.
+    pub(super) fn reset(&self) {
+        self.failures.store(0, Relaxed);
+        *lock(&self.next) = None;
     }
 }
 
