@@ -150,7 +150,7 @@ impl<'a> Route<'a> {
             }
             return Step::Done(answer);
         };
-        if self.started.elapsed() + PAUSE >= self.cluster.timeout() {
+        if self.is_late() {
             return Step::Done(Err(error::not_found_in_time(member.slot)));
         }
         let redirected = match redirection {
@@ -164,10 +164,14 @@ impl<'a> Route<'a> {
         Step::Again(Pending { at: member.at, slot: member.slot, redirected })
     }
 
-    /// Returns `true` if another node holds the slot now.
+    /// Returns `true` if another node holds the slot now, and there is time left to ask it.
     async fn is_replaced(&self, node: &Arc<Node>, slot: u16) -> bool {
         let is_read = self.cluster.wait_for_slots(self.started).await.is_ok();
-        is_read && !self.cluster.holds(node, slot)
+        is_read && !self.is_late() && !self.cluster.holds(node, slot)
+    }
+
+    fn is_late(&self) -> bool {
+        self.started.elapsed() + PAUSE >= self.cluster.timeout()
     }
 
     /// Groups items by the nodes that hold them. Also returns the places of those for which no node is
