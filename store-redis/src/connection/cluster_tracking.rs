@@ -129,3 +129,102 @@ impl InvalidationSink for Part {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+    use crate::connection::cluster::slot_reports::SlotReport;
+
+    /// What was applied.
+    #[derive(Default)]
+    struct Applied(Mutex<Vec<String>>, Mutex<Option<Instant>>);
+
+    impl InvalidationSink for Applied {
+        fn apply(&self, notice: Invalidation<'_>) {
+            if let Invalidation::Proven(moment) = notice {
+                *lock(&self.1) = Some(moment);
+            } else {
+                lock(&self.0).push(format!("{notice:?}"));
+            }
+        }
+    }
+
+    /// The stream of two nodes, of which each holds a half of the slots.
+    struct Joint {
+        applied: Arc<Applied>,
+        reports: Arc<SlotReports>,
+        watch: Arc<Watch>,
+        parts: [Part; 2],
+        start: Instant,
+    }
+
+    impl Joint {
+        fn new() -> Self {
+            let (applied, reports) = (Arc::new(Applied::default()), Arc::new(SlotReports::new(2)));
+            let watch = Arc::new(Watch::new(Vec::new()));
+            let sink = Arc::clone(&applied);
+            let whole = Arc::new(Whole::new(2, sink, Arc::clone(&reports), Arc::clone(&watch)));
+            let parts = [0, 1].map(|at| Part { at, whole: Arc::clone(&whole) });
+            let joint = Self { applied, reports, watch, parts, start: Instant::now() };
+            joint.report(0, "0-8000");
+            joint.report(1, "8001-16383");
+            joint
+        }
+
+        fn report(&self, node: usize, slots: &str) {
+            let line = format!("node-{node} 10.0.0.1:7000@17000 myself,master - 0 0 5 connected {slots}\n");
+            let info = Value::BulkString(b"cluster_state:ok\r\n".into());
+            let report = SlotReport::parse(info, Value::BulkString(line.into())).unwrap();
+            self.reports.note(node, report).unwrap();
+        }
+
+        /// Proves one part until so many milliseconds, and returns the proof of the whole.
+        fn prove(&self, part: usize, millis: u64) -> Option<Duration> {
+            self.parts[part].apply(Invalidation::Proven(self.start + Duration::from_millis(millis)));
+            lock(&self.applied.1).map(|proven| proven - self.start)
+        }
+    }
+
+    const fn millis(millis: u64) -> Option<Duration> {
+        Some(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn the_whole_begins_with_its_last_part() {
+        let joint = Joint::new();
+        joint.parts[0].apply(Invalidation::Begin("tracking"));
+        joint.parts[0].apply(Invalidation::Key(b"before"));
+        assert_eq!(*lock(&joint.applied.0), [""; 0]);
+        assert_eq!((joint.prove(0, 10), joint.prove(1, 10)), (None, None));
+        joint.parts[1].apply(Invalidation::Begin("tracking"));
+        joint.parts[1].apply(Invalidation::Everything);
+        assert_eq!(*lock(&joint.applied.0), ["Begin(\"tracking\")", "Everything"]);
+    }
+
+    #[test]
+    fn the_whole_is_proven_as_far_as_its_last_part() {
+        let joint = Joint::new();
+        joint.parts.iter().for_each(|part| part.apply(Invalidation::Begin("tracking")));
+        assert_eq!(joint.prove(0, 10), None);
+        assert_eq!(joint.prove(1, 30), millis(10));
+        assert_eq!(joint.prove(0, 20), millis(20));
+        assert_eq!(joint.prove(0, 50), millis(30));
+    }
+
+    #[test]
+    fn nothing_is_proven_while_another_node_may_hold_slots() {
+        let joint = Joint::new();
+        joint.parts.iter().for_each(|part| part.apply(Invalidation::Begin("tracking")));
+        joint.prove(0, 10);
+        assert_eq!(joint.prove(1, 10), millis(10));
+        joint.report(1, "8001-16383 [9000->-node-2]");
+        assert_eq!((joint.prove(0, 20), joint.prove(1, 20)), (millis(10), millis(10)));
+        joint.report(1, "8001-16383");
+        assert_eq!(joint.prove(1, 30), millis(20));
+        // Calls go to a node that is not followed.
+        joint.watch.end();
+        assert_eq!((joint.prove(0, 40), joint.prove(1, 40)), (millis(20), millis(20)));
+    }
+}

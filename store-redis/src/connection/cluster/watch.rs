@@ -18,16 +18,21 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(nodes: Vec<Arc<Node>>) -> Self {
+    pub(in crate::connection) fn new(nodes: Vec<Arc<Node>>) -> Self {
         Self { nodes, is_over: AtomicBool::new(false), over: Notify::new() }
     }
 
     /// Notes that calls go to this node, before the first of them does.
     pub(super) fn notice(&self, node: &Arc<Node>) {
         if !self.has(node) {
-            self.is_over.store(true, SeqCst);
-            self.over.notify_one();
+            self.end();
         }
+    }
+
+    /// Ends the watch.
+    pub(in crate::connection) fn end(&self) {
+        self.is_over.store(true, SeqCst);
+        self.over.notify_one();
     }
 
     pub(super) fn has(&self, node: &Arc<Node>) -> bool {
