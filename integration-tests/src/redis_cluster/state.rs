@@ -113,7 +113,7 @@ impl RedisCluster {
     }
 
     /// The reply of a node as text, if it runs and answers.
-    fn answer(&self, index: usize, arguments: &[&str]) -> Option<String> {
+    pub(super) fn answer(&self, index: usize, arguments: &[&str]) -> Option<String> {
         let reply = self.nodes[index].answer(arguments)?.into_bytes();
         Some(String::from_utf8_lossy(&reply).into_owned())
     }
