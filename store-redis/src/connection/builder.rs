@@ -229,6 +229,7 @@ impl RedisConnectionBuilder {
         servers.into_iter().map(|server| self.client(server)).collect()
     }
 
+    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self, reason = "only TLS has settings of this builder"))]
     fn client(&self, info: ConnectionInfo) -> Result<Client> {
         // The system notices a peer that has vanished, whether calls are in flight or not.
         let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
