@@ -135,7 +135,10 @@ impl Identity {
     pub(super) fn parse(server: &Value, replication: &Value, role: Role) -> Self {
         let process = info_field(server, "run_id:");
         let history = info_field(replication, "master_replid:").filter(|_| role != Role::Any);
-        let run = process.as_ref().map(|process| [process.as_str(), history.as_deref().unwrap_or_default()].join("/"));
+        let run = process.as_ref().map(|process| match &history {
+            Some(history) => format!("{process}/{history}"),
+            None => process.clone(),
+        });
         let is_replica = info_field(replication, "role:").is_some_and(|role| role == "slave");
         Self { process, run, is_replica }
     }
