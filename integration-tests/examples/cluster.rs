@@ -40,7 +40,7 @@ struct Origin {
     is_over: AtomicBool,
 }
 
-/// What one task has observed.
+/// The observations of one task.
 #[derive(Default)]
 struct Log {
     calls: Vec<Call>,

@@ -20,7 +20,7 @@ fn builder(cluster: &RedisCluster) -> Builder {
     RedisStore::builder(RedisTarget::cluster(cluster.urls())).namespace("n")
 }
 
-/// What callers have seen.
+/// The observations of callers.
 #[derive(Default)]
 struct Observed {
     is_over: AtomicBool,

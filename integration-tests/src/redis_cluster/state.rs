@@ -1,4 +1,4 @@
-//! What the nodes agree on, and how to wait for it.
+//! The agreement of the nodes, and how to wait for it.
 
 use std::{
     fmt::Write as _,
@@ -87,7 +87,7 @@ impl RedisCluster {
         first.into_iter().collect()
     }
 
-    /// Whether a node holds that the cluster can serve.
+    /// Returns `true` if a node holds that the cluster can serve.
     pub(super) fn serves(&self, index: usize) -> bool {
         self.answer(index, &["CLUSTER", "INFO"]).is_some_and(|info| info.lines().any(|line| line == "cluster_state:ok"))
     }

@@ -65,7 +65,7 @@ impl KnownNode {
         Some(Self { id, flags, primary, epoch, is_connected, slots, importing })
     }
 
-    /// Whether this is the node that was asked.
+    /// `true` for the node that was asked.
     pub(super) fn is_itself(&self) -> bool {
         self.has_flag("myself")
     }

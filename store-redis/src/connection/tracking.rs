@@ -54,7 +54,7 @@ pub(crate) struct Tracking {
 /// The place of a server among those of a cluster.
 pub(super) struct Shard {
     pub(super) cluster: Arc<Cluster>,
-    /// What the servers say of their slots.
+    /// The reports of the servers on their slots.
     pub(super) reports: Arc<SlotReports>,
     /// The place of this server in `reports`.
     pub(super) at: usize,

@@ -169,7 +169,7 @@ impl Cluster {
         state.owners[usize::from(slot.min(SLOTS - 1))] = owner;
         drop(state);
         if is_promoted {
-            // What was known of it is from before, when it was a primary, too.
+            // Its connections are from before, when it was a primary, too.
             node.replace_all();
         }
         self.read_slots_soon();
@@ -239,7 +239,7 @@ impl Cluster {
         // Dropped outside of the lock: it may be the last handle of a connection.
         drop(gone);
         for node in promoted {
-            // What was known of it is from before, when it was a primary, too.
+            // Its connections are from before, when it was a primary, too.
             node.replace_all();
         }
         Ok(())
